@@ -1,0 +1,78 @@
+//! Every bound of the product in one place, its unit in its name, and the
+//! relations between them proved at compile time.
+
+/// The longest request line, without its newline, unless `--max-line-bytes` says otherwise.
+pub const LINE_BYTES_MAX_DEFAULT: usize = 16 * MIB;
+/// The smallest `--max-line-bytes` that is accepted: one key and a small value must fit.
+pub const LINE_BYTES_MAX_SMALLEST: usize = 8 * KIB;
+/// The largest `--max-line-bytes`: positions inside a line are 32-bit.
+pub const LINE_BYTES_MAX_LARGEST: usize = GIB;
+/// How deep JSON may nest; the request object itself is level 1.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// The longest key, in bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 4 * KIB;
+/// The longest value, in bytes of its JSON text.
+pub const VALUE_BYTES_MAX: usize = 8 * MIB;
+/// How many records or keys one bulk request may carry.
+pub const BATCH_RECORDS_MAX: usize = 10_000;
+/// How many numbers a vector may have.
+pub const VECTOR_LENGTH_MAX: usize = 4_096;
+/// How many matches `vector_search` gives when `top_k` is absent.
+pub const TOP_K_DEFAULT: usize = 10;
+/// How many items a page has when `limit` is absent.
+pub const PAGE_ITEMS_DEFAULT: usize = 1_000;
+/// How many items a page (or `top_k`) may ask for; a larger request is capped.
+pub const PAGE_ITEMS_MAX: usize = 10_000;
+/// A page ends at this many bytes of reply, whatever its `limit`.
+pub const PAGE_BYTES_MAX: usize = 4 * MIB;
+/// The largest reply of a `bulk_get`.
+pub const BULK_GET_BYTES_MAX: usize = 32 * MIB;
+/// Unanswered requests and unsent replies of one connection; beyond it the node stops reading that socket.
+pub const CONNECTION_IN_FLIGHT_BYTES_MAX: usize = MIB;
+/// How much one read of a socket brings at most.
+pub const SOCKET_READ_BYTES: usize = 64 * KIB;
+/// Requests that need several shards (scans, searches, bulks) under way on one connection.
+pub const CONNECTION_GATHERS_MAX: usize = 16;
+/// Client connections unless the process may open fewer files.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Work admitted and not yet finished over all connections (requests, index hand-over) before writes answer `overloaded`.
+pub const NODE_IN_FLIGHT_BYTES_MAX: usize = 512 * MIB;
+/// Buckets of the keyspace over all shards: the unit of table growth, of a walk and of anti-entropy.
+pub const BUCKETS: usize = 4_096;
+/// The most shards a node may have.
+pub const SHARDS_MAX: usize = 256;
+/// How much one log frame gathers before it is written.
+pub const FRAME_BYTES_MAX: usize = 64 * MIB;
+/// The size of a log segment unless `--segment-bytes` says otherwise.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
+/// The smallest `--segment-bytes`.
+pub const SEGMENT_BYTES_MIN: u64 = 64 * KIB as u64;
+/// The log grows by this much before a snapshot is made, unless `--snapshot-every-bytes` says otherwise.
+pub const SNAPSHOT_EVERY_BYTES_DEFAULT: u64 = 256 * MIB as u64;
+/// A failed seal is tried again in another new file this many times before the node stops.
+pub const SEAL_ATTEMPTS_MAX: u32 = 8;
+/// `--request-timeout-ms` unless given.
+pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+/// A started line must make progress within this time while the node is reading.
+pub const LINE_PROGRESS_TIMEOUT_MS: u64 = 10_000;
+/// A client that doesn't read its replies is closed after this long without progress.
+pub const WRITE_PROGRESS_TIMEOUT_MS: u64 = 10_000;
+/// An idle log writes one empty frame after this long, so that its last entries are known to be durable.
+pub const IDLE_FRAME_AFTER_MS: u64 = 100;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
+
+// A value, its key and its envelope fit a line; a key's length fits 16 bits, a vector's too.
+const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX + KIB <= LINE_BYTES_MAX_DEFAULT);
+const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(VECTOR_LENGTH_MAX <= u16::MAX as usize);
+const _: () = assert!(LINE_BYTES_MAX_LARGEST <= u32::MAX as usize / 2);
+const _: () = assert!(LINE_BYTES_MAX_SMALLEST > KEY_BYTES_MAX);
+// A page holds at least one value of the largest size beside others that were cut off.
+const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
+const _: () = assert!(BULK_GET_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX);
+const _: () = assert!(SHARDS_MAX <= BUCKETS);
+// The largest request that a line can carry fits a frame.
+const _: () = assert!(LINE_BYTES_MAX_DEFAULT * 2 <= FRAME_BYTES_MAX);

@@ -1,0 +1,5 @@
+//! The wire: lines in, requests out, replies back.
+
+mod request;
+
+pub use request::{Condition, Consistency, Decoded, Match, Operation, Request, ScanRequest, Span};

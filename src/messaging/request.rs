@@ -1,0 +1,172 @@
+//! A request after decoding: what is asked for, with its texts as positions
+//! ([`Span`]) in the bytes that the socket brought, so that decoding allocates
+//! nothing for the common operations.
+//!
+//! The bytes of one socket read, cut after its last whole line, form an
+//! *arena*. Text that JSON escapes (a key with `\u0041` in it) and the numbers
+//! of a vector are appended behind the lines when they are decoded, so that
+//! every span points at plain bytes.
+
+use bytes::Bytes;
+
+use crate::engine::Version;
+use crate::error::Error;
+
+/// A piece of an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Where it begins, in bytes.
+    pub start: u32,
+    /// How long it is, in bytes.
+    pub length: u32,
+}
+
+impl Span {
+    /// The bytes the span stands for.
+    pub fn of<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
+        &arena[self.start as usize..self.start as usize + self.length as usize]
+    }
+
+    /// The same bytes, keeping the arena alive.
+    pub fn slice(&self, arena: &Bytes) -> Bytes {
+        arena.slice(self.start as usize..self.start as usize + self.length as usize)
+    }
+
+    /// Whether it stands for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// All that came in one read: the requests in the order of their lines.
+#[derive(Debug)]
+pub struct Decoded {
+    /// What the spans point into.
+    pub arena: Bytes,
+    /// One per line that wasn't blank.
+    pub requests: Vec<Request>,
+}
+
+/// One request line.
+#[derive(Debug)]
+pub struct Request {
+    /// The `id` field's raw JSON (a string with its quotes, an integer or
+    /// `null`); empty when the line had none or was too broken to tell.
+    pub id: Span,
+    /// How many bytes the line took on the wire, its newline included.
+    pub line_bytes: u32,
+    /// What is asked for, or why the line is refused.
+    pub operation: Result<Operation, Box<Error>>,
+}
+
+/// What a conditional write asks of the key before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Unconditional.
+    None,
+    /// `if_absent: true`: the key must have neither value nor vector.
+    Absent,
+    /// `if_version`: the key's version must be this one. `None` stands for
+    /// `null`, the version of an absent key.
+    Version(Option<Version>),
+    /// `if_version` with a text that no version of this node ever reads: it
+    /// matches nothing.
+    NeverMatches,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Not said: the default of the node's role.
+    Default,
+    /// Sees every write acknowledged anywhere before it.
+    Linearizable,
+    /// What this node has.
+    Local,
+    /// At most this old.
+    MaxStalenessMs(u64),
+}
+
+/// How `search_text` combines its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// Every word must occur.
+    All,
+    /// At least one word must occur.
+    Any,
+}
+
+/// The range of keys a `scan` covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRequest {
+    /// Keys must begin with this.
+    pub prefix: Option<Span>,
+    /// The first key, inclusive.
+    pub start: Option<Span>,
+    /// The key to stop before.
+    pub end: Option<Span>,
+    /// Descending order.
+    pub reverse: bool,
+    /// Items in a page, already capped.
+    pub limit: usize,
+    /// A cursor of an earlier page.
+    pub after: Option<Span>,
+    /// Whether to give the values.
+    pub values: bool,
+    /// Whether to give the vectors.
+    pub vectors: bool,
+}
+
+/// Every operation of the protocol; its fields are those of the same name in
+/// docs/PROTOCOL.md. Keys, queries and cursors are unescaped
+/// UTF-8; values are raw JSON; vectors are little-endian f32s.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields are documented once, in docs/PROTOCOL.md
+pub enum Operation {
+    /// Is anyone there?
+    Ping,
+    /// Who are you, and what do you speak?
+    Hello,
+    /// Replaces a key's value.
+    Set { key: Span, value: Span, condition: Condition },
+    /// Reads a key's value.
+    Get { key: Span, consistency: Consistency },
+    /// Removes a key's value and vector.
+    Delete { key: Span, condition: Condition },
+    /// Replaces several keys' values, all or nothing. `(key, value)` each.
+    BulkSet { records: Vec<(Span, Span)> },
+    /// Reads several keys' values.
+    BulkGet { keys: Vec<Span>, consistency: Consistency },
+    /// Removes several keys, all or nothing.
+    BulkDelete { keys: Vec<Span> },
+    /// Keys whose value equals this one.
+    SearchByValue { value: Span, limit: usize, after: Option<Span>, consistency: Consistency },
+    /// Keys whose value's strings hold these words, best first.
+    SearchText { query: Span, matching: Match, limit: usize, after: Option<Span>, consistency: Consistency },
+    /// Replaces a key's vector.
+    AddVector { key: Span, vector: Span, condition: Condition },
+    /// Reads a key's vector.
+    GetVector { key: Span, consistency: Consistency },
+    /// The nearest vectors by cosine similarity.
+    VectorSearch { vector: Span, top_k: usize, prefix: Option<Span>, consistency: Consistency },
+    /// A range of keys in order.
+    Scan { range: Box<ScanRequest>, consistency: Consistency },
+    /// How many keys there are.
+    Count { prefix: Option<Span>, consistency: Consistency },
+    /// The node's figures; a section's name narrows them.
+    Stats { section: Option<Span> },
+    /// The members and who leads.
+    Cluster,
+    /// Hands leadership over.
+    Promote,
+    /// Adds a node.
+    AddMember,
+    /// Removes a node.
+    RemoveMember,
+    /// Makes a snapshot now.
+    Snapshot,
+    /// Dynamo mode: lost races.
+    Conflicts,
+    /// Dynamo mode: removes a node for good.
+    Evict,
+}
