@@ -5,7 +5,7 @@
 //! codes here at the edge. One table ([`Code::rule`]) holds all three facts of
 //! each code, so that they can't drift apart.
 
-use crate::engine::Version;
+use crate::version::Version;
 
 /// Whether a failed request took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

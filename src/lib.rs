@@ -10,3 +10,5 @@ pub mod messaging;
 pub mod ordering;
 pub mod persistence;
 pub mod query;
+pub mod settings;
+pub mod version;

@@ -47,6 +47,8 @@ pub const FRAME_BYTES_MAX: usize = 64 * MIB;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 /// The smallest `--segment-bytes`.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * KIB as u64;
+/// The largest `--segment-bytes`.
+pub const SEGMENT_BYTES_MAX: u64 = 4 * GIB as u64;
 /// The log grows by this much before a snapshot is made, unless `--snapshot-every-bytes` says otherwise.
 pub const SNAPSHOT_EVERY_BYTES_DEFAULT: u64 = 256 * MIB as u64;
 /// A failed seal is tried again in another new file this many times before the node stops.

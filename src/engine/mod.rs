@@ -1,9 +1,23 @@
-//! A shard's slice of the keyspace: entries, versions and writes in flight.
+//! A shard's slice of the keyspace: its entries, their versions, and the
+//! writes in flight.
+//!
+//! [`Slice`] is a state machine without I/O. Requests go in; out come answers,
+//! effects for the log and changes for the indexes ([`Output`]). A write is
+//! applied, and shown to anyone, only when the log says that it is durable
+//! ([`Slice::committed`]).
 
 mod effect;
 mod entry;
+mod in_flight;
 mod placement;
+mod slice;
+mod table;
 
 pub use effect::{DecodeError, Effect, Requests, encode_effect, encode_request_header};
-pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry, Version};
+pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry};
+pub use in_flight::{Condition, WriteKind};
 pub use placement::Placement;
+pub use slice::{Answer, Append, Output, PartAppend, Slice, replay};
+pub use table::Table;
+
+pub use crate::version::Version;

@@ -2,4 +2,4 @@
 
 mod request;
 
-pub use request::{Condition, Consistency, Decoded, Match, Operation, Request, ScanRequest, Span};
+pub use request::{Consistency, Decoded, Match, Operation, Request, ScanRequest, Span};

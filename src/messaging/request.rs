@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use crate::engine::Version;
+use crate::engine::Condition;
 use crate::error::Error;
 
 /// A piece of an arena.
@@ -57,21 +57,6 @@ pub struct Request {
     pub line_bytes: u32,
     /// What is asked for, or why the line is refused.
     pub operation: Result<Operation, Box<Error>>,
-}
-
-/// What a conditional write asks of the key before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// Unconditional.
-    None,
-    /// `if_absent: true`: the key must have neither value nor vector.
-    Absent,
-    /// `if_version`: the key's version must be this one. `None` stands for
-    /// `null`, the version of an absent key.
-    Version(Option<Version>),
-    /// `if_version` with a text that no version of this node ever reads: it
-    /// matches nothing.
-    NeverMatches,
 }
 
 /// How fresh a read must be.

@@ -1,0 +1,155 @@
+//! Writes on their way to the disk, and who waits for them, key by key.
+//!
+//! Each write takes a ticket when it is handed to the log. A key's writes may
+//! become durable out of ticket order (a part of a multi-shard write waits for
+//! its other parts, a later single write doesn't), so a key remembers the
+//! tickets that are outstanding, not a number.
+//!
+//! ```text
+//! a read        waits for the tickets that were outstanding when it came
+//! a condition   waits until no ticket is outstanding, then looks and decides
+//! a write       waits only behind a waiting condition, so that the order in
+//!               which one connection sent them is kept
+//! a part        never waits: two multi-shard writes that each waited for the
+//!               other's key on another shard would wait for ever
+//! ```
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::version::Version;
+
+/// What a conditional write asks of the key before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Unconditional.
+    None,
+    /// `if_absent: true`: the key must have neither value nor vector.
+    Absent,
+    /// `if_version`: the key's version must be this one. `None` stands for
+    /// `null`, the version of an absent key.
+    Version(Option<Version>),
+    /// `if_version` with a text that no version of this node ever reads: it
+    /// matches nothing.
+    NeverMatches,
+}
+
+/// What a write does to its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteKind {
+    /// Replaces the value with this JSON text.
+    Set(Bytes),
+    /// Replaces the vector with these little-endian f32s.
+    AddVector(Bytes),
+    /// Removes both.
+    Delete,
+}
+
+/// A single-key write that waits behind a condition, or is one.
+pub(super) struct WaitingWrite<T> {
+    pub(super) token: T,
+    pub(super) kind: WriteKind,
+    pub(super) condition: Condition,
+}
+
+/// Someone who waits for a key.
+pub(super) enum Waiter<T> {
+    /// A `get` or `get_vector`; ready when no ticket below `before` is
+    /// outstanding. `None` behind a waiting write, whose ticket isn't drawn yet:
+    /// it is set when the read comes to the front.
+    Read { token: T, before: Option<u64> },
+    /// One key of a `bulk_get`.
+    GroupRead { group: usize, position: u32, before: Option<u64> },
+    /// A conditional write, or one that came behind it.
+    Write(WaitingWrite<T>),
+}
+
+/// What a key has in flight. It exists only while there is something.
+pub(super) struct KeyState<T> {
+    pub(super) key: Bytes,
+    /// Tickets of writes handed to the log and not yet applied or refused, ascending.
+    pub(super) outstanding: SmallVec<[u64; 2]>,
+    /// First come, first served.
+    pub(super) waiters: VecDeque<Waiter<T>>,
+    /// How many of the waiters are writes.
+    pub(super) waiting_writes: usize,
+}
+
+/// The keys that have something in flight.
+pub(super) struct InFlightKeys<T> {
+    keys: HashTable<(u64, KeyState<T>)>,
+}
+
+impl<T> InFlightKeys<T> {
+    pub(super) fn new() -> InFlightKeys<T> {
+        InFlightKeys { keys: HashTable::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub(super) fn get_mut(&mut self, key: &[u8], hash: u64) -> Option<&mut KeyState<T>> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        self.keys.find_mut(hash, |(_, state)| state.key == key).map(|(_, state)| state)
+    }
+
+    /// The key's state, made when there is none; `key` is only then asked for.
+    pub(super) fn entry(&mut self, key: &[u8], hash: u64, owned: impl FnOnce() -> Bytes) -> &mut KeyState<T> {
+        let slot =
+            self.keys.entry(hash, |(_, state)| state.key == key, |(hash, _)| *hash).or_insert_with(|| {
+                let state = KeyState {
+                    key: owned(),
+                    outstanding: SmallVec::new(),
+                    waiters: VecDeque::new(),
+                    waiting_writes: 0,
+                };
+                (hash, state)
+            });
+        &mut slot.into_mut().1
+    }
+
+    /// Forgets a key that has nothing in flight any more.
+    pub(super) fn forget_if_idle(&mut self, key: &[u8], hash: u64) {
+        if let Ok(found) = self.keys.find_entry(hash, |(_, state)| state.key == key)
+            && found.get().1.outstanding.is_empty()
+            && found.get().1.waiters.is_empty()
+        {
+            found.remove();
+        }
+    }
+}
+
+impl<T> KeyState<T> {
+    /// A write with this ticket is settled, either way.
+    pub(super) fn settle(&mut self, ticket: u64) {
+        if let Some(position) = self.outstanding.iter().position(|&other| other == ticket) {
+            self.outstanding.remove(position);
+        }
+    }
+
+    /// Takes the first waiter if its time has come. `next_ticket` is the one
+    /// that the next write will draw.
+    pub(super) fn next_ready(&mut self, next_ticket: u64) -> Option<Waiter<T>> {
+        let oldest = self.outstanding.first().copied().unwrap_or(u64::MAX);
+        let ready = match self.waiters.front_mut()? {
+            Waiter::Read { before, .. } | Waiter::GroupRead { before, .. } => {
+                oldest >= *before.get_or_insert(next_ticket)
+            }
+            Waiter::Write(write) => write.condition == Condition::None || self.outstanding.is_empty(),
+        };
+        if !ready {
+            return None;
+        }
+        let waiter = self.waiters.pop_front();
+        if matches!(waiter, Some(Waiter::Write(_))) {
+            self.waiting_writes -= 1;
+        }
+        waiter
+    }
+}

@@ -1,0 +1,106 @@
+//! The entries of a slice, in buckets.
+//!
+//! A bucket is a small hash table of its own, so that growing one never stops
+//! the shard for long, and a walk (a snapshot, an index being built) can take
+//! the slice bucket by bucket while writes go on between.
+
+use hashbrown::HashTable;
+
+use super::entry::Entry;
+use super::placement::Placement;
+use crate::limits::BUCKETS;
+
+/// What a table's slot costs beside the entry: a pointer and a control byte, at the usual load.
+const SLOT_BYTES: usize = 13;
+
+/// The entries of one shard.
+pub struct Table {
+    placement: Placement,
+    /// The shard's buckets; bucket `b` of the keyspace stands at `b / shards`.
+    buckets: Vec<HashTable<Entry>>,
+    entries: usize,
+    entry_bytes: usize,
+}
+
+impl Table {
+    /// An empty table for shard `shard`.
+    pub fn new(placement: Placement, shard: usize) -> Table {
+        let owned = (0..BUCKETS).filter(|&bucket| placement.shard_of_bucket(bucket) == shard).count();
+        Table {
+            placement,
+            buckets: (0..owned).map(|_| HashTable::new()).collect(),
+            entries: 0,
+            entry_bytes: 0,
+        }
+    }
+
+    /// How keys are placed.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    fn local(&self, hash: u64) -> usize {
+        Placement::bucket(hash) / self.placement.shards()
+    }
+
+    /// The place of a hash's bucket in a walk over this table.
+    pub fn walk_position(&self, hash: u64) -> usize {
+        self.local(hash)
+    }
+
+    /// The entry of a key.
+    pub fn get(&self, key: &[u8], hash: u64) -> Option<&Entry> {
+        self.buckets[self.local(hash)].find(hash, |entry| entry.key() == key)
+    }
+
+    /// Puts an entry in place of its key's old one, which is returned.
+    pub fn insert(&mut self, entry: Entry, hash: u64) -> Option<Entry> {
+        let local = self.local(hash);
+        let placement = self.placement;
+        self.entry_bytes += entry.memory_bytes();
+        let bucket = &mut self.buckets[local];
+        if let Some(slot) = bucket.find_mut(hash, |other| other.key() == entry.key()) {
+            let old = std::mem::replace(slot, entry);
+            self.entry_bytes -= old.memory_bytes();
+            return Some(old);
+        }
+        bucket.insert_unique(hash, entry, |entry| placement.hash(entry.key()));
+        self.entries += 1;
+        None
+    }
+
+    /// Removes a key's entry and returns it.
+    pub fn remove(&mut self, key: &[u8], hash: u64) -> Option<Entry> {
+        let local = self.local(hash);
+        let found = self.buckets[local].find_entry(hash, |entry| entry.key() == key).ok()?;
+        let (entry, _) = found.remove();
+        self.entries -= 1;
+        self.entry_bytes -= entry.memory_bytes();
+        Some(entry)
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// What the entries and their slots occupy, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.entry_bytes + self.entries * SLOT_BYTES
+    }
+
+    /// How many buckets a walk visits.
+    pub fn walk_length(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// The entries of one bucket of a walk, shared.
+    pub fn walk(&self, position: usize) -> impl Iterator<Item = &Entry> {
+        self.buckets[position].iter()
+    }
+}

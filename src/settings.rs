@@ -1,0 +1,190 @@
+//! What a node was started with, checked once: from here on every figure is
+//! within its limits and every combination makes sense.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::indexing::Kinds;
+use crate::limits;
+
+/// How replicas agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One primary takes the writes.
+    Leader,
+    /// Every node takes writes.
+    Dynamo,
+}
+
+impl Mode {
+    /// The word on the wire and in `--mode`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Leader => "leader",
+            Mode::Dynamo => "dynamo",
+        }
+    }
+}
+
+/// How a snapshot file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotCompression {
+    /// Plain JSON lines.
+    None,
+    /// JSON lines within a zstd stream.
+    Zstd,
+}
+
+/// A node's settings as they were given, before any check.
+#[derive(Clone, Debug)]
+pub struct RawSettings {
+    /// `--host`.
+    pub host: String,
+    /// `--port`.
+    pub port: u16,
+    /// `--node-id`.
+    pub node_id: u64,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// `--role secondary` was given.
+    pub secondary: bool,
+    /// `--mode`.
+    pub mode: Mode,
+    /// `--peers`.
+    pub peers: Option<String>,
+    /// `--drop-rate`.
+    pub drop_rate: f64,
+    /// `--indexes`.
+    pub indexes: String,
+    /// `--shards`.
+    pub shards: Option<usize>,
+    /// `--snapshot-every-bytes`.
+    pub snapshot_every_bytes: u64,
+    /// `--snapshot-compression`.
+    pub snapshot_compression: SnapshotCompression,
+    /// `--segment-bytes`.
+    pub segment_bytes: u64,
+    /// `--max-line-bytes`.
+    pub line_bytes_max: usize,
+    /// `--max-memory`, 0 for no bound.
+    pub memory_bytes_max: u64,
+    /// `--max-connections`.
+    pub connections_max: usize,
+    /// `--request-timeout-ms`.
+    pub request_timeout_ms: u64,
+    /// `--insecure`.
+    pub insecure: bool,
+    /// `--truncate-damaged-log`.
+    pub truncate_damaged_log: bool,
+}
+
+/// A node's settings, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub host: IpAddr,
+    /// Where to listen; 0 lets the system choose.
+    pub port: u16,
+    /// This node's number in its cluster.
+    pub node_id: u64,
+    /// Where the data lies.
+    pub data_dir: PathBuf,
+    /// How replicas agree.
+    pub mode: Mode,
+    /// The share of log syncs that fail on purpose, 0 to 1.
+    pub drop_rate: f64,
+    /// Which indexes are kept.
+    pub indexes: Kinds,
+    /// Slices of the keyspace.
+    pub shards: usize,
+    /// The log's growth that triggers a snapshot.
+    pub snapshot_every_bytes: u64,
+    /// How snapshots are packed.
+    pub snapshot_compression: SnapshotCompression,
+    /// The size of a log segment.
+    pub segment_bytes: u64,
+    /// The longest request line.
+    pub line_bytes_max: usize,
+    /// What entries and indexes may occupy; `None` for no bound.
+    pub memory_bytes_max: Option<u64>,
+    /// Client connections at once.
+    pub connections_max: usize,
+    /// A request unanswered for so long is answered `timeout`.
+    pub request_timeout_ms: u64,
+    /// Damage in the log is cut away instead of refused.
+    pub truncate_damaged_log: bool,
+}
+
+impl RawSettings {
+    /// Checks every setting; `cores` is what the machine has. The error says
+    /// which flag, what was given and what it wants.
+    pub fn validate(self, cores: usize) -> Result<Settings, String> {
+        if self.peers.as_deref().is_some_and(|peers| peers.trim() != "[]" && !peers.trim().is_empty()) {
+            return Err("--peers: clustering is not in this version yet; start one node without --peers".into());
+        }
+        if self.secondary {
+            return Err(
+                "--role secondary: clustering is not in this version yet; a single node is --role primary".into(),
+            );
+        }
+        if self.mode == Mode::Dynamo {
+            return Err(
+                "--mode dynamo: clustering is not in this version yet; a single node is --mode leader".into()
+            );
+        }
+        let host = parse_host(&self.host)?;
+        if !host.is_loopback() && !self.insecure {
+            return Err(format!(
+                "--host {host}: anyone who reaches this address could read and write everything, since there is no \
+                 authentication or encryption yet; listen on 127.0.0.1, or add --insecure to accept that"
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.drop_rate) {
+            return Err(format!("--drop-rate {}: wants a share from 0.0 to 1.0", self.drop_rate));
+        }
+        let shards = self.shards.unwrap_or_else(|| cores.saturating_sub(1).max(1));
+        within("--shards", shards as u64, 1, limits::SHARDS_MAX as u64)?;
+        within("--segment-bytes", self.segment_bytes, limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX)?;
+        within(
+            "--max-line-bytes",
+            self.line_bytes_max as u64,
+            limits::LINE_BYTES_MAX_SMALLEST as u64,
+            limits::LINE_BYTES_MAX_LARGEST as u64,
+        )?;
+        within("--request-timeout-ms", self.request_timeout_ms, 1, 24 * 3_600_000)?;
+        within("--max-connections", self.connections_max as u64, 1, 1_000_000)?;
+        within("--snapshot-every-bytes", self.snapshot_every_bytes, limits::SEGMENT_BYTES_MIN, u64::MAX)?;
+        Ok(Settings {
+            host,
+            port: self.port,
+            node_id: self.node_id,
+            data_dir: self.data_dir,
+            mode: self.mode,
+            drop_rate: self.drop_rate,
+            indexes: Kinds::parse(&self.indexes).map_err(|reason| format!("--indexes: {reason}"))?,
+            shards,
+            snapshot_every_bytes: self.snapshot_every_bytes,
+            snapshot_compression: self.snapshot_compression,
+            segment_bytes: self.segment_bytes,
+            line_bytes_max: self.line_bytes_max,
+            memory_bytes_max: (self.memory_bytes_max > 0).then_some(self.memory_bytes_max),
+            connections_max: self.connections_max,
+            request_timeout_ms: self.request_timeout_ms,
+            truncate_damaged_log: self.truncate_damaged_log,
+        })
+    }
+}
+
+fn parse_host(host: &str) -> Result<IpAddr, String> {
+    if host == "localhost" {
+        return Ok(IpAddr::from([127, 0, 0, 1]));
+    }
+    host.parse().map_err(|_| format!("--host {host}: wants an IP address or localhost"))
+}
+
+fn within(flag: &str, given: u64, least: u64, most: u64) -> Result<(), String> {
+    if (least..=most).contains(&given) {
+        return Ok(());
+    }
+    Err(format!("{flag} {given}: wants a number from {least} to {most}"))
+}
