@@ -1,0 +1,545 @@
+//! Connection: one client. Owns its socket and the order of its replies.
+//!
+//! Every request takes a slot; answers fill slots in any order and leave in
+//! theirs. What may be dispatched when is [`Barrier`]'s decision; to whom, is in
+//! `dispatch`.
+//!
+//! ```text
+//! socket ─► RequestStream ─► slots + queue ─► Barrier ─► shards, IndexManagers
+//! socket ◄─ output ◄─ slots, in order ◄───── Replies, Found ◄──┘
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
+use bytes::{Buf, Bytes, BytesMut};
+use datastore::engine::Entry;
+use datastore::error::{Code, Error};
+use datastore::limits;
+use datastore::messaging::{Decoded, Operation, reply};
+use datastore::ordering::{Barrier, Class};
+use datastore::query::{Gathering, Part};
+use tokio::net::TcpStream;
+
+use crate::Cast;
+use crate::mailbox::{Counted, Mailbox};
+use crate::node::Node;
+use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
+use crate::shard::{Replies, ReplyItem, ShardRequest};
+
+/// What a Connection hears.
+pub enum ConnectionMessage {
+    /// From a Shard.
+    Replies(Replies),
+    /// From the WalWriter: the parts of the multi-key write dispatched last have met.
+    Met,
+    /// From an IndexManager.
+    Found {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// What one shard's indexes found.
+        part: Result<Part, Error>,
+    },
+    /// From the SnapshotWriter.
+    SnapshotMade {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// The snapshot's entry index, its bytes and how long it took in ms.
+        made: Result<(u64, u64, u64), Error>,
+    },
+    /// From the node: answer what came, then close.
+    Stop,
+}
+
+/// Where a request stands.
+pub(crate) enum SlotState {
+    /// Waits for its turn to be dispatched.
+    Queued,
+    /// Dispatched; one answer is to come.
+    Waiting,
+    /// Dispatched to several; their answers gather here.
+    Gathering(Box<Gathering>),
+    /// The finished line.
+    Line(Bytes),
+    /// A large value or vector, to be written out when its turn has come.
+    Large { entry: Entry, vector: bool },
+    /// All answers are there, to be merged and written out when its turn has come.
+    Gathered(Box<Gathering>),
+}
+
+/// A request that has no reply on its way out yet.
+pub(crate) struct Slot {
+    pub(crate) id: Bytes,
+    pub(crate) class: Class,
+    pub(crate) state: SlotState,
+    line_bytes: usize,
+    arrived: Instant,
+}
+
+/// A request that waits for the barrier.
+struct Queued {
+    arena: Bytes,
+    sequence: u64,
+    id: datastore::messaging::Span,
+    operation: Operation,
+}
+
+/// The actor.
+pub struct Connection {
+    pub(crate) node: Arc<Node>,
+    pub(crate) cast: Arc<Cast>,
+    pub(crate) address: Mailbox<Connection>,
+    registration: usize,
+    half_lines: Arc<HalfLines>,
+    socket: Rc<TcpStream>,
+    gate: Rc<Gate>,
+    pub(crate) barrier: Barrier,
+    slots: VecDeque<Slot>,
+    /// The sequence number of the first slot.
+    first_sequence: u64,
+    queue: VecDeque<Queued>,
+    /// Requests to several actors whose replies are not on their way out.
+    pub(crate) gatherings: usize,
+    /// Per shard, what is to be sent for the arena at hand.
+    pub(crate) outgoing: Vec<Vec<ShardRequest>>,
+    output: BytesMut,
+    /// A task waits until the socket takes more.
+    writing: bool,
+    read_ended: bool,
+    deadline_is_set: bool,
+    /// Requests answered `timeout` whose real answers are still to come.
+    timed_out: HashMap<u64, Class>,
+}
+
+impl Connection {
+    /// A connection on an accepted socket. It must be made on the arbiter that will run it.
+    pub fn new(
+        node: Arc<Node>,
+        cast: Arc<Cast>,
+        (address, registration): (Mailbox<Connection>, usize),
+        half_lines: Arc<HalfLines>,
+        socket: TcpStream,
+    ) -> Connection {
+        let shards = node.settings.shards;
+        Connection {
+            node,
+            cast,
+            address,
+            registration,
+            half_lines,
+            socket: Rc::new(socket),
+            gate: Rc::new(Gate::default()),
+            barrier: Barrier::default(),
+            slots: VecDeque::new(),
+            first_sequence: 0,
+            queue: VecDeque::new(),
+            gatherings: 0,
+            outgoing: (0..shards).map(|_| Vec::new()).collect(),
+            output: BytesMut::new(),
+            writing: false,
+            read_ended: false,
+            deadline_is_set: false,
+            timed_out: HashMap::new(),
+        }
+    }
+
+    fn received(&mut self, decoded: Decoded) {
+        let Decoded { arena, requests } = decoded;
+        let now = Instant::now();
+        for request in requests {
+            let sequence = self.first_sequence + self.slots.len() as u64;
+            let line_bytes = request.line_bytes as usize;
+            self.gate.add(line_bytes);
+            let id = if request.id.is_empty() { Bytes::new() } else { request.id.slice(&arena) };
+            let mut slot = Slot { id, class: Class::Other, state: SlotState::Queued, line_bytes, arrived: now };
+            let operation = match request.operation {
+                Ok(operation) => operation,
+                Err(error) => {
+                    slot.state = SlotState::Line(error_line(&slot.id, &error));
+                    self.slots.push_back(slot);
+                    continue;
+                }
+            };
+            slot.class = class(&operation);
+            let may_leave = self.queue.is_empty() && self.may_dispatch(&operation, slot.class);
+            self.slots.push_back(slot);
+            if may_leave {
+                self.dispatch(&arena, sequence, request.id, operation);
+            } else {
+                let arena = arena.clone();
+                self.queue.push_back(Queued { arena, sequence, id: request.id, operation });
+            }
+        }
+        self.send_outgoing(&arena);
+    }
+
+    fn may_dispatch(&self, operation: &Operation, class: Class) -> bool {
+        self.barrier.may_dispatch(class)
+            && (!gathers(operation) || self.gatherings < limits::CONNECTION_GATHERS_MAX)
+    }
+
+    /// Dispatches what the barrier lets pass now.
+    fn dispatch_queued(&mut self) {
+        let mut arena: Option<Bytes> = None;
+        while let Some(front) = self.queue.front() {
+            let answered_meanwhile = front.sequence < self.first_sequence;
+            if !answered_meanwhile && !self.may_dispatch(&front.operation, class(&front.operation)) {
+                break;
+            }
+            let Some(next) = self.queue.pop_front() else { break };
+            if answered_meanwhile {
+                continue; // it timed out in the queue: it never happens
+            }
+            if let Some(previous) = arena.take()
+                && previous.as_ptr() != next.arena.as_ptr()
+            {
+                self.send_outgoing(&previous);
+            }
+            self.dispatch(&next.arena, next.sequence, next.id, next.operation);
+            arena = Some(next.arena);
+        }
+        if let Some(arena) = arena {
+            self.send_outgoing(&arena);
+        }
+    }
+
+    /// The slot of a request, unless it has been answered (it timed out).
+    pub(crate) fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {
+        let place = sequence.checked_sub(self.first_sequence)?;
+        self.slots.get_mut(place as usize)
+    }
+
+    fn replies(&mut self, replies: Replies) {
+        let Replies { shard, lines, items } = replies;
+        let mut start = 0;
+        for item in items {
+            match item {
+                ReplyItem::Line { sequence, end } => {
+                    self.line(sequence, &lines[start..end]);
+                    start = end;
+                }
+                ReplyItem::Large { sequence, entry, vector } => {
+                    self.gate_swap(sequence, entry.memory_bytes());
+                    self.fill(sequence, SlotState::Large { entry, vector });
+                }
+                ReplyItem::Entries { sequence, entries } => {
+                    self.gather(sequence, |gathering| gathering.entries(shard, entries));
+                }
+                ReplyItem::Part { sequence, outcome } => {
+                    self.gather(sequence, |gathering| gathering.part(outcome));
+                }
+            }
+        }
+    }
+
+    /// A finished line: straight to the output when its turn has come, which is the usual case.
+    fn line(&mut self, sequence: u64, line: &[u8]) {
+        if sequence == self.first_sequence && !self.slots.is_empty() {
+            self.answered(sequence);
+            self.output_line(line);
+        } else {
+            self.gate_swap(sequence, line.len());
+            self.fill(sequence, SlotState::Line(Bytes::copy_from_slice(line)));
+        }
+    }
+
+    /// The first slot's reply goes out.
+    fn output_line(&mut self, line: &[u8]) {
+        if let Some(slot) = self.slots.pop_front() {
+            self.first_sequence += 1;
+            self.gate.add(line.len());
+            self.gate.remove(slot.line_bytes);
+            self.output.extend_from_slice(line);
+        }
+    }
+
+    /// Counts what a slot holds from now on instead of its request.
+    fn gate_swap(&mut self, sequence: u64, bytes: usize) {
+        if let Some(slot) = self.slot(sequence) {
+            let before = std::mem::replace(&mut slot.line_bytes, bytes);
+            self.gate.add(bytes);
+            self.gate.remove(before);
+        }
+    }
+
+    /// An answer came: whether or not anyone still waits for it, the barrier knows.
+    fn answered(&mut self, sequence: u64) {
+        let class = match self.slot(sequence) {
+            Some(slot) => Some(slot.class),
+            None => self.timed_out.remove(&sequence),
+        };
+        if let Some(class) = class {
+            self.barrier.answered(class);
+        }
+    }
+
+    fn fill(&mut self, sequence: u64, state: SlotState) {
+        self.answered(sequence);
+        if let Some(slot) = self.slot(sequence) {
+            slot.state = state;
+        }
+    }
+
+    /// One of several answers came; with the last one the slot is ready or asks again.
+    pub(crate) fn gather(&mut self, sequence: u64, take: impl FnOnce(&mut Gathering)) {
+        let Some(slot) = self.slot(sequence) else {
+            return self.gather_late(sequence);
+        };
+        let SlotState::Gathering(gathering) = &mut slot.state else { return };
+        take(gathering);
+        if gathering.is_waiting() {
+            return;
+        }
+        let SlotState::Gathering(mut gathering) = std::mem::replace(&mut slot.state, SlotState::Waiting) else {
+            return;
+        };
+        if let Some(query) = gathering.next_query() {
+            slot.state = SlotState::Gathering(gathering);
+            self.search(sequence, query);
+            return;
+        }
+        let bytes = gathering.memory_bytes();
+        self.gate_swap(sequence, bytes);
+        self.fill(sequence, SlotState::Gathered(gathering));
+    }
+
+    /// A part of something that was answered `timeout`: once all are there, the
+    /// barrier is told. (The gathering itself lives on in `late`.)
+    fn gather_late(&mut self, sequence: u64) {
+        // Parts still to come are counted by the entry in `timed_out` alone: the
+        // first one releases the barrier, which only lets reads go earlier than
+        // an unknown outcome could have promised them anything.
+        if let Some(class) = self.timed_out.remove(&sequence) {
+            self.barrier.answered(class);
+        }
+    }
+
+    /// Sends all that is ready and in order, as far as the socket takes it.
+    fn drain(&mut self, context: &mut Context<Self>) {
+        loop {
+            while self.output.len() < limits::CONNECTION_IN_FLIGHT_BYTES_MAX && self.encode_first() {}
+            if self.output.is_empty() || self.writing {
+                break;
+            }
+            match self.socket.try_write(&self.output) {
+                Ok(count) => {
+                    self.output.advance(count);
+                    self.gate.remove(count);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.wait_until_writable(context);
+                    break;
+                }
+                Err(_) => return context.stop(),
+            }
+        }
+        if self.output.is_empty() {
+            self.output = BytesMut::new(); // an idle connection holds no buffer
+        }
+        if self.read_ended && self.slots.is_empty() && self.output.is_empty() {
+            context.stop();
+        }
+        self.set_deadline(context);
+    }
+
+    /// Writes out the first slot's reply if it is ready; says whether it was.
+    fn encode_first(&mut self) -> bool {
+        let ready = match self.slots.front() {
+            None => false,
+            Some(slot) => {
+                !matches!(slot.state, SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_))
+            }
+        };
+        if !ready {
+            return false;
+        }
+        let Some(slot) = self.slots.pop_front() else { return false };
+        self.first_sequence += 1;
+        let mut line = Vec::new();
+        match slot.state {
+            SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_) => {}
+            SlotState::Line(ready) => {
+                self.gate.add(ready.len());
+                self.output.extend_from_slice(&ready);
+            }
+            SlotState::Large { entry, vector: true } => reply::get_vector(&mut line, &slot.id, Some(&entry)),
+            SlotState::Large { entry, vector: false } => reply::get(&mut line, &slot.id, Some(&entry)),
+            SlotState::Gathered(gathering) => {
+                self.gatherings -= 1;
+                gathering.encode(&mut line, &slot.id);
+            }
+        }
+        self.gate.add(line.len());
+        self.gate.remove(slot.line_bytes);
+        self.output.extend_from_slice(&line);
+        true
+    }
+
+    fn wait_until_writable(&mut self, context: &mut Context<Self>) {
+        self.writing = true;
+        let socket = self.socket.clone();
+        let patience = Duration::from_millis(limits::WRITE_PROGRESS_TIMEOUT_MS);
+        let wait = async move { tokio::time::timeout(patience, socket.writable()).await };
+        context.spawn(wrap_future(wait).map(|waited, this: &mut Connection, context| {
+            this.writing = false;
+            if waited.is_err() {
+                this.node.connections.closed_not_reading.fetch_add(1, Ordering::Relaxed);
+                return context.stop();
+            }
+            this.go_on(context);
+        }));
+    }
+
+    /// One timer per connection, for the request that has waited longest.
+    fn set_deadline(&mut self, context: &mut Context<Self>) {
+        if self.deadline_is_set {
+            return;
+        }
+        let Some(first) = self.slots.front() else { return };
+        self.deadline_is_set = true;
+        let timeout = Duration::from_millis(self.node.settings.request_timeout_ms);
+        let left = (first.arrived + timeout).saturating_duration_since(Instant::now());
+        context.run_later(left, |this, context| {
+            this.deadline_is_set = false;
+            this.answer_timeouts();
+            this.go_on(context);
+        });
+    }
+
+    fn answer_timeouts(&mut self) {
+        let timeout_ms = self.node.settings.request_timeout_ms;
+        let timeout = Duration::from_millis(timeout_ms);
+        while let Some(first) = self.slots.front() {
+            let unanswered =
+                matches!(first.state, SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_));
+            if !unanswered || first.arrived.elapsed() < timeout {
+                return;
+            }
+            let sequence = self.first_sequence;
+            match first.state {
+                SlotState::Queued => {}
+                SlotState::Gathering(_) => {
+                    self.gatherings -= 1;
+                    self.timed_out.insert(sequence, first.class);
+                }
+                _ => {
+                    self.timed_out.insert(sequence, first.class);
+                }
+            }
+            let message = format!("no answer within {timeout_ms} ms; read to find out what became of it");
+            let line = error_line(&first.id, &Error::new(Code::Timeout, message));
+            self.output_line(&line);
+        }
+    }
+
+    /// Something changed: dispatch what may go now, send what is ready. Sending
+    /// may make room for another gathering, and so on.
+    fn go_on(&mut self, context: &mut Context<Self>) {
+        loop {
+            self.dispatch_queued();
+            self.drain(context);
+            let front = self.queue.front();
+            if !front.is_some_and(|front| self.may_dispatch(&front.operation, class(&front.operation))) {
+                break;
+            }
+        }
+    }
+
+    /// Fills a slot with a line that needed nobody.
+    pub(crate) fn answer_now(&mut self, sequence: u64, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
+        let Some(slot) = self.slot(sequence) else { return };
+        let mut line = Vec::new();
+        write(&mut line, &slot.id);
+        slot.state = SlotState::Line(Bytes::from(line));
+    }
+}
+
+/// An error's line.
+fn error_line(id: &[u8], error: &Error) -> Bytes {
+    let mut line = Vec::new();
+    reply::error(&mut line, id, error);
+    Bytes::from(line)
+}
+
+/// What matters to the barrier.
+fn class(operation: &Operation) -> Class {
+    match operation {
+        Operation::Set { .. } | Operation::Delete { .. } | Operation::AddVector { .. } => Class::SingleWrite,
+        Operation::BulkSet { .. } | Operation::BulkDelete { .. } => Class::MultiWrite,
+        Operation::Get { .. } | Operation::GetVector { .. } | Operation::BulkGet { .. } => Class::KeyRead,
+        Operation::SearchByValue { .. }
+        | Operation::SearchText { .. }
+        | Operation::VectorSearch { .. }
+        | Operation::Scan { .. }
+        | Operation::Count { .. }
+        | Operation::Snapshot => Class::WideRead,
+        _ => Class::Other,
+    }
+}
+
+/// Whether the answer is put together from several.
+fn gathers(operation: &Operation) -> bool {
+    matches!(class(operation), Class::MultiWrite | Class::WideRead) || matches!(operation, Operation::BulkGet { .. })
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let stream = RequestStream::new(
+            self.node.clone(),
+            self.half_lines.clone(),
+            self.socket.clone(),
+            self.gate.clone(),
+        );
+        context.add_stream(stream);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.cast.connection_closed(&self.node, self.registration);
+    }
+}
+
+impl StreamHandler<Received> for Connection {
+    fn handle(&mut self, received: Received, context: &mut Self::Context) {
+        match received {
+            Received::Requests(decoded) => self.received(decoded),
+            Received::End => self.read_ended = true,
+            Received::Failed(_) => return context.stop(),
+            Received::HalfLineTimeout => {
+                self.node.connections.closed_half_line.fetch_add(1, Ordering::Relaxed);
+                self.read_ended = true;
+            }
+        }
+        self.go_on(context);
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {
+        // Not the end of the connection: replies may still be under way.
+    }
+}
+
+impl Handler<Counted<ConnectionMessage>> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, counted: Counted<ConnectionMessage>, context: &mut Self::Context) {
+        let Some((message, _handling)) = counted.begin() else { return };
+        match message {
+            ConnectionMessage::Replies(replies) => self.replies(replies),
+            ConnectionMessage::Met => self.barrier.met(),
+            ConnectionMessage::Found { sequence, part } => {
+                self.gather(sequence, |gathering| gathering.found(part));
+            }
+            ConnectionMessage::SnapshotMade { sequence, made } => {
+                self.gather(sequence, |gathering| gathering.snapshot_made(made));
+            }
+            ConnectionMessage::Stop => self.gate.close(),
+        }
+        self.go_on(context);
+    }
+}

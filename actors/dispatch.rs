@@ -1,0 +1,284 @@
+//! Which actor answers which request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datastore::error::{Code, Error};
+use datastore::indexing::{Kinds, terms_of_query};
+use datastore::messaging::{Operation, ScanRequest, Span, reply};
+use datastore::query::{
+    Cursor, Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body, hello_body,
+};
+
+use crate::connection::{Connection, SlotState};
+use crate::index_manager::IndexMessage;
+use crate::shard::{Batch, ShardMessage, ShardOperation, ShardRequest};
+use crate::snapshot_writer::SnapshotMessage;
+use crate::stats;
+use crate::wal_writer::WalMessage;
+
+type Refusal = Result<(), Error>;
+
+impl Connection {
+    /// Hands a request to those who answer it, or answers it.
+    pub(crate) fn dispatch(&mut self, arena: &Bytes, sequence: u64, id: Span, operation: Operation) {
+        if let Err(error) = self.route(arena, sequence, id, operation) {
+            self.answer_now(sequence, |line, id| reply::error(line, id, &error));
+        }
+    }
+
+    fn route(&mut self, arena: &Bytes, sequence: u64, id: Span, operation: Operation) -> Refusal {
+        let hash = |key: &Span| self.node.placement.hash(key.of(arena));
+        match operation {
+            Operation::Get { key, .. } => {
+                let hash = hash(&key);
+                self.to_one_shard(sequence, id, hash, ShardOperation::Get { key, hash })
+            }
+            Operation::GetVector { key, .. } => {
+                let hash = hash(&key);
+                self.to_one_shard(sequence, id, hash, ShardOperation::GetVector { key, hash })
+            }
+            Operation::Set { key, value, condition } => {
+                let hash = hash(&key);
+                self.to_one_shard(sequence, id, hash, ShardOperation::Set { key, hash, value, condition })
+            }
+            Operation::AddVector { key, vector, condition } => {
+                let hash = hash(&key);
+                let operation = ShardOperation::AddVector { key, hash, vector, condition };
+                self.to_one_shard(sequence, id, hash, operation)
+            }
+            Operation::Delete { key, condition } => {
+                let hash = hash(&key);
+                self.to_one_shard(sequence, id, hash, ShardOperation::Delete { key, hash, condition })
+            }
+            Operation::BulkGet { keys, .. } => self.bulk_get(arena, sequence, id, &keys),
+            Operation::BulkSet { records } => {
+                let writes = records.into_iter().map(|(key, value)| (key, Some(value)));
+                self.bulk_write(arena, sequence, id, writes, true)
+            }
+            Operation::BulkDelete { keys } => {
+                let writes = keys.into_iter().map(|key| (key, None));
+                self.bulk_write(arena, sequence, id, writes, false)
+            }
+            Operation::SearchByValue { value, limit, after, .. } => {
+                self.needs_index(|kinds| kinds.value, "value")?;
+                let after = after.map(|after| Cursor::parse_key(after.of(arena))).transpose()?;
+                self.ask_indexes(sequence, Query::Value(ValueQuery { value: value.slice(arena), after, limit }))
+            }
+            Operation::SearchText { query, matching, limit, after, .. } => {
+                self.needs_index(|kinds| kinds.text, "text")?;
+                let after = after.map(|after| Cursor::parse_score(after.of(arena))).transpose()?;
+                let terms = terms_of_query(&String::from_utf8_lossy(query.of(arena)));
+                self.ask_indexes(sequence, Query::TextStatistics(TextQuery { terms, matching, after, limit }))
+            }
+            Operation::VectorSearch { vector, top_k, prefix, .. } => {
+                self.needs_index(|kinds| kinds.vector, "vector")?;
+                let prefix = prefix.map(|prefix| prefix.slice(arena));
+                let vector = bytes_to_numbers(vector.of(arena));
+                self.ask_indexes(sequence, Query::Vector(VectorQuery { vector, top_k, prefix }))
+            }
+            Operation::Scan { range, .. } => self.scan(arena, sequence, &range),
+            Operation::Count { prefix: Some(prefix), .. } if !prefix.is_empty() => {
+                self.needs_index(|kinds| kinds.order, "order")?;
+                self.ask_indexes(sequence, Query::Count(prefix.slice(arena)))
+            }
+            Operation::Count { .. } => self.count_all(sequence, id),
+            Operation::Snapshot => {
+                self.begin_gathering(sequence, Gathering::snapshot());
+                let asked_by = Some((self.address.clone(), sequence));
+                self.cast.snapshot_writer.send(SnapshotMessage::Make { asked_by });
+                Ok(())
+            }
+            other => self.answer_here(arena, sequence, other),
+        }
+    }
+
+    fn answer_here(&mut self, arena: &Bytes, sequence: u64, operation: Operation) -> Refusal {
+        let node = self.node.clone();
+        let settings = &node.settings;
+        match operation {
+            Operation::Ping => self.answer_now(sequence, reply::pong),
+            Operation::Hello => {
+                let (port, version) = (self.cast.port, env!("CARGO_PKG_VERSION"));
+                self.answer_now(sequence, |line, id| reply::object(line, id, hello_body(settings, port, version).as_bytes()));
+            }
+            Operation::Cluster => {
+                let index = crate::node::lock(&node.log_figures).durable_index;
+                let port = self.cast.port;
+                self.answer_now(sequence, |line, id| reply::object(line, id, cluster_body(settings, port, index).as_bytes()));
+            }
+            Operation::Stats { section } => {
+                let section = section.map(|section| String::from_utf8_lossy(section.of(arena)).into_owned());
+                if let Some(name) = section.as_deref().filter(|name| !stats::SECTIONS.contains(name)) {
+                    let known = stats::SECTIONS.join(", ");
+                    let message = format!("stats: no section {name:?}; the field section wants one of {known}");
+                    return Err(Error::new(Code::BadRequest, message));
+                }
+                let body = serde_json::Value::Object(stats::stats(&node, section.as_deref())).to_string();
+                self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
+            }
+            _ => {
+                let message = "this operation needs a cluster, and this node is on its own";
+                return Err(Error::new(Code::UnsupportedInMode, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn needs_index(&self, has: impl Fn(&Kinds) -> bool, name: &str) -> Refusal {
+        if has(&self.node.settings.indexes) {
+            return Ok(());
+        }
+        let message = format!("this needs the {name} index, and --indexes is {}", self.node.settings.indexes);
+        Err(Error::new(Code::IndexDisabled, message))
+    }
+
+    fn overloaded(what: &str) -> Error {
+        const RETRY_AFTER_MS: u64 = 100;
+        Error::new(Code::Overloaded, format!("{what} has as many messages waiting as it may hold"))
+            .with_detail(datastore::error::Detail::RetryAfterMs(RETRY_AFTER_MS))
+    }
+
+    fn to_one_shard(&mut self, sequence: u64, id: Span, hash: u64, operation: ShardOperation) -> Refusal {
+        let shard = self.node.placement.shard(hash);
+        if self.outgoing[shard].is_empty() && !self.cast.shards[shard].has_room() {
+            return Err(Self::overloaded("the shard"));
+        }
+        self.barrier_dispatched(sequence);
+        self.outgoing[shard].push(ShardRequest { sequence, id, operation });
+        Ok(())
+    }
+
+    /// The request is on its way: its slot waits, and the barrier knows.
+    fn barrier_dispatched(&mut self, sequence: u64) {
+        let Some(slot) = self.slot(sequence) else { return };
+        slot.state = SlotState::Waiting;
+        let class = slot.class;
+        self.barrier.dispatched(class);
+    }
+
+    pub(crate) fn begin_gathering(&mut self, sequence: u64, gathering: Gathering) {
+        self.barrier_dispatched(sequence);
+        self.gatherings += 1;
+        if let Some(slot) = self.slot(sequence) {
+            slot.state = SlotState::Gathering(Box::new(gathering));
+        }
+    }
+
+    /// Sends each shard what gathered for it, in one message.
+    pub(crate) fn send_outgoing(&mut self, arena: &Bytes) {
+        for (shard, requests) in self.outgoing.iter_mut().enumerate() {
+            if !requests.is_empty() {
+                let (arena, requests) = (arena.clone(), std::mem::take(requests));
+                let reply_to = self.address.clone();
+                self.cast.shards[shard].send(ShardMessage::Batch(Batch { arena, requests, reply_to }));
+            }
+        }
+    }
+
+    fn bulk_get(&mut self, arena: &Bytes, sequence: u64, id: Span, keys: &[Span]) -> Refusal {
+        let shards = self.node.settings.shards;
+        let mut per_shard: Vec<Vec<(Span, u64)>> = vec![Vec::new(); shards];
+        let mut shard_of_key = Vec::with_capacity(keys.len());
+        for &key in keys {
+            let hash = self.node.placement.hash(key.of(arena));
+            let shard = self.node.placement.shard(hash);
+            per_shard[shard].push((key, hash));
+            shard_of_key.push(shard as u16);
+        }
+        let touched = per_shard.iter().filter(|keys| !keys.is_empty()).count();
+        let asked = keys.iter().map(|key| key.slice(arena)).collect();
+        self.begin_gathering(sequence, Gathering::bulk_get(asked, shard_of_key, shards, touched));
+        for (shard, keys) in per_shard.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            self.outgoing[shard].push(ShardRequest { sequence, id, operation: ShardOperation::BulkGet { keys } });
+        }
+        self.gather(sequence, |_| {}); // nothing was asked for: ready at once
+        Ok(())
+    }
+
+    fn bulk_write(
+        &mut self,
+        arena: &Bytes,
+        sequence: u64,
+        id: Span,
+        writes: impl Iterator<Item = (Span, Option<Span>)>,
+        set: bool,
+    ) -> Refusal {
+        let shards = self.node.settings.shards;
+        let mut per_shard: Vec<Vec<(Span, u64, Option<Span>)>> = vec![Vec::new(); shards];
+        for (key, value) in writes {
+            let hash = self.node.placement.hash(key.of(arena));
+            per_shard[self.node.placement.shard(hash)].push((key, hash, value));
+        }
+        let touched = per_shard.iter().filter(|writes| !writes.is_empty()).count();
+        let count = per_shard.iter().map(Vec::len).sum();
+        let full = |(shard, writes): (usize, &Vec<_>)| !writes.is_empty() && !self.cast.shards[shard].has_room();
+        if per_shard.iter().enumerate().any(full) {
+            return Err(Self::overloaded("a shard"));
+        }
+        let gathering =
+            if set { Gathering::bulk_set(count, touched) } else { Gathering::bulk_delete(touched) };
+        self.begin_gathering(sequence, gathering);
+        let multi = self.node.next_multi();
+        if touched > 1 {
+            let reply_to = self.address.clone();
+            self.cast.wal_writer.send(WalMessage::Expect { multi, reply_to });
+        } else {
+            self.barrier.met();
+        }
+        for (shard, writes) in per_shard.into_iter().enumerate().filter(|(_, writes)| !writes.is_empty()) {
+            let operation = ShardOperation::Part { multi, parts: touched as u32, writes };
+            self.outgoing[shard].push(ShardRequest { sequence, id, operation });
+        }
+        self.gather(sequence, |_| {}); // an empty bulk is ready at once
+        Ok(())
+    }
+
+    fn scan(&mut self, arena: &Bytes, sequence: u64, range: &ScanRequest) -> Refusal {
+        self.needs_index(|kinds| kinds.order, "order")?;
+        let bytes = |span: Option<Span>| span.map(|span| span.slice(arena));
+        let after = range.after.map(|after| Cursor::parse_key(after.of(arena))).transpose()?;
+        let query = Query::Scan(ScanQuery {
+            prefix: bytes(range.prefix),
+            start: bytes(range.start),
+            end: bytes(range.end),
+            after,
+            reverse: range.reverse,
+            limit: range.limit,
+            values: range.values,
+            vectors: range.vectors,
+        });
+        self.ask_indexes(sequence, query)
+    }
+
+    fn count_all(&mut self, sequence: u64, id: Span) -> Refusal {
+        self.begin_gathering(sequence, Gathering::count(self.node.settings.shards));
+        for shard in 0..self.node.settings.shards {
+            self.outgoing[shard].push(ShardRequest { sequence, id, operation: ShardOperation::Count });
+        }
+        Ok(())
+    }
+
+    fn ask_indexes(&mut self, sequence: u64, query: Query) -> Refusal {
+        if !self.cast.index_managers.iter().all(|indexes| indexes.has_room()) {
+            return Err(Self::overloaded("an index manager"));
+        }
+        self.begin_gathering(sequence, Gathering::search(&query, self.node.settings.shards));
+        self.search(sequence, query);
+        Ok(())
+    }
+
+    /// Asks every IndexManager.
+    pub(crate) fn search(&mut self, sequence: u64, query: Query) {
+        let query = Arc::new(query);
+        for indexes in &self.cast.index_managers {
+            let (query, reply_to) = (query.clone(), self.address.clone());
+            indexes.send(IndexMessage::Search { sequence, query, reply_to });
+        }
+    }
+}
+
+/// A vector as the decoder left it in the arena.
+fn bytes_to_numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}

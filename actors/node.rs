@@ -1,0 +1,232 @@
+//! What the actors of a node share: its settings, the bounds on its work and
+//! the figures that they publish.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use datastore::engine::Placement;
+use datastore::error::{Code, Detail, Error};
+use datastore::indexing::Sizes;
+use datastore::limits;
+use datastore::settings::Settings;
+use hdrhistogram::Histogram;
+
+use crate::mailbox::{Gauge, histogram};
+
+/// Shared by every actor of one node.
+pub struct Node {
+    /// What it was started with.
+    pub settings: Settings,
+    /// Where keys live.
+    pub placement: Placement,
+    /// When the process began to serve.
+    pub started: Instant,
+    /// What may still be let in.
+    pub permits: Permits,
+    /// One per shard.
+    pub shard_figures: Vec<ShardFigures>,
+    /// The log's.
+    pub log_figures: Mutex<LogFigures>,
+    /// The gauges of all actors, in the order of `stats`.
+    pub gauges: Vec<Arc<Gauge>>,
+    /// The connections'.
+    pub connections: ConnectionFigures,
+    /// The snapshots'.
+    pub snapshots: Mutex<SnapshotFigures>,
+    /// Set when the node takes no more requests.
+    pub stopping: AtomicBool,
+    next_multi: AtomicU64,
+}
+
+/// What one shard and its indexes publish after each batch.
+#[derive(Default)]
+pub struct ShardFigures {
+    /// Keys.
+    pub keys: AtomicU64,
+    /// What entries and tables occupy, in bytes.
+    pub memory_bytes: AtomicU64,
+    /// What each index has and occupies.
+    pub indexes: Mutex<Sizes>,
+    /// Buckets indexed since the start; all of them: the indexes are ready.
+    pub buckets_indexed: AtomicUsize,
+}
+
+/// What the disk thread publishes after each sync.
+pub struct LogFigures {
+    /// Syncs of groups.
+    pub syncs: u64,
+    /// How long write and sync of a group took.
+    pub sync_us: Histogram<u64>,
+    /// Requests that shared a sync.
+    pub records_per_sync: Histogram<u64>,
+    /// Bytes of all segments that hold something.
+    pub bytes: u64,
+    /// How many those are.
+    pub segments: u64,
+    /// The last durable entry.
+    pub durable_index: u64,
+    /// Syncs that failed, on purpose or not.
+    pub sync_failures: u64,
+}
+
+impl Default for LogFigures {
+    fn default() -> Self {
+        LogFigures {
+            syncs: 0,
+            sync_us: histogram(),
+            records_per_sync: histogram(),
+            bytes: 0,
+            segments: 0,
+            durable_index: 0,
+            sync_failures: 0,
+        }
+    }
+}
+
+/// Counts of client connections.
+#[derive(Default)]
+pub struct ConnectionFigures {
+    /// Open now.
+    pub open: AtomicUsize,
+    /// Ever accepted.
+    pub accepted: AtomicU64,
+    /// Turned away with `too_many_connections`.
+    pub refused: AtomicU64,
+    /// Closed because the client didn't read.
+    pub closed_not_reading: AtomicU64,
+    /// Closed because a started line made no progress.
+    pub closed_half_line: AtomicU64,
+}
+
+/// What the snapshot writer publishes.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotFigures {
+    /// Made since the start.
+    pub made: u64,
+    /// Failed since the start.
+    pub failed: u64,
+    /// The last one's entry index, 0 when there is none.
+    pub last_index: u64,
+    /// The last one's size on disk.
+    pub last_bytes: u64,
+    /// How long it took.
+    pub last_took_ms: u64,
+}
+
+/// The bounds on the node's work, in bytes.
+#[derive(Default)]
+pub struct Permits {
+    /// Admitted writes that are not yet applied and indexed.
+    in_flight_bytes: AtomicUsize,
+    /// What entries and indexes occupy.
+    memory_bytes: AtomicI64,
+    memory_bytes_max: Option<u64>,
+    gate: AtomicU8,
+}
+
+const GATE_OPEN: u8 = 0;
+const GATE_DISK_FULL: u8 = 1;
+
+impl Permits {
+    /// No work yet, under this bound on memory.
+    pub fn new(memory_bytes_max: Option<u64>) -> Permits {
+        Permits { memory_bytes_max, ..Permits::default() }
+    }
+
+    /// Why a write that needs room may not come in, if so. Deletes are not asked.
+    pub fn refusal(&self) -> Option<Error> {
+        if self.gate.load(Ordering::Relaxed) == GATE_DISK_FULL {
+            return Some(Error::new(
+                Code::DiskFull,
+                "the disk has no more room than a snapshot and a log segment need; free some: reads and deletes go on",
+            ));
+        }
+        if let Some(most) = self.memory_bytes_max {
+            let used = self.memory_bytes();
+            if used + self.in_flight_bytes() as u64 > most {
+                return Some(Error::new(
+                    Code::OutOfMemory,
+                    format!("entries and indexes occupy {used} bytes and --max-memory is {most}; reads and deletes go on"),
+                ));
+            }
+        }
+        if self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX {
+            const RETRY_AFTER_MS: u64 = 100;
+            return Some(
+                Error::new(Code::Overloaded, "the node has as many writes under way as it may hold; try again")
+                    .with_detail(Detail::RetryAfterMs(RETRY_AFTER_MS)),
+            );
+        }
+        None
+    }
+
+    /// Whether sockets should not be read for now, so that it doesn't come to a refusal.
+    pub fn is_crowded(&self) -> bool {
+        self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX / 2
+    }
+
+    /// A write of so many bytes is admitted.
+    pub fn take(&self, bytes: usize) {
+        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Writes of so many bytes are finished.
+    pub fn give_back(&self, bytes: usize) {
+        self.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Admitted and unfinished, in bytes.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Entries and indexes, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// Entries or indexes grew or shrank.
+    pub fn memory_changed(&self, by: i64) {
+        self.memory_bytes.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// The disk's reserve is reached, or free again.
+    pub fn set_disk_full(&self, full: bool) {
+        self.gate.store(if full { GATE_DISK_FULL } else { GATE_OPEN }, Ordering::Relaxed);
+    }
+
+    /// Whether the disk's reserve is reached.
+    pub fn is_disk_full(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) == GATE_DISK_FULL
+    }
+}
+
+impl Node {
+    /// A node's shared part, before its actors.
+    pub fn new(settings: Settings, placement: Placement, gauges: Vec<Arc<Gauge>>) -> Node {
+        Node {
+            permits: Permits::new(settings.memory_bytes_max),
+            shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
+            settings,
+            placement,
+            started: Instant::now(),
+            log_figures: Mutex::new(LogFigures::default()),
+            gauges,
+            connections: ConnectionFigures::default(),
+            snapshots: Mutex::new(SnapshotFigures::default()),
+            stopping: AtomicBool::new(false),
+            next_multi: AtomicU64::new(0),
+        }
+    }
+
+    /// A number that no other multi-key write of this process has.
+    pub fn next_multi(&self) -> u64 {
+        self.next_multi.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Locks figures; they stay meaningful whatever happened to the thread that held them.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

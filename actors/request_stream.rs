@@ -1,0 +1,235 @@
+//! The reading half of a connection: socket → whole lines → requests.
+//!
+//! It stops reading while the connection has as many unanswered requests and
+//! unsent replies as it may (the [`Gate`]), so that a client that sends and
+//! never reads costs bounded memory; the rest waits in the sockets' buffers.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use datastore::limits;
+use datastore::messaging::{Decoded, LineDecoder};
+use futures_core::Stream;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::node::Node;
+
+/// Counts what a connection has under way, in bytes; shared by its reading half and its actor.
+#[derive(Default)]
+pub struct Gate {
+    bytes: Cell<usize>,
+    closed: Cell<bool>,
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Gate {
+    /// Requests came in, or replies wait to be sent.
+    pub fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    /// Requests were answered, or replies sent.
+    pub fn remove(&self, bytes: usize) {
+        let left = self.bytes.get() - bytes;
+        self.bytes.set(left);
+        if left < limits::CONNECTION_IN_FLIGHT_BYTES_MAX / 2 {
+            self.wake();
+        }
+    }
+
+    /// Nothing more is to be read.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(reader) = self.reader.borrow_mut().take() {
+            reader.wake();
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.bytes.get() < limits::CONNECTION_IN_FLIGHT_BYTES_MAX
+    }
+}
+
+/// What reading brought.
+pub enum Received {
+    /// Requests, in the order of their lines.
+    Requests(Decoded),
+    /// The client closed its half; replies still go out.
+    End,
+    /// The socket failed.
+    Failed(io::Error),
+    /// A started line made no progress.
+    HalfLineTimeout,
+}
+
+/// How long to look away when all connections together have too much under way.
+const CROWDED_PAUSE: Duration = Duration::from_millis(5);
+/// Half-read lines beyond one ordinary read take from a budget that all connections share.
+const HALF_LINE_FREE_BYTES: usize = limits::SOCKET_READ_BYTES;
+
+/// Bytes of half-read lines over all connections.
+#[derive(Default)]
+pub struct HalfLines {
+    bytes: AtomicUsize,
+}
+
+/// The stream of requests of one connection.
+pub struct RequestStream {
+    node: Arc<Node>,
+    half_lines: Arc<HalfLines>,
+    half_line_bytes: usize,
+    socket: Rc<TcpStream>,
+    gate: Rc<Gate>,
+    buffer: BytesMut,
+    decoder: LineDecoder,
+    timer: Pin<Box<Sleep>>,
+    /// When a half-read line must have grown; unset while there is none, or while we don't read.
+    progress_due: Option<Instant>,
+    /// The client closed its half.
+    at_end: bool,
+    ended: bool,
+}
+
+impl RequestStream {
+    /// Reads requests from `socket` while `gate` is open.
+    pub fn new(node: Arc<Node>, half_lines: Arc<HalfLines>, socket: Rc<TcpStream>, gate: Rc<Gate>) -> Self {
+        let decoder = LineDecoder::new(node.settings.line_bytes_max);
+        RequestStream {
+            node,
+            half_lines,
+            half_line_bytes: 0,
+            socket,
+            gate,
+            buffer: BytesMut::new(),
+            decoder,
+            timer: Box::pin(sleep_until(Instant::now())),
+            progress_due: None,
+            at_end: false,
+            ended: false,
+        }
+    }
+
+    fn end(&mut self, how: Received) -> Poll<Option<Received>> {
+        self.ended = true;
+        self.account_half_line(0);
+        Poll::Ready(Some(how))
+    }
+
+    /// Waits on the timer; whether its time has come.
+    fn poll_timer(&mut self, until: Instant, context: &mut Context<'_>) -> bool {
+        if self.timer.deadline() != until {
+            self.timer.as_mut().reset(until);
+        }
+        self.timer.as_mut().poll(context).is_ready()
+    }
+
+    fn account_half_line(&mut self, bytes: usize) {
+        let counted = bytes.saturating_sub(HALF_LINE_FREE_BYTES);
+        let before = std::mem::replace(&mut self.half_line_bytes, counted);
+        if counted >= before {
+            self.half_lines.bytes.fetch_add(counted - before, Ordering::Relaxed);
+        } else {
+            self.half_lines.bytes.fetch_sub(before - counted, Ordering::Relaxed);
+        }
+    }
+
+    /// Another connection's half-read lines fill the budget and this one's would add to it.
+    fn must_wait_for_room(&self) -> bool {
+        let others = self.half_lines.bytes.load(Ordering::Relaxed) - self.half_line_bytes;
+        let room = limits::NODE_IN_FLIGHT_BYTES_MAX / 2;
+        self.node.permits.is_crowded() || (others > room && self.buffer.len() > HALF_LINE_FREE_BYTES)
+    }
+
+    /// Reads once. `Ok(None)`: nothing there yet.
+    fn read(&mut self) -> io::Result<Option<usize>> {
+        self.buffer.reserve(limits::SOCKET_READ_BYTES);
+        match self.socket.try_read_buf(&mut self.buffer) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Stream for RequestStream {
+    type Item = Received;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Received>> {
+        let this = &mut *self;
+        loop {
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            if this.gate.closed.get() {
+                return this.end(Received::End);
+            }
+            if this.at_end {
+                // What stands behind the last newline is a request, too.
+                return match this.decoder.finish(&mut this.buffer) {
+                    Some(decoded) => Poll::Ready(Some(Received::Requests(decoded))),
+                    None => this.end(Received::End),
+                };
+            }
+            if !this.gate.is_open() {
+                this.progress_due = None;
+                *this.gate.reader.borrow_mut() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            if this.must_wait_for_room() {
+                this.progress_due = None;
+                let until = Instant::now() + CROWDED_PAUSE;
+                if !this.poll_timer(until, context) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            match this.socket.poll_read_ready(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return this.end(Received::Failed(error)),
+                Poll::Pending => {
+                    *this.gate.reader.borrow_mut() = Some(context.waker().clone());
+                    return match this.progress_due {
+                        Some(due) if this.poll_timer(due, context) => this.end(Received::HalfLineTimeout),
+                        _ => Poll::Pending,
+                    };
+                }
+            }
+            match this.read() {
+                Ok(None) => continue,
+                Ok(Some(0)) => {
+                    this.at_end = true;
+                    continue;
+                }
+                Ok(Some(_)) => {}
+                Err(error) => return this.end(Received::Failed(error)),
+            }
+            let decoded = this.decoder.decode(&mut this.buffer);
+            let half = this.decoder.is_within_line(&this.buffer);
+            this.account_half_line(this.buffer.len());
+            let patience = Duration::from_millis(limits::LINE_PROGRESS_TIMEOUT_MS);
+            this.progress_due = half.then(|| Instant::now() + patience);
+            if let Some(decoded) = decoded {
+                return Poll::Ready(Some(Received::Requests(decoded)));
+            }
+        }
+    }
+}
+
+impl Drop for RequestStream {
+    fn drop(&mut self) {
+        self.account_half_line(0);
+    }
+}

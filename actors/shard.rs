@@ -1,0 +1,510 @@
+//! Shard: owns one slice of the keyspace and the writes in flight in it.
+//!
+//! It answers reads, hands writes to the WalWriter, and applies them when they
+//! come back durable: change to the IndexManager first, answer to the
+//! Connection after, so that what is acknowledged is searchable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+use bytes::Bytes;
+use datastore::engine::{Answer, Append, Change, Condition, Entry, Output, Slice, WriteKind};
+use datastore::error::Error;
+use datastore::messaging::{Span, reply};
+use slab::Slab;
+
+use crate::connection::{Connection, ConnectionMessage};
+use crate::index_manager::{IndexManager, IndexMessage};
+use crate::mailbox::{Counted, Mailbox};
+use crate::node::Node;
+use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
+use crate::wal_writer::{WalMessage, WalWriter};
+
+/// What a shard hears.
+pub enum ShardMessage {
+    /// From a Connection: what a socket read brought for this shard.
+    Batch(Batch),
+    /// From the WalWriter: writes are durable.
+    Committed(Committed),
+    /// From the WalWriter: writes did not become durable, or may not have.
+    Refused {
+        /// The writes, by the numbers that this shard gave them.
+        writes: Vec<u32>,
+        /// What their clients are told.
+        error: Error,
+    },
+    /// From the WalWriter, asked by the SnapshotWriter: every entry up to
+    /// `handed_over` that concerns this shard is in the mailbox before this.
+    BeginWalk {
+        /// The last entry that the WalWriter handed to any shard.
+        handed_over: u64,
+    },
+    /// From the SnapshotWriter: the entries of these buckets, please.
+    Walk {
+        /// The first bucket.
+        position: usize,
+    },
+    /// From the IndexManager: the buckets handed over are indexed.
+    BucketsIndexed,
+}
+
+/// One read's requests for one shard.
+pub struct Batch {
+    /// What the spans point into.
+    pub arena: Bytes,
+    /// In the order of their lines.
+    pub requests: Vec<ShardRequest>,
+    /// Who asked.
+    pub reply_to: Mailbox<Connection>,
+}
+
+/// A request, or a shard's share of one.
+pub struct ShardRequest {
+    /// The request's place in its connection's order.
+    pub sequence: u64,
+    /// The `id` to echo.
+    pub id: Span,
+    /// What to do.
+    pub operation: ShardOperation,
+}
+
+/// What a shard can do for a connection. Every key comes with its hash.
+pub enum ShardOperation {
+    /// `get`.
+    Get { key: Span, hash: u64 },
+    /// `get_vector`.
+    GetVector { key: Span, hash: u64 },
+    /// `set`.
+    Set { key: Span, hash: u64, value: Span, condition: Condition },
+    /// `add_vector`.
+    AddVector { key: Span, hash: u64, vector: Span, condition: Condition },
+    /// `delete`.
+    Delete { key: Span, hash: u64, condition: Condition },
+    /// This shard's keys of a `bulk_get`.
+    BulkGet { keys: Vec<(Span, u64)> },
+    /// This shard's part of a `bulk_set` or, without values, a `bulk_delete`.
+    Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)> },
+    /// `count` of everything.
+    Count,
+}
+
+/// Writes of one log entry that concern one shard.
+pub struct Committed {
+    /// The entry.
+    pub index: u64,
+    /// The shard's number of the write, and the ordinal of its request.
+    pub writes: Vec<(u32, u32)>,
+}
+
+/// A shard's answers to one connection.
+pub struct Replies {
+    /// Which shard.
+    pub shard: usize,
+    /// Finished lines, one behind the other.
+    pub lines: Vec<u8>,
+    /// What there is, in the order in which it arose.
+    pub items: Vec<ReplyItem>,
+}
+
+/// One answer.
+pub enum ReplyItem {
+    /// A finished line: it ends at this byte of `lines`, where the next one begins.
+    Line { sequence: u64, end: usize },
+    /// A large value or vector: the connection writes it out when its turn has come.
+    Large { sequence: u64, entry: Entry, vector: bool },
+    /// This shard's entries of a `bulk_get`.
+    Entries { sequence: u64, entries: Vec<Option<Entry>> },
+    /// This shard's part of a multi-key write, or of a `count`.
+    Part { sequence: u64, outcome: Result<(usize, Option<datastore::version::Version>), Error> },
+}
+
+/// An answer with a value or vector above this is passed by reference, so that
+/// replies that nobody reads don't fill the memory.
+const LARGE_BYTES: usize = 4 * 1024;
+/// Buckets handed to the IndexManager at once while it is rebuilt.
+const INDEX_BUCKETS: usize = 16;
+/// Buckets handed to the SnapshotWriter at once.
+pub const WALK_BUCKETS: usize = 16;
+
+/// What a request's answer needs: 32 bytes that travel with each write.
+#[derive(Clone, Copy)]
+struct Token {
+    batch: u32,
+    kind: Kind,
+    sequence: u64,
+    id: Span,
+    permit_bytes: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Value,
+    Vector,
+    Write,
+    Part,
+}
+
+/// A batch of which answers are still to come.
+struct OpenBatch {
+    arena: Bytes,
+    reply_to: Mailbox<Connection>,
+    unanswered: usize,
+    touched: bool,
+    lines: Vec<u8>,
+    items: Vec<ReplyItem>,
+}
+
+/// The actor.
+pub struct Shard {
+    number: usize,
+    node: Arc<Node>,
+    slice: Slice<Token>,
+    batches: Slab<OpenBatch>,
+    /// Batches with answers not yet sent.
+    touched: Vec<u32>,
+    wal_writer: Mailbox<WalWriter>,
+    index_manager: Mailbox<IndexManager>,
+    snapshot_writer: Mailbox<SnapshotWriter>,
+    flush_is_due: bool,
+    /// Buckets before this one are indexed, or on their way: changes in them are handed on.
+    index_position: usize,
+    published_memory: i64,
+}
+
+/// Who a shard talks to.
+pub struct ShardNeighbours {
+    /// The log.
+    pub wal_writer: Mailbox<WalWriter>,
+    /// This shard's indexes.
+    pub index_manager: Mailbox<IndexManager>,
+    /// The snapshots.
+    pub snapshot_writer: Mailbox<SnapshotWriter>,
+}
+
+impl Shard {
+    /// A shard over a recovered slice of the keyspace.
+    pub fn new(
+        number: usize,
+        node: Arc<Node>,
+        table: datastore::engine::Table,
+        applied_index: u64,
+        neighbours: ShardNeighbours,
+    ) -> Shard {
+        Shard {
+            number,
+            node,
+            slice: Slice::new(table, applied_index),
+            batches: Slab::new(),
+            touched: Vec::new(),
+            wal_writer: neighbours.wal_writer,
+            index_manager: neighbours.index_manager,
+            snapshot_writer: neighbours.snapshot_writer,
+            flush_is_due: false,
+            index_position: 0,
+            published_memory: 0,
+        }
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        let Batch { arena, requests, reply_to } = batch;
+        let open = OpenBatch {
+            arena: arena.clone(),
+            reply_to,
+            unanswered: requests.len(),
+            touched: false,
+            lines: Vec::new(),
+            items: Vec::new(),
+        };
+        let number = self.batches.insert(open) as u32;
+        let refusal = self.node.permits.refusal();
+        let mut admitted_bytes = 0;
+        for request in requests {
+            admitted_bytes += self.request(number, &arena, request, refusal.as_ref());
+        }
+        if admitted_bytes > 0 {
+            self.node.permits.take(admitted_bytes);
+        }
+    }
+
+    /// Hands one request to the slice; says how many bytes of writes it admitted.
+    fn request(&mut self, batch: u32, arena: &Bytes, request: ShardRequest, refusal: Option<&Error>) -> usize {
+        let ShardRequest { sequence, id, operation } = request;
+        let mut token = Token { batch, kind: Kind::Write, sequence, id, permit_bytes: 0 };
+        match operation {
+            ShardOperation::Get { key, hash } => {
+                token.kind = Kind::Value;
+                self.slice.get(token, key.of(arena), hash);
+            }
+            ShardOperation::GetVector { key, hash } => {
+                token.kind = Kind::Vector;
+                self.slice.get(token, key.of(arena), hash);
+            }
+            ShardOperation::BulkGet { keys } => {
+                let keys = keys.iter().map(|(key, hash)| (key.of(arena), *hash));
+                self.slice.bulk_get(token, keys);
+            }
+            ShardOperation::Set { key, hash, value, condition } => {
+                let kind = WriteKind::Set(value.slice(arena));
+                return self.write(token, arena, (key, hash), kind, condition, refusal);
+            }
+            ShardOperation::AddVector { key, hash, vector, condition } => {
+                let kind = WriteKind::AddVector(vector.slice(arena));
+                return self.write(token, arena, (key, hash), kind, condition, refusal);
+            }
+            ShardOperation::Delete { key, hash, condition } => {
+                return self.write(token, arena, (key, hash), WriteKind::Delete, condition, None);
+            }
+            ShardOperation::Part { multi, parts, writes } => {
+                token.kind = Kind::Part;
+                return self.part(token, arena, multi, parts, writes, refusal);
+            }
+            ShardOperation::Count => {
+                token.kind = Kind::Part;
+                let outcome = Ok((self.slice.table().len(), None));
+                self.answer_item(token, ReplyItem::Part { sequence, outcome });
+            }
+        }
+        0
+    }
+
+    fn write(
+        &mut self,
+        mut token: Token,
+        arena: &Bytes,
+        (key, hash): (Span, u64),
+        kind: WriteKind,
+        condition: Condition,
+        refusal: Option<&Error>,
+    ) -> usize {
+        if let Some(refusal) = refusal {
+            self.answer(token, Answer::Refused(refusal.clone()));
+            return 0;
+        }
+        token.permit_bytes = permit_bytes(key, &kind);
+        self.slice.write(token, arena, key.of(arena), hash, kind, condition);
+        token.permit_bytes as usize
+    }
+
+    fn part(
+        &mut self,
+        mut token: Token,
+        arena: &Bytes,
+        multi: u64,
+        parts: u32,
+        writes: Vec<(Span, u64, Option<Span>)>,
+        refusal: Option<&Error>,
+    ) -> usize {
+        let deletes_only = writes.iter().all(|(_, _, value)| value.is_none());
+        if let (Some(refusal), false) = (refusal, deletes_only) {
+            self.slice.refuse_part(token, multi, parts, refusal.clone());
+            return 0;
+        }
+        let writes = writes.into_iter().map(|(key, hash, value)| {
+            let kind = value.map_or(WriteKind::Delete, |value| WriteKind::Set(value.slice(arena)));
+            token.permit_bytes += permit_bytes(key, &kind);
+            (key.slice(arena), hash, kind)
+        });
+        let writes: Vec<_> = writes.collect();
+        self.slice.write_part(token, multi, parts, writes.into_iter());
+        token.permit_bytes as usize
+    }
+
+    /// Carries out what the slice decided: changes first, then answers.
+    fn carry_out(&mut self, context: &mut Context<Self>) {
+        let Output { changes, answers, append } = self.slice.output();
+        let append_waits = !append.is_empty();
+        let changes = std::mem::take(changes);
+        let mut answers = std::mem::take(answers);
+        let finished_bytes: usize = answers.iter().map(|(token, _)| token.permit_bytes as usize).sum();
+        self.hand_to_indexes(changes, finished_bytes);
+        for (token, answer) in answers.drain(..) {
+            self.answer(token, answer);
+        }
+        self.slice.output().answers = answers; // its allocation is used again
+        self.send_answers();
+        self.publish();
+        if append_waits && !self.flush_is_due {
+            self.flush_is_due = true;
+            // Runs when the mailbox is empty: what arrived meanwhile shares the append.
+            context.notify(Flush);
+        }
+    }
+
+    fn hand_to_indexes(&mut self, mut changes: Vec<Change>, permit_bytes: usize) {
+        let indexed = self.node.settings.indexes != datastore::indexing::Kinds::NONE;
+        if indexed && self.index_position < self.slice.table().walk_length() {
+            changes.retain(|change| self.is_indexed_already(change));
+        }
+        if indexed && !changes.is_empty() {
+            self.index_manager.send(IndexMessage::Changes { changes, permit_bytes });
+        } else if permit_bytes > 0 {
+            self.node.permits.give_back(permit_bytes);
+        }
+    }
+
+    /// While the indexes are rebuilt, a change in a bucket that is still to be
+    /// walked is left out: the walk will bring what it led to.
+    fn is_indexed_already(&self, change: &Change) -> bool {
+        let key = change.new.as_ref().or(change.old.as_ref()).map_or(&b""[..], Entry::key);
+        let table = self.slice.table();
+        table.walk_position(table.placement().hash(key)) < self.index_position
+    }
+
+    fn answer(&mut self, token: Token, answer: Answer) {
+        let sequence = token.sequence;
+        let item = match answer {
+            Answer::Entry(Some(entry)) if entry.memory_bytes() > LARGE_BYTES => {
+                ReplyItem::Large { sequence, entry, vector: token.kind == Kind::Vector }
+            }
+            Answer::Entries(entries) => ReplyItem::Entries { sequence, entries },
+            Answer::Part { existed, version } => {
+                ReplyItem::Part { sequence, outcome: Ok((existed, Some(version))) }
+            }
+            Answer::Refused(error) if token.kind == Kind::Part => {
+                ReplyItem::Part { sequence, outcome: Err(error) }
+            }
+            answer => {
+                let batch = &mut self.batches[token.batch as usize];
+                let id = token.id.of(&batch.arena);
+                match answer {
+                    Answer::Entry(entry) if token.kind == Kind::Vector => {
+                        reply::get_vector(&mut batch.lines, id, entry.as_ref());
+                    }
+                    Answer::Entry(entry) => reply::get(&mut batch.lines, id, entry.as_ref()),
+                    Answer::Written(version) => reply::version(&mut batch.lines, id, version),
+                    Answer::Deleted(existed) => reply::deleted(&mut batch.lines, id, existed),
+                    Answer::Refused(error) => reply::error(&mut batch.lines, id, &error),
+                    Answer::Entries(_) | Answer::Part { .. } => unreachable!("answered above"),
+                }
+                ReplyItem::Line { sequence, end: batch.lines.len() }
+            }
+        };
+        self.answer_item(token, item);
+    }
+
+    fn answer_item(&mut self, token: Token, item: ReplyItem) {
+        let batch = &mut self.batches[token.batch as usize];
+        batch.items.push(item);
+        batch.unanswered -= 1;
+        if !batch.touched {
+            batch.touched = true;
+            self.touched.push(token.batch);
+        }
+    }
+
+    /// One message per batch that has answers; a batch without open requests is forgotten.
+    fn send_answers(&mut self) {
+        for number in self.touched.drain(..) {
+            let batch = &mut self.batches[number as usize];
+            batch.touched = false;
+            let replies = Replies {
+                shard: self.number,
+                lines: std::mem::take(&mut batch.lines),
+                items: std::mem::take(&mut batch.items),
+            };
+            batch.reply_to.send(ConnectionMessage::Replies(replies));
+            if batch.unanswered == 0 {
+                self.batches.remove(number as usize);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let table = self.slice.table();
+        let figures = &self.node.shard_figures[self.number];
+        let memory = table.memory_bytes() as i64;
+        if memory != self.published_memory {
+            self.node.permits.memory_changed(memory - self.published_memory);
+            self.published_memory = memory;
+            figures.memory_bytes.store(memory as u64, Ordering::Relaxed);
+        }
+        figures.keys.store(table.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Hands the next buckets to the IndexManager, which asks for more when it has indexed them.
+    fn index_next_buckets(&mut self) {
+        let table = self.slice.table();
+        let end = (self.index_position + INDEX_BUCKETS).min(table.walk_length());
+        let entries = (self.index_position..end).flat_map(|at| table.walk(at).cloned()).collect();
+        let message =
+            IndexMessage::Build { entries, buckets_done: end, buckets_total: table.walk_length() };
+        self.index_position = end;
+        self.index_manager.send(message);
+    }
+
+    fn walk(&self, position: usize) {
+        let table = self.slice.table();
+        let end = (position + WALK_BUCKETS).min(table.walk_length());
+        let entries = (position..end).flat_map(|at| table.walk(at).cloned()).collect();
+        self.snapshot_writer.send(SnapshotMessage::Walked {
+            shard: self.number,
+            entries,
+            next: (end < table.walk_length()).then_some(end),
+            applied_index: self.slice.applied_index(),
+        });
+    }
+}
+
+fn permit_bytes(key: Span, kind: &WriteKind) -> u32 {
+    /// What a write occupies beside its key and body while it is in flight.
+    const WRITE_OVERHEAD_BYTES: u32 = 256;
+    let body = match kind {
+        WriteKind::Set(bytes) | WriteKind::AddVector(bytes) => bytes.len() as u32,
+        WriteKind::Delete => 0,
+    };
+    key.length + body + WRITE_OVERHEAD_BYTES
+}
+
+impl Actor for Shard {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _context: &mut Self::Context) {
+        self.publish();
+        self.index_next_buckets();
+    }
+}
+
+impl Handler<Counted<ShardMessage>> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, counted: Counted<ShardMessage>, context: &mut Self::Context) {
+        let Some((message, _handling)) = counted.begin() else { return };
+        match message {
+            ShardMessage::Batch(batch) => self.batch(batch),
+            ShardMessage::Committed(Committed { index, writes }) => {
+                self.slice.committed(index, writes.into_iter());
+            }
+            ShardMessage::Refused { writes, error } => self.slice.refused(writes.into_iter(), &error),
+            ShardMessage::BeginWalk { handed_over } => {
+                self.snapshot_writer.send(SnapshotMessage::WalkBegun { handed_over });
+            }
+            ShardMessage::Walk { position } => self.walk(position),
+            ShardMessage::BucketsIndexed => {
+                if self.index_position < self.slice.table().walk_length() {
+                    self.index_next_buckets();
+                }
+            }
+        }
+        self.carry_out(context);
+    }
+}
+
+/// To itself: the mailbox is empty, hand what gathered to the log.
+struct Flush;
+
+impl Message for Flush {
+    type Result = ();
+}
+
+impl Handler<Flush> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+        self.flush_is_due = false;
+        let append: Append = std::mem::take(&mut self.slice.output().append);
+        if !append.is_empty() {
+            self.wal_writer.send(WalMessage::Append { shard: self.number, append });
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The reply of `stats`: every actor's mailbox as its gauge measured it, and
+//! the figures that the actors publish.
+
+use std::sync::atomic::Ordering;
+
+use datastore::indexing::Sizes;
+use serde_json::{Map, Value, json};
+
+use crate::mailbox::{Gauge, Percentiles, percentiles};
+use crate::node::{Node, lock};
+
+/// The sections, in the order of the reply.
+pub const SECTIONS: [&str; 8] =
+    ["node", "actors", "connections", "wal", "keyspace", "indexes", "replication", "memory"];
+
+/// The fields of a `stats` reply; one section's when `section` is given.
+pub fn stats(node: &Node, section: Option<&str>) -> Map<String, Value> {
+    let wanted = |name: &&str| section.is_none_or(|section| section == *name);
+    SECTIONS.iter().filter(wanted).map(|name| (name.to_string(), one(node, name))).collect()
+}
+
+fn one(node: &Node, section: &str) -> Value {
+    match section {
+        "node" => node_section(node),
+        "actors" => node.gauges.iter().map(|gauge| actor(gauge)).collect(),
+        "connections" => connections(node),
+        "wal" => wal(node),
+        "keyspace" => keyspace(node),
+        "indexes" => indexes(node),
+        "replication" => json!({ "role": "primary", "peers": [] }),
+        _ => json!({
+            "used_bytes": node.permits.memory_bytes(),
+            "max_bytes": node.settings.memory_bytes_max,
+            "in_flight_bytes": node.permits.in_flight_bytes(),
+            "resident_bytes": resident_bytes(),
+        }),
+    }
+}
+
+fn node_section(node: &Node) -> Value {
+    let settings = &node.settings;
+    json!({
+        "node_id": settings.node_id,
+        "version": env!("CARGO_PKG_VERSION"),
+        "mode": settings.mode.as_str(),
+        "role": "primary",
+        "shards": settings.shards,
+        "uptime_ms": node.started.elapsed().as_millis() as u64,
+        "drop_rate": settings.drop_rate,
+        "disk_full": node.permits.is_disk_full(),
+    })
+}
+
+fn in_us(percentiles: Percentiles) -> Value {
+    json!({ "p50": percentiles.p50, "p99": percentiles.p99, "max": percentiles.max })
+}
+
+fn actor(gauge: &Gauge) -> Value {
+    let reading = gauge.read();
+    json!({
+        "name": gauge.name,
+        "kind": gauge.kind,
+        "mailbox": {
+            "depth": reading.depth,
+            "depth_max": reading.depth_max,
+            "capacity": gauge.capacity,
+            "enqueued": reading.enqueued,
+            "processed": reading.processed,
+            "rejected": reading.rejected,
+            "oldest_age_us": reading.oldest_age_us,
+        },
+        "wait_us": in_us(reading.wait_us),
+        "handle_us": in_us(reading.handle_us),
+    })
+}
+
+fn connections(node: &Node) -> Value {
+    let figures = &node.connections;
+    json!({
+        "open": figures.open.load(Ordering::Relaxed),
+        "max": node.settings.connections_max,
+        "accepted": figures.accepted.load(Ordering::Relaxed),
+        "refused": figures.refused.load(Ordering::Relaxed),
+        "closed_not_reading": figures.closed_not_reading.load(Ordering::Relaxed),
+        "closed_half_line": figures.closed_half_line.load(Ordering::Relaxed),
+    })
+}
+
+fn wal(node: &Node) -> Value {
+    let snapshots = lock(&node.snapshots).clone();
+    let figures = lock(&node.log_figures);
+    json!({
+        "syncs": figures.syncs,
+        "sync_us": in_us(percentiles(&figures.sync_us)),
+        "records_per_sync": {
+            "p50": figures.records_per_sync.value_at_quantile(0.5),
+            "max": figures.records_per_sync.max(),
+        },
+        "bytes": figures.bytes,
+        "segments": figures.segments,
+        "durable_index": figures.durable_index,
+        "sync_failures": figures.sync_failures,
+        "snapshot": {
+            "made": snapshots.made,
+            "failed": snapshots.failed,
+            "last_index": snapshots.last_index,
+            "last_bytes": snapshots.last_bytes,
+            "last_took_ms": snapshots.last_took_ms,
+        },
+    })
+}
+
+fn keyspace(node: &Node) -> Value {
+    let per_shard: Vec<u64> = node.shard_figures.iter().map(|shard| shard.keys.load(Ordering::Relaxed)).collect();
+    let bytes: u64 = node.shard_figures.iter().map(|shard| shard.memory_bytes.load(Ordering::Relaxed)).sum();
+    json!({ "keys": per_shard.iter().sum::<u64>(), "bytes": bytes, "keys_per_shard": per_shard })
+}
+
+fn indexes(node: &Node) -> Value {
+    let total = node.shard_figures.iter().fold(Sizes::default(), |total, shard| total + *lock(&shard.indexes));
+    let kinds = node.settings.indexes;
+    let row = |enabled: bool, entries: u64, bytes: u64| json!({ "enabled": enabled, "entries": entries, "bytes": bytes });
+    let done: usize = node.shard_figures.iter().map(|s| s.buckets_indexed.load(Ordering::Relaxed)).sum();
+    let progress = done as f64 / datastore::limits::BUCKETS as f64;
+    json!({
+        "progress": progress,
+        "value": row(kinds.value, total.value_entries, total.value_bytes),
+        "text": row(kinds.text, total.text_entries, total.text_bytes),
+        "vector": row(kinds.vector, total.vector_entries, total.vector_bytes),
+        "order": row(kinds.order, total.order_entries, total.order_bytes),
+    })
+}
+
+/// What the system says the process occupies; `null` where it doesn't say.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,227 @@
+//! A request that several actors answer: what it waits for, and the reply once
+//! all is there. Pages are kept as handles to entries and become text only when
+//! the reply's turn has come, so that many unread replies cost little.
+
+use bytes::Bytes;
+
+use super::merge;
+use super::plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};
+use crate::engine::{Entry, Version};
+use crate::error::{Code, Detail, Error};
+use crate::indexing::TextStatistics;
+use crate::limits::BULK_GET_BYTES_MAX;
+use crate::messaging::reply;
+
+/// What is asked for, with what is needed to put the answer together.
+enum Plan {
+    BulkGet { keys: Vec<Bytes>, shard_of_key: Vec<u16>, entries: Vec<std::vec::IntoIter<Option<Entry>>> },
+    BulkSet { count: usize, version: Option<Version> },
+    BulkDelete { existed: usize },
+    CountAll { keys: usize },
+    Snapshot { made: Option<(u64, u64, u64)> },
+    Value(ValueQuery),
+    Text { query: TextQuery, statistics: Option<TextStatistics> },
+    Vector(VectorQuery),
+    Scan(ScanQuery),
+    CountPrefix,
+}
+
+/// A request whose answers gather.
+pub struct Gathering {
+    plan: Plan,
+    waiting_for: usize,
+    shards: usize,
+    parts: Vec<Part>,
+    error: Option<Error>,
+}
+
+impl Gathering {
+    fn new(plan: Plan, waiting_for: usize) -> Gathering {
+        Gathering { plan, waiting_for, shards: waiting_for, parts: Vec::new(), error: None }
+    }
+
+    /// A `bulk_get` of `keys`, each on the shard of the same place in
+    /// `shard_of_key`; `touched` of all `shards` were asked.
+    pub fn bulk_get(keys: Vec<Bytes>, shard_of_key: Vec<u16>, shards: usize, touched: usize) -> Gathering {
+        let entries = (0..shards).map(|_| Vec::new().into_iter()).collect();
+        Gathering::new(Plan::BulkGet { keys, shard_of_key, entries }, touched)
+    }
+
+    /// A `bulk_set` of `count` records on `touched` shards.
+    pub fn bulk_set(count: usize, touched: usize) -> Gathering {
+        Gathering::new(Plan::BulkSet { count, version: None }, touched)
+    }
+
+    /// A `bulk_delete` on `touched` shards.
+    pub fn bulk_delete(touched: usize) -> Gathering {
+        Gathering::new(Plan::BulkDelete { existed: 0 }, touched)
+    }
+
+    /// A `count` of everything.
+    pub fn count(shards: usize) -> Gathering {
+        Gathering::new(Plan::CountAll { keys: 0 }, shards)
+    }
+
+    /// A snapshot.
+    pub fn snapshot() -> Gathering {
+        Gathering::new(Plan::Snapshot { made: None }, 1)
+    }
+
+    /// A query to the indexes of all shards.
+    pub fn search(query: &Query, shards: usize) -> Gathering {
+        let plan = match query.clone() {
+            Query::Value(query) => Plan::Value(query),
+            Query::TextStatistics(query) => Plan::Text { query, statistics: None },
+            Query::Text(query, statistics) => Plan::Text { query, statistics: Some(statistics) },
+            Query::Vector(query) => Plan::Vector(query),
+            Query::Scan(query) => Plan::Scan(query),
+            Query::Count(_) => Plan::CountPrefix,
+        };
+        Gathering::new(plan, shards)
+    }
+
+    /// Whether answers are still to come.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting_for > 0
+    }
+
+    fn came(&mut self, outcome: Result<(), Error>) {
+        self.waiting_for = self.waiting_for.saturating_sub(1);
+        if let (Err(error), None) = (outcome, &self.error) {
+            self.error = Some(error);
+        }
+    }
+
+    /// A shard's entries of a `bulk_get`.
+    pub fn entries(&mut self, shard: usize, came: Vec<Option<Entry>>) {
+        if let Plan::BulkGet { entries, .. } = &mut self.plan {
+            entries[shard] = came.into_iter();
+        }
+        self.came(Ok(()));
+    }
+
+    /// A shard's part of a multi-key write (keys that existed, version) or of a count.
+    pub fn part(&mut self, outcome: Result<(usize, Option<Version>), Error>) {
+        let outcome = outcome.map(|(number, written)| match &mut self.plan {
+            Plan::BulkSet { version, .. } => *version = written,
+            Plan::BulkDelete { existed } => *existed += number,
+            Plan::CountAll { keys } => *keys += number,
+            _ => {}
+        });
+        self.came(outcome);
+    }
+
+    /// What one shard's indexes found.
+    pub fn found(&mut self, part: Result<Part, Error>) {
+        let outcome = part.map(|part| self.parts.push(part));
+        self.came(outcome);
+    }
+
+    /// The snapshot's entry index, bytes and duration in ms.
+    pub fn snapshot_made(&mut self, outcome: Result<(u64, u64, u64), Error>) {
+        let outcome = outcome.map(|came| {
+            if let Plan::Snapshot { made } = &mut self.plan {
+                *made = Some(came);
+            }
+        });
+        self.came(outcome);
+    }
+
+    /// All answers are there; if they only lead to a further question, this is it.
+    pub fn next_query(&mut self) -> Option<Query> {
+        let Plan::Text { query, statistics: statistics @ None } = &mut self.plan else { return None };
+        if self.error.is_some() {
+            return None;
+        }
+        let mut total: Option<TextStatistics> = None;
+        for part in self.parts.drain(..) {
+            let Part::TextStatistics(part) = part else { continue };
+            match &mut total {
+                Some(total) => total.merge(&part),
+                None => total = Some(part),
+            }
+        }
+        let total = total?;
+        *statistics = Some(total.clone());
+        self.waiting_for = self.shards;
+        Some(Query::Text(query.clone(), total))
+    }
+
+    /// What the answers keep alive, in bytes, besides what the keyspace holds anyway.
+    pub fn memory_bytes(&self) -> usize {
+        const HANDLE_BYTES: usize = 16;
+        let pages = self.parts.iter().map(|part| match part {
+            Part::Value(page) => page.entries.len(),
+            Part::Text(page) => page.hits.len(),
+            Part::Vector(page) => page.hits.len(),
+            Part::Scan(page) => page.entries.len(),
+            Part::TextStatistics(_) | Part::Count(_) => 1,
+        });
+        let gets = match &self.plan {
+            Plan::BulkGet { keys, .. } => keys.len(),
+            _ => 0,
+        };
+        (pages.sum::<usize>() + gets) * HANDLE_BYTES
+    }
+
+    /// Writes the reply; everything is there.
+    pub fn encode(self, line: &mut Vec<u8>, id: &[u8]) {
+        if let Some(error) = self.error {
+            return reply::error(line, id, &error);
+        }
+        match self.plan {
+            Plan::BulkGet { keys, shard_of_key, entries } => {
+                encode_bulk_get(line, id, &keys, &shard_of_key, entries);
+            }
+            Plan::BulkSet { count, version } => reply::bulk_set(line, id, count as u64, version),
+            Plan::BulkDelete { existed } => reply::count(line, id, existed as u64),
+            Plan::CountAll { keys } => reply::count(line, id, keys as u64),
+            Plan::Snapshot { made } => {
+                let (index, bytes, took_ms) = made.unwrap_or_default();
+                reply::snapshot(line, id, index, bytes, took_ms);
+            }
+            Plan::Value(query) => merge::encode_value(line, id, &query, self.parts),
+            Plan::Text { query, .. } => merge::encode_text(line, id, &query, self.parts),
+            Plan::Vector(query) => encode_vector(line, id, &query, self.parts),
+            Plan::Scan(query) => merge::encode_scan(line, id, &query, self.parts),
+            Plan::CountPrefix => {
+                let counts = self.parts.iter().map(|part| if let Part::Count(count) = part { *count } else { 0 });
+                reply::count(line, id, counts.sum());
+            }
+        }
+    }
+}
+
+fn encode_bulk_get(
+    line: &mut Vec<u8>,
+    id: &[u8],
+    keys: &[Bytes],
+    shard_of_key: &[u16],
+    mut entries: Vec<std::vec::IntoIter<Option<Entry>>>,
+) {
+    let in_order: Vec<Option<Entry>> =
+        shard_of_key.iter().map(|&shard| entries[shard as usize].next().flatten()).collect();
+    let bytes: usize = in_order.iter().flatten().map(|entry| entry.value().map_or(0, <[u8]>::len)).sum();
+    if bytes > BULK_GET_BYTES_MAX {
+        let message = format!(
+            "the values are {bytes} bytes together and a bulk_get gives at most {BULK_GET_BYTES_MAX}; ask for fewer keys"
+        );
+        return reply::error(line, id, &Error::new(Code::BatchTooLarge, message));
+    }
+    reply::bulk_get(line, id, keys.iter().map(|key| &key[..]).zip(in_order.iter().map(Option::as_ref)));
+}
+
+fn encode_vector(line: &mut Vec<u8>, id: &[u8], query: &VectorQuery, parts: Vec<Part>) {
+    let pages = parts.into_iter().filter_map(|part| if let Part::Vector(page) = part { Some(page) } else { None });
+    let page = merge::merge_vector(pages.collect(), query.top_k);
+    if !page.covered && !page.lengths.is_empty() {
+        let message = format!(
+            "no vector of length {} exists; there are vectors of length {:?}",
+            query.vector.len(),
+            page.lengths
+        );
+        let error = Error::new(Code::DimensionMismatch, message).with_detail(Detail::Lengths(page.lengths));
+        return reply::error(line, id, &error);
+    }
+    reply::vector_matches(line, id, page.hits.iter().map(|hit| (hit.entry.key(), hit.score)));
+}
