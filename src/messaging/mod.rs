@@ -1,5 +1,29 @@
 //! The wire: lines in, requests out, replies back.
+//!
+//! ```text
+//! bytes → line_decoder ─ lines → decode ─ envelope → fields → keys, bulks, searches, admin → Request
+//!                                            json ↑ scans every value                           │
+//! bytes ← reply ←──────────────────────────── what became of it ←────────────────────────────────┘
+//! ```
+//!
+//! - [`json`]: the scanner that finds where values end and refuses what isn't JSON.
+//! - `line_decoder`: all complete lines of a read, long lines, the end of input.
+//! - `decode` and `envelope`: a line's outer object, its `op` and its `id`.
+//! - `fields`: the checks that operations share; `keys`, `bulks`, `searches`,
+//!   `admin`: a file a family, each operation with the fields it knows.
+//! - [`reply`]: one function a kind of reply.
 
+mod admin;
+mod bulks;
+mod decode;
+mod envelope;
+mod fields;
+pub mod json;
+mod keys;
+mod line_decoder;
+pub mod reply;
 mod request;
+mod searches;
 
+pub use line_decoder::LineDecoder;
 pub use request::{Consistency, Decoded, Match, Operation, Request, ScanRequest, Span};

@@ -1,0 +1,231 @@
+//! Starting a node: recover, make every mailbox, then every actor, bottom-up.
+//!
+//! Mailboxes come first, so that actors that talk to each other are all given
+//! every address when they are made; nothing is wired afterwards.
+//!
+//! ```text
+//! thread            actors
+//! data arbiter 0    Shard 0, WalWriter, connections
+//! data arbiter n    Shard n, connections
+//! index n           IndexManager n
+//! snapshots         SnapshotWriter
+//! disk              (no actor) the log's only writer
+//! spares            (no actor) zeroes segments ahead of need
+//! main              accepts connections, waits for signals
+//! ```
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Arbiter, ArbiterHandle, Context};
+use crossbeam_channel::Sender;
+use datastore::engine::Placement;
+use datastore::persistence::Disk;
+use datastore::settings::Settings;
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::connection::{Connection, ConnectionMessage};
+use crate::disk_thread::{DiskOrder, DiskThread};
+use crate::index_manager::IndexManager;
+use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
+use crate::node::{Node, lock};
+use crate::recovery::{self, Recovered};
+use crate::request_stream::HalfLines;
+use crate::shard::{Shard, ShardNeighbours};
+use crate::snapshot_writer::SnapshotWriter;
+use crate::wal_writer::WalWriter;
+
+pub use crate::recovery::StartError;
+
+/// Messages that may wait for one actor before what clients bring is refused.
+/// More than there can be connections, so that each may always have one under way.
+const MAILBOX_CAPACITY: u64 = 65_536;
+
+/// Everyone's address.
+pub struct Cast {
+    /// One per slice of the keyspace.
+    pub shards: Vec<Mailbox<Shard>>,
+    /// One per shard.
+    pub index_managers: Vec<Mailbox<IndexManager>>,
+    /// The log.
+    pub wal_writer: Mailbox<WalWriter>,
+    /// The snapshots.
+    pub snapshot_writer: Mailbox<SnapshotWriter>,
+    /// The port that the node really listens on.
+    pub port: u16,
+    /// What all connections share to count their messages.
+    pub connection_gauge: Arc<Gauge>,
+    /// Half-read lines over all connections.
+    pub half_lines: Arc<HalfLines>,
+    /// The open connections.
+    connections: Mutex<Slab<Mailbox<Connection>>>,
+    /// Rung when a connection closes.
+    connection_closed: Notify,
+}
+
+impl Cast {
+    /// Remembers a connection, to tell it when the node stops.
+    pub fn register(&self, address: Mailbox<Connection>) -> usize {
+        lock(&self.connections).insert(address)
+    }
+
+    /// A connection is gone.
+    pub fn connection_closed(&self, node: &Node, registration: usize) {
+        lock(&self.connections).try_remove(registration);
+        node.connections.open.fetch_sub(1, Ordering::Relaxed);
+        self.connection_closed.notify_one();
+    }
+}
+
+/// A node that serves.
+pub struct Running {
+    /// What the actors share.
+    pub node: Arc<Node>,
+    /// Their addresses.
+    pub cast: Arc<Cast>,
+    /// Where connections run.
+    pub data_arbiters: Vec<ArbiterHandle>,
+    disk: Sender<DiskOrder>,
+    disk_thread: std::thread::JoinHandle<()>,
+}
+
+/// Recovers the data directory and starts the cast. `port` is the one that the
+/// caller's socket is bound to: clients may connect already, and are served
+/// once this returns.
+pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
+    let recovered = recovery::recover(&settings)?;
+    let shards = settings.shards;
+    let placement = Placement::new(recovered.identity.placement_seed(), shards);
+    let gauge = |name: String, kind| Gauge::new(name, kind, MAILBOX_CAPACITY);
+    let per_shard = |name: &'static str, kind| -> Vec<Arc<Gauge>> {
+        (0..shards).map(|shard| gauge(format!("{name}-{shard}"), kind)).collect()
+    };
+    let (shard_boxes, shard_inboxes) = mailboxes::<Shard>(per_shard("shard", "Shard"));
+    let (index_boxes, index_inboxes) = mailboxes::<IndexManager>(per_shard("index-manager", "IndexManager"));
+    let (wal_box, wal_inbox) = mailbox::<WalWriter>(gauge("wal-writer".into(), "WalWriter"));
+    let (snapshot_box, snapshot_inbox) =
+        mailbox::<SnapshotWriter>(gauge("snapshot-writer".into(), "SnapshotWriter"));
+    let connection_gauge = gauge("connections".into(), "Connection");
+
+    let mut gauges: Vec<Arc<Gauge>> = shard_inboxes.iter().map(|inbox| inbox.gauge.clone()).collect();
+    gauges.push(wal_inbox.gauge.clone());
+    gauges.extend(index_inboxes.iter().map(|inbox| inbox.gauge.clone()));
+    gauges.push(snapshot_inbox.gauge.clone());
+    gauges.push(connection_gauge.clone());
+    let node = Arc::new(Node::new(settings, placement, gauges));
+
+    let cast = Arc::new(Cast {
+        shards: shard_boxes,
+        index_managers: index_boxes,
+        wal_writer: wal_box,
+        snapshot_writer: snapshot_box,
+        port,
+        connection_gauge,
+        half_lines: Arc::default(),
+        connections: Mutex::default(),
+        connection_closed: Notify::new(),
+    });
+    run(node, cast, recovered, (shard_inboxes, index_inboxes, wal_inbox, snapshot_inbox))
+}
+
+type Inboxes = (Vec<Inbox<Shard>>, Vec<Inbox<IndexManager>>, Inbox<WalWriter>, Inbox<SnapshotWriter>);
+
+fn mailboxes<A: Actor<Context = Context<A>>>(gauges: Vec<Arc<Gauge>>) -> (Vec<Mailbox<A>>, Vec<Inbox<A>>) {
+    gauges.into_iter().map(mailbox).unzip()
+}
+
+fn run(
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    recovered: Recovered,
+    (shard_inboxes, index_inboxes, wal_inbox, snapshot_inbox): Inboxes,
+) -> Result<Running, StartError> {
+    let Recovered { tables, log, identity, snapshots, last_index, snapshot_figures, .. } = recovered;
+    *lock(&node.snapshots) = snapshot_figures;
+
+    let (disk, orders) = crossbeam_channel::unbounded();
+    let spares = crate::spare_maker::start(&node.settings)?;
+    let disk_thread = DiskThread {
+        bytes_at_cut: 0,
+        log,
+        orders,
+        wal_writer: cast.wal_writer.clone(),
+        node: node.clone(),
+        room_checked: Instant::now() - Duration::from_secs(3600),
+        spares,
+    };
+    let disk_thread = spawn("disk", move || disk_thread.run())?;
+
+    let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity.clone(), snapshots);
+    Arbiter::new().spawn_fn(move || snapshot_inbox.run(writer));
+    let hash_key = identity.placement_seed();
+    for (number, inbox) in index_inboxes.into_iter().enumerate() {
+        let (node, shard) = (node.clone(), cast.shards[number].clone());
+        Arbiter::new().spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key)));
+    }
+    let data_arbiters: Vec<ArbiterHandle> = shard_inboxes.iter().map(|_| Arbiter::new().handle()).collect();
+    let wal_writer = WalWriter::new(
+        node.clone(),
+        cast.shards.clone(),
+        cast.snapshot_writer.clone(),
+        disk.clone(),
+        last_index,
+    );
+    data_arbiters[0].spawn_fn(move || wal_inbox.run(wal_writer));
+    for (number, (inbox, table)) in shard_inboxes.into_iter().zip(tables).enumerate() {
+        let neighbours = ShardNeighbours {
+            wal_writer: cast.wal_writer.clone(),
+            index_manager: cast.index_managers[number].clone(),
+            snapshot_writer: cast.snapshot_writer.clone(),
+        };
+        let shard = Shard::new(number, node.clone(), table, last_index, neighbours);
+        data_arbiters[number].spawn_fn(move || inbox.run(shard));
+    }
+    Ok(Running { node, cast, data_arbiters, disk, disk_thread })
+}
+
+/// A named thread.
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map_err(|source| StartError::Thread { name: name.into(), source })
+}
+
+impl Running {
+    /// Takes no more requests, answers those in flight, and makes the log's end
+    /// certain. Clients that don't take their replies are waited for no longer
+    /// than a request may take.
+    pub async fn stop(self) {
+        self.node.stopping.store(true, Ordering::Relaxed);
+        let open: Vec<Mailbox<Connection>> =
+            lock(&self.cast.connections).iter().map(|(_, address)| address.clone()).collect();
+        for connection in open {
+            connection.send(ConnectionMessage::Stop);
+        }
+        let patience = Duration::from_millis(self.node.settings.request_timeout_ms + 1_000);
+        let all_closed = async {
+            while self.node.connections.open.load(Ordering::Relaxed) > 0 {
+                self.cast.connection_closed.notified().await;
+            }
+        };
+        if tokio::time::timeout(patience, all_closed).await.is_err() {
+            tracing::warn!("some clients did not take their replies in time");
+        }
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        let asked = self.disk.send(DiskOrder::Stop(done)).is_ok();
+        let joined = tokio::task::spawn_blocking(move || {
+            let _ = asked.then(|| is_done.recv());
+            self.disk_thread.join().is_ok()
+        });
+        match joined.await {
+            Ok(true) => tracing::info!("stopped"),
+            _ => tracing::error!("the disk thread did not end well"),
+        }
+    }
+}

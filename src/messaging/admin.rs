@@ -1,0 +1,69 @@
+//! Operations on the node and its cluster. Those on members are checked here
+//! like any other; what carries them out is told no more than their name yet.
+
+use super::envelope::Field;
+use super::fields::{Fields, Refusal, Shape, refuse};
+use super::request::Operation;
+use crate::error::Code;
+
+/// The only protocol there is.
+const PROTOCOL: u64 = 1;
+
+pub(super) static PING: Shape = Shape::new("ping", &[], &[], &[], |_| Ok(Operation::Ping));
+pub(super) static HELLO: Shape = Shape::new("hello", &[], &[Field::Protocol, Field::Client], &[], hello);
+pub(super) static STATS: Shape = Shape::new("stats", &[], &[Field::Section], &[], stats);
+pub(super) static CLUSTER: Shape = Shape::new("cluster", &[], &[], &[], |_| Ok(Operation::Cluster));
+pub(super) static PROMOTE: Shape = Shape::new("promote", &[], &[Field::NodeId, Field::Force], &[], promote);
+pub(super) static ADD_MEMBER: Shape =
+    Shape::new("add_member", &[Field::NodeId, Field::Host, Field::Port], &[], &[], add_member);
+pub(super) static REMOVE_MEMBER: Shape = Shape::new("remove_member", &[Field::NodeId], &[], &[], |fields| {
+    check_node_id(fields)?;
+    Ok(Operation::RemoveMember)
+});
+pub(super) static SNAPSHOT: Shape = Shape::new("snapshot", &[], &[], &[], |_| Ok(Operation::Snapshot));
+pub(super) static CONFLICTS: Shape =
+    Shape::new("conflicts", &[], &[Field::Limit, Field::After], &[], conflicts);
+pub(super) static EVICT: Shape = Shape::new("evict", &[Field::NodeId], &[], &[], |fields| {
+    check_node_id(fields)?;
+    Ok(Operation::Evict)
+});
+
+fn hello(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
+    fields.text(Field::Client)?;
+    match fields.integer(Field::Protocol, 0..=u64::MAX)? {
+        None | Some(PROTOCOL) => Ok(Operation::Hello),
+        Some(other) => {
+            let message = format!("`protocol` {other} is not spoken here; this node speaks {PROTOCOL}");
+            Err(refuse(Code::UnsupportedProtocol, message))
+        }
+    }
+}
+
+fn stats(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
+    Ok(Operation::Stats { section: fields.text(Field::Section)? })
+}
+
+fn check_node_id(fields: &Fields<'_>) -> Result<(), Refusal> {
+    fields.integer(Field::NodeId, 1..=u64::MAX).map(drop)
+}
+
+fn promote(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
+    check_node_id(fields)?;
+    fields.flag(Field::Force, false)?;
+    Ok(Operation::Promote)
+}
+
+fn add_member(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
+    check_node_id(fields)?;
+    fields.integer(Field::Port, 1..=u64::from(u16::MAX))?;
+    if fields.required_text(Field::Host)?.is_empty() {
+        return Err(fields.wrong(Field::Host));
+    }
+    Ok(Operation::AddMember)
+}
+
+fn conflicts(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
+    fields.limit()?;
+    fields.text(Field::After)?;
+    Ok(Operation::Conflicts)
+}
