@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datastore::error::{Code, Error};
-use datastore::indexing::{Kinds, terms_of_query};
+use datastore::indexing::{Kinds, canonical_hash, terms_of_query};
 use datastore::messaging::{Operation, ScanRequest, Span, reply};
 use datastore::query::{
-    Cursor, Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body, hello_body,
+    Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body, decode_key_cursor,
+    decode_rank_cursor, hello_body,
 };
 
 use crate::connection::{Connection, SlotState};
@@ -62,12 +63,13 @@ impl Connection {
             }
             Operation::SearchByValue { value, limit, after, .. } => {
                 self.needs_index(|kinds| kinds.value, "value")?;
-                let after = after.map(|after| Cursor::parse_key(after.of(arena))).transpose()?;
-                self.ask_indexes(sequence, Query::Value(ValueQuery { value: value.slice(arena), after, limit }))
+                let after = after.map(|after| key_cursor(arena, after)).transpose()?;
+                let value = canonical_hash(self.cast.index_hash_key, value.of(arena));
+                self.ask_indexes(sequence, Query::Value(ValueQuery { value, after, limit }))
             }
             Operation::SearchText { query, matching, limit, after, .. } => {
                 self.needs_index(|kinds| kinds.text, "text")?;
-                let after = after.map(|after| Cursor::parse_score(after.of(arena))).transpose()?;
+                let after = after.map(|after| rank_cursor(arena, after)).transpose()?;
                 let terms = terms_of_query(&String::from_utf8_lossy(query.of(arena)));
                 self.ask_indexes(sequence, Query::TextStatistics(TextQuery { terms, matching, after, limit }))
             }
@@ -237,7 +239,7 @@ impl Connection {
     fn scan(&mut self, arena: &Bytes, sequence: u64, range: &ScanRequest) -> Refusal {
         self.needs_index(|kinds| kinds.order, "order")?;
         let bytes = |span: Option<Span>| span.map(|span| span.slice(arena));
-        let after = range.after.map(|after| Cursor::parse_key(after.of(arena))).transpose()?;
+        let after = range.after.map(|after| key_cursor(arena, after)).transpose()?;
         let query = Query::Scan(ScanQuery {
             prefix: bytes(range.prefix),
             start: bytes(range.start),
@@ -281,4 +283,12 @@ impl Connection {
 /// A vector as the decoder left it in the arena.
 fn bytes_to_numbers(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn key_cursor(arena: &Bytes, after: Span) -> Result<Bytes, Error> {
+    decode_key_cursor(after.of(arena)).map(|key| arena.slice_ref(key))
+}
+
+fn rank_cursor(arena: &Bytes, after: Span) -> Result<(f64, Bytes), Error> {
+    decode_rank_cursor(after.of(arena)).map(|cursor| (cursor.score, arena.slice_ref(cursor.key)))
 }

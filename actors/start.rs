@@ -53,6 +53,8 @@ pub struct Cast {
     pub wal_writer: Mailbox<WalWriter>,
     /// The snapshots.
     pub snapshot_writer: Mailbox<SnapshotWriter>,
+    /// What the value index hashes with, the same on every shard.
+    pub index_hash_key: (u64, u64),
     /// The port that the node really listens on.
     pub port: u16,
     /// What all connections share to count their messages.
@@ -121,6 +123,7 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         index_managers: index_boxes,
         wal_writer: wal_box,
         snapshot_writer: snapshot_box,
+        index_hash_key: recovered.identity.placement_seed(),
         port,
         connection_gauge,
         half_lines: Arc::default(),
@@ -160,7 +163,7 @@ fn run(
 
     let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity.clone(), snapshots);
     Arbiter::new().spawn_fn(move || snapshot_inbox.run(writer));
-    let hash_key = identity.placement_seed();
+    let hash_key = cast.index_hash_key;
     for (number, inbox) in index_inboxes.into_iter().enumerate() {
         let (node, shard) = (node.clone(), cast.shards[number].clone());
         Arbiter::new().spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key)));

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use datastore::indexing::Sizes;
+use datastore::indexing::{Size, Sizes};
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
@@ -117,17 +117,20 @@ fn keyspace(node: &Node) -> Value {
 }
 
 fn indexes(node: &Node) -> Value {
-    let total = node.shard_figures.iter().fold(Sizes::default(), |total, shard| total + *lock(&shard.indexes));
+    let sizes: Vec<Sizes> = node.shard_figures.iter().map(|shard| *lock(&shard.indexes)).collect();
     let kinds = node.settings.indexes;
-    let row = |enabled: bool, entries: u64, bytes: u64| json!({ "enabled": enabled, "entries": entries, "bytes": bytes });
+    let row = |enabled: bool, of: fn(&Sizes) -> Size| {
+        let (entries, bytes) = sizes.iter().map(of).fold((0, 0), |sum, size| (sum.0 + size.entries, sum.1 + size.bytes));
+        json!({ "enabled": enabled, "entries": entries, "bytes": bytes })
+    };
     let done: usize = node.shard_figures.iter().map(|s| s.buckets_indexed.load(Ordering::Relaxed)).sum();
     let progress = done as f64 / datastore::limits::BUCKETS as f64;
     json!({
         "progress": progress,
-        "value": row(kinds.value, total.value_entries, total.value_bytes),
-        "text": row(kinds.text, total.text_entries, total.text_bytes),
-        "vector": row(kinds.vector, total.vector_entries, total.vector_bytes),
-        "order": row(kinds.order, total.order_entries, total.order_bytes),
+        "value": row(kinds.value, |sizes| sizes.value),
+        "text": row(kinds.text, |sizes| sizes.text),
+        "vector": row(kinds.vector, |sizes| sizes.vector),
+        "order": row(kinds.order, |sizes| sizes.order),
     })
 }
 

@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 
-use super::merge;
+use super::merge::{merge_scan_pages, merge_text_pages, merge_value_pages, merge_vector_pages};
 use super::plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};
 use crate::engine::{Entry, Version};
-use crate::error::{Code, Detail, Error};
-use crate::indexing::TextStatistics;
-use crate::limits::BULK_GET_BYTES_MAX;
+use crate::error::{Code, Error};
+use crate::indexing::{Parts, TextStatistics};
+use crate::limits::{BULK_GET_BYTES_MAX, PAGE_BYTES_MAX};
 use crate::messaging::reply;
 
 /// What is asked for, with what is needed to put the answer together.
@@ -180,10 +180,10 @@ impl Gathering {
                 let (index, bytes, took_ms) = made.unwrap_or_default();
                 reply::snapshot(line, id, index, bytes, took_ms);
             }
-            Plan::Value(query) => merge::encode_value(line, id, &query, self.parts),
-            Plan::Text { query, .. } => merge::encode_text(line, id, &query, self.parts),
+            Plan::Value(query) => encode_value(line, id, &query, self.parts),
+            Plan::Text { query, .. } => encode_text(line, id, &query, self.parts),
             Plan::Vector(query) => encode_vector(line, id, &query, self.parts),
-            Plan::Scan(query) => merge::encode_scan(line, id, &query, self.parts),
+            Plan::Scan(query) => encode_scan(line, id, &query, self.parts),
             Plan::CountPrefix => {
                 let counts = self.parts.iter().map(|part| if let Part::Count(count) = part { *count } else { 0 });
                 reply::count(line, id, counts.sum());
@@ -211,17 +211,40 @@ fn encode_bulk_get(
     reply::bulk_get(line, id, keys.iter().map(|key| &key[..]).zip(in_order.iter().map(Option::as_ref)));
 }
 
+/// The pages of one kind among the parts; there are no others.
+macro_rules! pages {
+    ($parts:expr, $kind:ident) => {
+        $parts
+            .into_iter()
+            .filter_map(|part| if let Part::$kind(page) = part { Some(page) } else { None })
+            .collect::<Vec<_>>()
+    };
+}
+
+fn encode_value(line: &mut Vec<u8>, id: &[u8], query: &ValueQuery, parts: Vec<Part>) {
+    let page = merge_value_pages(pages!(parts, Value), query.limit, PAGE_BYTES_MAX);
+    let next = page.next.as_deref().map(str::as_bytes);
+    reply::keys_page(line, id, page.entries.iter().map(Entry::key), page.total, next);
+}
+
+fn encode_text(line: &mut Vec<u8>, id: &[u8], query: &TextQuery, parts: Vec<Part>) {
+    let page = merge_text_pages(pages!(parts, Text), query.limit, PAGE_BYTES_MAX);
+    let next = page.next.as_deref().map(str::as_bytes);
+    let matches = page.hits.iter().map(|hit| (hit.entry.key(), hit.score));
+    reply::text_page(line, id, matches, page.total, next);
+}
+
+fn encode_scan(line: &mut Vec<u8>, id: &[u8], query: &ScanQuery, parts: Vec<Part>) {
+    let shown = Parts { values: query.values, vectors: query.vectors };
+    let page = merge_scan_pages(pages!(parts, Scan), query.reverse, shown, query.limit, PAGE_BYTES_MAX);
+    let next = page.next.as_deref().map(str::as_bytes);
+    let shown = reply::Shown { values: query.values, vectors: query.vectors };
+    reply::scan_page(line, id, &page.entries, shown, next);
+}
+
 fn encode_vector(line: &mut Vec<u8>, id: &[u8], query: &VectorQuery, parts: Vec<Part>) {
-    let pages = parts.into_iter().filter_map(|part| if let Part::Vector(page) = part { Some(page) } else { None });
-    let page = merge::merge_vector(pages.collect(), query.top_k);
-    if !page.covered && !page.lengths.is_empty() {
-        let message = format!(
-            "no vector of length {} exists; there are vectors of length {:?}",
-            query.vector.len(),
-            page.lengths
-        );
-        let error = Error::new(Code::DimensionMismatch, message).with_detail(Detail::Lengths(page.lengths));
-        return reply::error(line, id, &error);
+    match merge_vector_pages(pages!(parts, Vector), query.vector.len(), query.top_k) {
+        Ok(hits) => reply::vector_matches(line, id, hits.iter().map(|hit| (hit.entry.key(), hit.score))),
+        Err(error) => reply::error(line, id, &error),
     }
-    reply::vector_matches(line, id, page.hits.iter().map(|hit| (hit.entry.key(), hit.score)));
 }

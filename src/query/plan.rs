@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::indexing::{
-    Indexes, KeyRange, ScanPage, TextPage, TextStatistics, ValuePage, VectorPage,
+    CanonicalHash, Indexes, KeyRange, Parts, ScanPage, TextPage, TextStatistics, ValuePage, VectorPage,
 };
 use crate::limits::PAGE_BYTES_MAX;
 use crate::messaging::Match;
@@ -30,8 +30,8 @@ pub enum Query {
 /// Which value, and which page of its keys.
 #[derive(Clone, Debug)]
 pub struct ValueQuery {
-    /// The value's JSON text.
-    pub value: Bytes,
+    /// The value, as the index knows it.
+    pub value: CanonicalHash,
     /// The page begins behind this key.
     pub after: Option<Bytes>,
     /// Items in the page.
@@ -105,9 +105,8 @@ impl Query {
     pub fn run(&self, indexes: &Indexes) -> Part {
         match self {
             Query::Value(query) => {
-                let hash = indexes.canonical_hash(&query.value);
                 let after = query.after.as_deref();
-                Part::Value(indexes.search_value(&hash, after, query.limit, PAGE_BYTES_MAX))
+                Part::Value(indexes.search_value(&query.value, after, query.limit, PAGE_BYTES_MAX))
             }
             Query::TextStatistics(query) => Part::TextStatistics(indexes.text_statistics(&query.terms)),
             Query::Text(query, statistics) => {
@@ -125,7 +124,8 @@ impl Query {
                     after: query.after.as_deref(),
                     reverse: query.reverse,
                 };
-                Part::Scan(indexes.scan(&range, query.limit, PAGE_BYTES_MAX))
+                let shown = Parts { values: query.values, vectors: query.vectors };
+                Part::Scan(indexes.scan(&range, shown, query.limit, PAGE_BYTES_MAX))
             }
             Query::Count(prefix) => Part::Count(indexes.count(Some(prefix))),
         }
