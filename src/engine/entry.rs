@@ -130,6 +130,12 @@ impl Entry {
         ENTRY_OVERHEAD_BYTES + self.0.slice.len()
     }
 
+    /// Where the entry lies. To know it touches nothing of the entry, so a scan
+    /// can have entries fetched into the cache before it reads them.
+    pub fn address(&self) -> *const u8 {
+        self.0.ptr().cast()
+    }
+
     /// Whether two handles are the same allocation.
     pub fn is_same(&self, other: &Entry) -> bool {
         std::ptr::eq(self.0.slice.as_ptr(), other.0.slice.as_ptr())

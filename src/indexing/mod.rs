@@ -1,1 +1,245 @@
-//! Placeholder.
+//! The indexes over one shard's slice: by value, by text, by vector and by key.
+//!
+//! [`Indexes::apply`] takes each change once, in log order, and every index is
+//! up to date when it returns: there is no refresh and nothing to merge later.
+//! An entry is shared with the keyspace and never copied; every index that
+//! holds a key swaps its handle when the key is overwritten, even where nothing
+//! it looks at changed, so that no old entry is kept alive and every search
+//! gives the latest version.
+//!
+//! | index | file | finds |
+//! |---|---|---|
+//! | value | `value`, `canonical` | keys that hold equal JSON |
+//! | text | `text`, `tokens`, `documents`, `postings` | keys whose strings hold words, by BM25 |
+//! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
+//! | order | `order` | ranges of keys |
+
+mod canonical;
+mod documents;
+mod json;
+mod kernel;
+mod order;
+mod postings;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tokens;
+mod top;
+mod value;
+mod vector;
+
+use std::fmt;
+
+use crate::engine::{Change, Entry};
+use crate::messaging::Match;
+
+pub use canonical::{CanonicalHash, canonical_hash};
+pub use order::{KeyRange, Parts, ScanPage};
+pub use text::{TextPage, TextStatistics};
+pub use tokens::terms_of_query;
+pub use top::{Hit, by_rank};
+pub use value::ValuePage;
+pub use vector::VectorPage;
+
+/// Which indexes are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kinds {
+    /// For `search_by_value`.
+    pub value: bool,
+    /// For `search_text`.
+    pub text: bool,
+    /// For `vector_search`.
+    pub vector: bool,
+    /// For `scan`, and `count` with a prefix.
+    pub order: bool,
+}
+
+impl Kinds {
+    /// Every index.
+    pub const ALL: Kinds = Kinds { value: true, text: true, vector: true, order: true };
+    /// No index.
+    pub const NONE: Kinds = Kinds { value: false, text: false, vector: false, order: false };
+
+    /// Reads names with commas between them, `none` or `all`.
+    pub fn parse(text: &str) -> Result<Kinds, String> {
+        match text.trim() {
+            "none" => return Ok(Kinds::NONE),
+            "all" => return Ok(Kinds::ALL),
+            _ => {}
+        }
+        let mut kinds = Kinds::NONE;
+        for name in text.split(',') {
+            match name.trim() {
+                "value" => kinds.value = true,
+                "text" => kinds.text = true,
+                "vector" => kinds.vector = true,
+                "order" => kinds.order = true,
+                other => {
+                    return Err(format!(
+                        "`{other}` is no index: give any of value, text, vector and order with commas, or none, or all"
+                    ));
+                }
+            }
+        }
+        Ok(kinds)
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names =
+            [(self.value, "value"), (self.text, "text"), (self.vector, "vector"), (self.order, "order")];
+        let kept: Vec<&str> = names.iter().filter(|(kept, _)| *kept).map(|(_, name)| *name).collect();
+        formatter.write_str(if kept.is_empty() { "none" } else { "" })?;
+        formatter.write_str(&kept.join(","))
+    }
+}
+
+/// What an index holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Size {
+    /// How many keys it covers.
+    pub entries: u64,
+    /// What it takes in memory beside the entries themselves, in bytes.
+    pub bytes: u64,
+}
+
+/// What each index holds; zero where it is switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sizes {
+    /// The value index.
+    pub value: Size,
+    /// The text index.
+    pub text: Size,
+    /// The vector index.
+    pub vector: Size,
+    /// The key-order index.
+    pub order: Size,
+}
+
+impl Sizes {
+    /// All indexes' bytes together.
+    pub fn bytes(&self) -> u64 {
+        self.value.bytes + self.text.bytes + self.vector.bytes + self.order.bytes
+    }
+}
+
+/// The indexes of one shard's slice. A search of an index that is switched off
+/// finds nothing: whoever asks looks at [`Indexes::kinds`] first.
+pub struct Indexes {
+    value: Option<value::ValueIndex>,
+    text: Option<text::TextIndex>,
+    vector: Option<vector::VectorIndex>,
+    order: Option<order::OrderIndex>,
+}
+
+impl Indexes {
+    /// Empty indexes. The key keeps outsiders from aiming at the hash tables
+    /// and must be the same on every shard, since a value's hash is searched for on all.
+    pub fn new(kinds: Kinds, hash_key: (u64, u64)) -> Indexes {
+        Indexes {
+            value: kinds.value.then(|| value::ValueIndex::new(hash_key)),
+            text: kinds.text.then(|| text::TextIndex::new(hash_key)),
+            vector: kinds.vector.then(|| vector::VectorIndex::new(hash_key)),
+            order: kinds.order.then(order::OrderIndex::default),
+        }
+    }
+
+    /// Which indexes are kept.
+    pub fn kinds(&self) -> Kinds {
+        Kinds {
+            value: self.value.is_some(),
+            text: self.text.is_some(),
+            vector: self.vector.is_some(),
+            order: self.order.is_some(),
+        }
+    }
+
+    /// Brings every index in line with a write. Each change comes once, in the
+    /// order of the log, and its `old` is what the last one of its key left.
+    pub fn apply(&mut self, change: &Change) {
+        if let Some(value) = &mut self.value {
+            value.apply(change);
+        }
+        if let Some(text) = &mut self.text {
+            text.apply(change);
+        }
+        if let Some(vector) = &mut self.vector {
+            vector.apply(change);
+        }
+        if let Some(order) = &mut self.order {
+            order.apply(change);
+        }
+    }
+
+    /// The keys whose value has this hash ([`canonical_hash`]), behind `after`.
+    pub fn search_value(
+        &self,
+        query: &CanonicalHash,
+        after: Option<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> ValuePage {
+        self.value
+            .as_ref()
+            .map_or_else(ValuePage::default, |value| value.search(query, after, limit, bytes_max))
+    }
+
+    /// This shard's share of what [`Indexes::search_text`] needs to know of all shards.
+    pub fn text_statistics(&self, terms: &[String]) -> TextStatistics {
+        self.text.as_ref().map_or_else(TextStatistics::default, |text| text.statistics(terms))
+    }
+
+    /// The entries that hold the terms ([`terms_of_query`]), best first, behind
+    /// `after`; `statistics` are those of all shards, merged.
+    pub fn search_text(
+        &self,
+        terms: &[String],
+        matching: Match,
+        statistics: &TextStatistics,
+        after: Option<(f64, &[u8])>,
+        limit: usize,
+    ) -> TextPage {
+        let Some(text) = &self.text else { return TextPage::default() };
+        text.search(terms, matching, statistics, after, limit)
+    }
+
+    /// The `top_k` nearest vectors of the query's length whose key begins with `prefix`.
+    pub fn search_vector(&self, query: &[f32], top_k: usize, prefix: Option<&[u8]>) -> VectorPage {
+        let Some(vector) = &self.vector else { return VectorPage::default() };
+        // A prefix that few keys have is followed through the keys: a walk over
+        // all rows costs about a twentieth as much for each of them.
+        const ROWS_PER_KEY: usize = 20;
+        let rows = vector.len_of(query.len());
+        if let (Some(_), Some(order)) = (prefix.filter(|_| rows > 0), &self.order) {
+            let few = rows / ROWS_PER_KEY + 1;
+            let keys: Vec<&Entry> = order.with_prefix(prefix).take(few + 1).collect();
+            if keys.len() <= few {
+                return vector.rank(query, top_k, keys.into_iter());
+            }
+        }
+        vector.search(query, top_k, prefix)
+    }
+
+    /// A page of a range of keys; `parts` is what the reply shows of each.
+    pub fn scan(&self, range: &KeyRange<'_>, parts: Parts, limit: usize, bytes_max: usize) -> ScanPage {
+        let Some(order) = &self.order else { return ScanPage::default() };
+        order.scan(range, parts, limit, bytes_max)
+    }
+
+    /// How many keys begin with `prefix`.
+    pub fn count(&self, prefix: Option<&[u8]>) -> u64 {
+        self.order.as_ref().map_or(0, |order| order.count(prefix))
+    }
+
+    /// What each index holds. Constant time.
+    pub fn sizes(&self) -> Sizes {
+        let size = |entries, bytes| Size { entries, bytes };
+        Sizes {
+            value: self.value.as_ref().map_or_else(Size::default, |index| size(index.len(), index.bytes())),
+            text: self.text.as_ref().map_or_else(Size::default, |index| size(index.len(), index.bytes())),
+            vector: self.vector.as_ref().map_or_else(Size::default, |index| size(index.len(), index.bytes())),
+            order: self.order.as_ref().map_or_else(Size::default, |index| size(index.len(), index.bytes())),
+        }
+    }
+}

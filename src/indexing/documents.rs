@@ -1,0 +1,140 @@
+//! The documents of a text index: a number for each key whose value has tokens.
+//!
+//! A document keeps its number while its key is overwritten, so that only the
+//! words that changed are touched; a number that was freed is given out again,
+//! so that the numbers stay dense and bitmaps small.
+
+use std::hash::Hasher as _;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use super::postings::{DOCUMENTS_MAX, DocumentId};
+use crate::engine::Entry;
+
+/// A key's hash and its document. The hash stands here so that the table grows
+/// without touching a single key.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u32,
+    document: DocumentId,
+}
+
+impl Slot {
+    /// The table takes its position from the low bits and its tag from the high ones.
+    fn table_hash(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+pub(super) struct Documents {
+    hash_key: (u64, u64),
+    entries: Vec<Option<Entry>>,
+    /// Tokens of each document, those that occur again counted again.
+    lengths: Vec<u32>,
+    free: Vec<DocumentId>,
+    by_key: HashTable<Slot>,
+    /// The sum of all lengths.
+    tokens: u64,
+}
+
+impl Documents {
+    pub(super) fn new(hash_key: (u64, u64)) -> Documents {
+        Documents {
+            hash_key,
+            entries: Vec::new(),
+            lengths: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            tokens: 0,
+        }
+    }
+
+    fn hash(&self, key: &[u8]) -> u32 {
+        let mut hasher = SipHasher13::new_with_keys(self.hash_key.0, self.hash_key.1);
+        hasher.write(key);
+        hasher.finish() as u32
+    }
+
+    /// How many documents there are.
+    pub(super) fn len(&self) -> u64 {
+        self.by_key.len() as u64
+    }
+
+    /// How many tokens they have together.
+    pub(super) fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// One past the largest number in use.
+    pub(super) fn numbers(&self) -> DocumentId {
+        self.entries.len() as DocumentId
+    }
+
+    pub(super) fn entry(&self, document: DocumentId) -> Option<&Entry> {
+        self.entries.get(document as usize)?.as_ref()
+    }
+
+    pub(super) fn length(&self, document: DocumentId) -> u32 {
+        self.lengths.get(document as usize).copied().unwrap_or(0)
+    }
+
+    pub(super) fn find(&self, key: &[u8]) -> Option<DocumentId> {
+        let hash = self.hash(key);
+        let slot = self.by_key.find(Slot::table_hash(hash), |slot| self.is(slot, hash, key))?;
+        Some(slot.document)
+    }
+
+    fn is(&self, slot: &Slot, hash: u32, key: &[u8]) -> bool {
+        slot.hash == hash && self.entry(slot.document).is_some_and(|entry| entry.key() == key)
+    }
+
+    /// Gives a new document a number; `None` when there is none left.
+    pub(super) fn add(&mut self, entry: &Entry, length: u32) -> Option<DocumentId> {
+        let hash = self.hash(entry.key());
+        let document = match self.free.pop() {
+            Some(document) => {
+                self.entries[document as usize] = Some(entry.clone());
+                self.lengths[document as usize] = length;
+                document
+            }
+            None if self.numbers() < DOCUMENTS_MAX => {
+                self.entries.push(Some(entry.clone()));
+                self.lengths.push(length);
+                self.numbers() - 1
+            }
+            None => return None,
+        };
+        self.tokens += u64::from(length);
+        self.by_key.insert_unique(Slot::table_hash(hash), Slot { hash, document }, |slot| {
+            Slot::table_hash(slot.hash)
+        });
+        Some(document)
+    }
+
+    /// Swaps the document's entry for a later one of the same key.
+    pub(super) fn replace(&mut self, document: DocumentId, entry: &Entry, length: u32) {
+        let place = document as usize;
+        self.tokens = self.tokens - u64::from(self.lengths[place]) + u64::from(length);
+        self.lengths[place] = length;
+        self.entries[place] = Some(entry.clone());
+    }
+
+    pub(super) fn remove(&mut self, document: DocumentId, key: &[u8]) {
+        let hash = self.hash(key);
+        let table_hash = Slot::table_hash(hash);
+        if let Ok(slot) = self.by_key.find_entry(table_hash, |slot| slot.document == document) {
+            slot.remove();
+            self.tokens -= u64::from(self.length(document));
+            self.entries[document as usize] = None;
+            self.lengths[document as usize] = 0;
+            self.free.push(document);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Option<Entry>>()
+            + (self.lengths.capacity() + self.free.capacity()) * size_of::<u32>()
+            + self.by_key.allocation_size()
+    }
+}

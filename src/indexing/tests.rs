@@ -1,0 +1,1 @@
+//! Every index against a simple model.

@@ -1,0 +1,291 @@
+//! Exact nearest neighbours by cosine similarity.
+//!
+//! Vectors of one length form a group: for each row the inverse of its norm and
+//! a handle to the entry that holds the numbers, the only copy there is. A
+//! search reads every row of its group at the speed of memory ([`kernel`]) and
+//! keeps each one whose approximate score comes close enough to the best ones,
+//! by a bound on the rounding, that it might belong to them. Those are scored
+//! again in f64, in a fixed order, so every machine gives the same answer and
+//! no member is lost to rounding, not among equals either.
+//!
+//! [`kernel`]: super::kernel
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::Hasher as _;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use super::kernel::{dot_exact, error_bound, fastest_dot, prefetch};
+use super::top::{Hit, Top};
+use crate::engine::{Change, ENTRY_OVERHEAD_BYTES, Entry};
+
+/// A shard's part of a `vector_search`.
+#[derive(Clone, Debug, Default)]
+pub struct VectorPage {
+    /// The best ones: score descending, then key ascending.
+    pub hits: Vec<Hit>,
+    /// Whether the shard has any vector of the query's length.
+    pub covered: bool,
+    /// When it has none: the lengths it has, ascending.
+    pub lengths: Vec<usize>,
+}
+
+/// A key's hash and its row; the hash stands here so that the table grows
+/// without touching a key.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u32,
+    row: u32,
+}
+
+impl Slot {
+    /// The table takes its position from the low bits and its tag from the high ones.
+    fn table_hash(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// The vectors of one length.
+#[derive(Default)]
+struct Group {
+    /// One by the norm; not a number where f32 can't hold the scores, which
+    /// makes the row a candidate always.
+    inverse_norms: Vec<f32>,
+    entries: Vec<Entry>,
+    rows: HashTable<Slot>,
+}
+
+impl Group {
+    fn put(&mut self, hash: u32, entry: &Entry, vector: &[f32]) {
+        let inverse = inverse_norm(vector);
+        match self.find(hash, entry.key()) {
+            Some(row) => {
+                self.inverse_norms[row] = inverse;
+                self.entries[row] = entry.clone();
+            }
+            None => {
+                let slot = Slot { hash, row: self.entries.len() as u32 };
+                self.inverse_norms.push(inverse);
+                self.entries.push(entry.clone());
+                self.rows.insert_unique(Slot::table_hash(hash), slot, |slot| Slot::table_hash(slot.hash));
+            }
+        }
+    }
+
+    fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
+        let is_key = |slot: &Slot| slot.hash == hash && self.entries[slot.row as usize].key() == key;
+        self.rows.find(Slot::table_hash(hash), is_key).map(|slot| slot.row as usize)
+    }
+
+    /// Takes the key's row out and moves the last row into its place.
+    fn remove(&mut self, hash: u32, key: &[u8], last_hash: impl Fn(&Entry) -> u32) {
+        let Some(row) = self.find(hash, key) else { return };
+        if let Ok(slot) = self.rows.find_entry(Slot::table_hash(hash), |slot| slot.row as usize == row) {
+            slot.remove();
+        }
+        self.inverse_norms.swap_remove(row);
+        self.entries.swap_remove(row);
+        let Some(moved) = self.entries.get(row) else { return };
+        let from = self.entries.len();
+        if let Some(slot) =
+            self.rows.find_mut(Slot::table_hash(last_hash(moved)), |slot| slot.row as usize == from)
+        {
+            slot.row = row as u32;
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.inverse_norms.capacity() * size_of::<f32>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.rows.allocation_size()
+    }
+
+    /// Every row that may belong to the `top_k` best.
+    fn candidates(&self, query: &[f32], top_k: usize, prefix: Option<&[u8]>) -> Vec<u32> {
+        let dot = fastest_dot();
+        let unit = unit(query);
+        let margin = 2.0 * error_bound(query.len());
+        let mut best = BestScores::new(top_k);
+        let mut candidates: Vec<(f32, u32)> = Vec::new();
+        // Each row is an allocation of its own: the processor can't foresee the next one.
+        let row_bytes = ENTRY_OVERHEAD_BYTES + size_of_val(query);
+        let rows_ahead = (PREFETCH_BYTES / row_bytes).clamp(1, 16);
+        let prefetched_bytes = row_bytes.min(PREFETCH_BYTES);
+        for (row, (entry, &inverse)) in self.entries.iter().zip(&self.inverse_norms).enumerate() {
+            if let Some(ahead) = self.entries.get(row + rows_ahead) {
+                prefetch(ahead.address(), prefetched_bytes);
+            }
+            if prefix.is_some_and(|prefix| !entry.key().starts_with(prefix)) {
+                continue;
+            }
+            let score = dot(&unit, entry.vector().unwrap_or(&[])) * inverse;
+            if score < best.floor - margin {
+                continue;
+            }
+            candidates.push((score, row as u32));
+            best.offer(score);
+            // Early rows got in by a low floor: drop them before they pile up.
+            if candidates.len() == candidates.capacity() && candidates.len() > 2 * top_k {
+                candidates.retain(|&(score, _)| !below(score, best.floor - margin));
+            }
+        }
+        candidates.retain(|&(score, _)| !below(score, best.floor - margin));
+        candidates.into_iter().map(|(_, row)| row).collect()
+    }
+}
+
+/// How much is fetched ahead of the row that is being read.
+const PREFETCH_BYTES: usize = 2048;
+
+/// Whether a score is too low; one that isn't a number never is.
+fn below(score: f32, floor: f32) -> bool {
+    score < floor
+}
+
+/// The best approximate scores, for the floor under which none can belong to them.
+struct BestScores {
+    limit: usize,
+    heap: BinaryHeap<Reverse<OrderedScore>>,
+    floor: f32,
+}
+
+#[derive(PartialEq, PartialOrd)]
+struct OrderedScore(f32);
+
+impl Eq for OrderedScore {}
+
+#[allow(clippy::derive_ord_xor_partial_ord)] // no score in the heap is NaN
+impl Ord for OrderedScore {
+    fn cmp(&self, other: &OrderedScore) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl BestScores {
+    fn new(limit: usize) -> BestScores {
+        BestScores { limit, heap: BinaryHeap::new(), floor: f32::NEG_INFINITY }
+    }
+
+    fn offer(&mut self, score: f32) {
+        if score.is_nan() || score <= self.floor {
+            return;
+        }
+        if self.heap.len() >= self.limit {
+            self.heap.pop();
+        }
+        self.heap.push(Reverse(OrderedScore(score)));
+        if self.heap.len() >= self.limit {
+            self.floor = self.heap.peek().map_or(f32::NEG_INFINITY, |lowest| lowest.0.0);
+        }
+    }
+}
+
+/// The query scaled to length one, so that approximate scores stay in range.
+fn unit(query: &[f32]) -> Vec<f32> {
+    let norm = dot_exact(query, query).sqrt();
+    query.iter().map(|&number| (f64::from(number) / norm) as f32).collect()
+}
+
+/// See [`Group::inverse_norms`]. Within these bounds no product or sum leaves
+/// f32's range, and what underflows is far below the error bound.
+fn inverse_norm(vector: &[f32]) -> f32 {
+    let norm = dot_exact(vector, vector).sqrt();
+    if (1e-18..1e18).contains(&norm) { (1.0 / norm) as f32 } else { f32::NAN }
+}
+
+/// The cosine, the same on every machine.
+fn exact_score(query: &[f32], query_norm: f64, vector: &[f32]) -> f64 {
+    let score = dot_exact(query, vector) / (query_norm * dot_exact(vector, vector).sqrt());
+    // Rounding may lead past 1; adding zero makes −0 the same as 0.
+    score.clamp(-1.0, 1.0) + 0.0
+}
+
+/// The vector index of a shard's slice.
+pub(super) struct VectorIndex {
+    hash_key: (u64, u64),
+    groups: BTreeMap<usize, Group>,
+    count: u64,
+    bytes: usize,
+}
+
+impl VectorIndex {
+    pub(super) fn new(hash_key: (u64, u64)) -> VectorIndex {
+        VectorIndex { hash_key, groups: BTreeMap::new(), count: 0, bytes: 0 }
+    }
+
+    pub(super) fn apply(&mut self, change: &Change) {
+        let old = change.old.as_ref().and_then(|entry| Some((entry, entry.vector()?)));
+        let new = change.new.as_ref().and_then(|entry| Some((entry, entry.vector()?)));
+        let Some((holder, _)) = old.or(new) else { return };
+        let hash_key = self.hash_key;
+        let hash = hash_of(hash_key, holder.key());
+        let new_length = new.map(|(_, vector)| vector.len());
+        if let Some((entry, vector)) = old.filter(|(_, vector)| Some(vector.len()) != new_length)
+            && let Some(group) = self.groups.get_mut(&vector.len())
+        {
+            self.bytes -= group.bytes();
+            group.remove(hash, entry.key(), |moved| hash_of(hash_key, moved.key()));
+            if group.entries.is_empty() {
+                self.groups.remove(&vector.len());
+            } else {
+                self.bytes += group.bytes();
+            }
+        }
+        if let Some((entry, vector)) = new {
+            let group = self.groups.entry(vector.len()).or_default();
+            self.bytes -= group.bytes();
+            group.put(hash, entry, vector);
+            self.bytes += group.bytes();
+        }
+        self.count = self.count + u64::from(new.is_some()) - u64::from(old.is_some());
+    }
+
+    /// The nearest among all vectors of the query's length whose key begins with `prefix`.
+    pub(super) fn search(&self, query: &[f32], top_k: usize, prefix: Option<&[u8]>) -> VectorPage {
+        let Some(group) = self.groups.get(&query.len()) else {
+            return VectorPage { lengths: self.groups.keys().copied().collect(), ..VectorPage::default() };
+        };
+        let top_k = top_k.max(1);
+        let rows = group.candidates(query, top_k, prefix);
+        self.rank(query, top_k, rows.into_iter().map(|row| &group.entries[row as usize]))
+    }
+
+    /// The nearest among `entries`, all scored exactly; those without a vector
+    /// of the query's length are passed over.
+    pub(super) fn rank<'a>(
+        &self,
+        query: &[f32],
+        top_k: usize,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> VectorPage {
+        let query_norm = dot_exact(query, query).sqrt();
+        let mut top = Top::new(top_k.max(1));
+        for entry in entries {
+            if let Some(vector) = entry.vector().filter(|vector| vector.len() == query.len()) {
+                top.offer(exact_score(query, query_norm, vector), entry);
+            }
+        }
+        VectorPage { hits: top.finish().0, covered: true, lengths: Vec::new() }
+    }
+
+    /// How many vectors of this length there are.
+    pub(super) fn len_of(&self, length: usize) -> usize {
+        self.groups.get(&length).map_or(0, |group| group.entries.len())
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+}
+
+fn hash_of(hash_key: (u64, u64), key: &[u8]) -> u32 {
+    let mut hasher = SipHasher13::new_with_keys(hash_key.0, hash_key.1);
+    hasher.write(key);
+    hasher.finish() as u32
+}
