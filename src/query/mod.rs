@@ -1,11 +1,17 @@
-//! Queries over all shards: pages merged from each shard's part, and the
-//! cursors between pages.
+//! Queries over all shards: what each is asked, how the answers gather and
+//! merge into one page, and the cursors between pages.
 
 mod cursor;
+mod gathering;
 mod merge;
+mod node_info;
+mod plan;
 
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
+pub use gathering::Gathering;
 pub use merge::{
     KeysMerged, TextMerged, ValueMerged, merge_scan_pages, merge_text_pages, merge_value_pages,
     merge_vector_pages,
 };
+pub use node_info::{cluster_body, hello_body};
+pub use plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};

@@ -1,0 +1,240 @@
+//! SnapshotWriter: makes snapshots while the node serves.
+//!
+//! ```text
+//! Make ─► BeginWalk through the WalWriter to every shard ─► WalkBegun from each: S
+//!      ─► Walk, a few buckets at a time, shard by shard  ─► Walked: lines into the file
+//!      ─► trailer with E, sync, rename, read back        ─► Cut: the log up to the S of
+//!                                                            the oldest snapshot kept
+//! ```
+//!
+//! S is the last entry that the WalWriter had handed to the shards: what the
+//! walk shows holds at least all of it. E is the last entry of which the walk
+//! can show anything. Recovery replays the entries between over it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Context, Handler};
+use datastore::engine::Entry;
+use datastore::error::{Code, Error, Outcome};
+use datastore::persistence::{
+    FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport, remove_old_snapshots,
+};
+use datastore::settings::SnapshotCompression;
+
+use crate::Cast;
+use crate::connection::{Connection, ConnectionMessage};
+use crate::mailbox::{Counted, Mailbox};
+use crate::node::{Node, lock};
+use crate::shard::ShardMessage;
+use crate::wal_writer::WalMessage;
+
+/// Fast, and small enough: the level above costs twice the time for a tenth of the size.
+const ZSTD_LEVEL: i32 = 1;
+/// Snapshots kept while there is room, each with its log.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// A client that asked for a snapshot, and its request's place in the connection's order.
+pub type Asker = (Mailbox<Connection>, u64);
+
+/// What the SnapshotWriter hears.
+pub enum SnapshotMessage {
+    /// From a Connection, or (without an asker) from the WalWriter, since the log has grown.
+    Make {
+        /// Who wants to know.
+        asked_by: Option<Asker>,
+    },
+    /// From a Shard: it has applied every entry up to this one.
+    WalkBegun {
+        /// The last entry that the WalWriter had handed to any shard.
+        handed_over: u64,
+    },
+    /// From a Shard: the entries of some buckets.
+    Walked {
+        /// Which shard.
+        shard: usize,
+        /// The entries, shared.
+        entries: Vec<Entry>,
+        /// The next bucket, `None` behind the last one.
+        next: Option<usize>,
+        /// The last entry that the shard has applied.
+        applied_index: u64,
+    },
+}
+
+enum State {
+    Idle,
+    /// Shards have still to begin.
+    Beginning { waiting_for: usize, after: u64, askers: Vec<Asker>, began: Instant },
+    Walking(Box<Walk>),
+}
+
+struct Walk {
+    file: SnapshotFile<FileDisk>,
+    through: u64,
+    askers: Vec<Asker>,
+    began: Instant,
+}
+
+/// The actor.
+pub struct SnapshotWriter {
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    identity: Identity,
+    disk: FileDisk,
+    state: State,
+    /// Asked for while one was under way: it may have passed their writes already.
+    next_askers: Vec<Asker>,
+    /// The S of each snapshot kept, oldest first.
+    kept: Vec<u64>,
+}
+
+impl SnapshotWriter {
+    /// A writer in a directory that holds snapshots with these S, oldest first.
+    pub fn new(node: Arc<Node>, cast: Arc<Cast>, identity: Identity, disk: FileDisk, kept: Vec<u64>) -> Self {
+        SnapshotWriter { node, cast, identity, disk, state: State::Idle, next_askers: Vec::new(), kept }
+    }
+
+    fn begin(&mut self, askers: Vec<Asker>) {
+        let waiting_for = self.cast.shards.len();
+        self.state = State::Beginning { waiting_for, after: u64::MAX, askers, began: Instant::now() };
+        self.cast.wal_writer.send(WalMessage::BeginWalk);
+    }
+
+    fn walk_begun(&mut self, handed_over: u64) {
+        let State::Beginning { waiting_for, after, .. } = &mut self.state else { return };
+        *waiting_for -= 1;
+        *after = (*after).min(handed_over);
+        if *waiting_for > 0 {
+            return;
+        }
+        let State::Beginning { after, askers, began, .. } = std::mem::replace(&mut self.state, State::Idle) else {
+            return;
+        };
+        let header = SnapshotHeader { node: self.identity.node, after };
+        let level = match self.node.settings.snapshot_compression {
+            SnapshotCompression::Zstd => Some(ZSTD_LEVEL),
+            SnapshotCompression::None => None,
+        };
+        match SnapshotFile::create(self.disk.clone(), header, level) {
+            Ok(file) => {
+                self.state = State::Walking(Box::new(Walk { file, through: after, askers, began }));
+                self.cast.shards[0].send(ShardMessage::Walk { position: 0 });
+            }
+            Err(error) => self.failed(askers, &error),
+        }
+    }
+
+    fn walked(&mut self, shard: usize, entries: &[Entry], next: Option<usize>, applied_index: u64) {
+        let State::Walking(walk) = &mut self.state else { return };
+        walk.through = walk.through.max(applied_index);
+        for entry in entries {
+            if let Err(error) = walk.file.write_entry(entry) {
+                return self.give_up(&error);
+            }
+        }
+        match next {
+            Some(position) => self.cast.shards[shard].send(ShardMessage::Walk { position }),
+            None if shard + 1 < self.cast.shards.len() => {
+                self.cast.shards[shard + 1].send(ShardMessage::Walk { position: 0 });
+            }
+            None => self.finish(),
+        }
+    }
+
+    fn finish(&mut self) {
+        let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let Walk { file, through, askers, began } = *walk;
+        match file.finish(through, &[]) {
+            Ok(report) => {
+                let took_ms = began.elapsed().as_millis() as u64;
+                self.made(&report, took_ms);
+                for (connection, sequence) in askers {
+                    let made = Ok((report.through, report.file_bytes, took_ms));
+                    connection.send(ConnectionMessage::SnapshotMade { sequence, made });
+                }
+                self.ended(true);
+            }
+            Err(error) => self.failed(askers, &error),
+        }
+    }
+
+    fn made(&mut self, report: &SnapshotReport, took_ms: u64) {
+        tracing::info!(
+            index = report.through,
+            entries = report.entries,
+            bytes = report.file_bytes,
+            took_ms,
+            "snapshot made"
+        );
+        let mut figures = lock(&self.node.snapshots);
+        figures.made += 1;
+        figures.last_index = report.through;
+        figures.last_bytes = report.file_bytes;
+        figures.last_took_ms = took_ms;
+        drop(figures);
+        self.kept.push(report.after);
+        // A disk without room keeps only the newest; its log is what gives room back.
+        let keep = if self.node.permits.is_disk_full() { 1 } else { SNAPSHOTS_KEPT };
+        if let Err(error) = remove_old_snapshots(&self.disk, keep) {
+            tracing::warn!(%error, "an old snapshot could not be removed");
+            return;
+        }
+        let surplus = self.kept.len().saturating_sub(keep);
+        self.kept.drain(..surplus);
+        if let Some(&through) = self.kept.first() {
+            self.cast.wal_writer.send(WalMessage::Cut { through });
+        }
+    }
+
+    fn give_up(&mut self, error: &SnapshotError) {
+        let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let Walk { file, askers, .. } = *walk;
+        if let Err(error) = file.abandon() {
+            tracing::warn!(%error, "an unfinished snapshot could not be removed");
+        }
+        self.failed(askers, error);
+    }
+
+    fn failed(&mut self, askers: Vec<Asker>, error: &SnapshotError) {
+        tracing::warn!(%error, "the snapshot failed; the log stays as it is");
+        lock(&self.node.snapshots).failed += 1;
+        for (connection, sequence) in askers {
+            let code = if error.is_disk_full() { Code::DiskFull } else { Code::Internal };
+            let told = Error::new(code, format!("the snapshot failed: {error}")).with_outcome(Outcome::NotApplied);
+            connection.send(ConnectionMessage::SnapshotMade { sequence, made: Err(told) });
+        }
+        self.ended(false);
+    }
+
+    fn ended(&mut self, made: bool) {
+        let askers = std::mem::take(&mut self.next_askers);
+        if askers.is_empty() {
+            self.cast.wal_writer.send(WalMessage::SnapshotEnded { made });
+        } else {
+            self.begin(askers);
+        }
+    }
+}
+
+impl Actor for SnapshotWriter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Counted<SnapshotMessage>> for SnapshotWriter {
+    type Result = ();
+
+    fn handle(&mut self, counted: Counted<SnapshotMessage>, _: &mut Self::Context) {
+        let Some((message, _handling)) = counted.begin() else { return };
+        match message {
+            SnapshotMessage::Make { asked_by } => match self.state {
+                State::Idle => self.begin(asked_by.into_iter().collect()),
+                State::Beginning { .. } | State::Walking(_) => self.next_askers.extend(asked_by),
+            },
+            SnapshotMessage::WalkBegun { handed_over } => self.walk_begun(handed_over),
+            SnapshotMessage::Walked { shard, entries, next, applied_index } => {
+                self.walked(shard, &entries, next, applied_index);
+            }
+        }
+    }
+}
