@@ -1,1 +1,41 @@
-//! Placeholder.
+//! What is durable: the write-ahead log, the snapshots that let it be cut, and
+//! the identity of the directory that holds them. See `log.rs` for how a write
+//! becomes durable, `seal.rs` for how one is refused, `recovery.rs` for how both
+//! are found again.
+
+mod disk;
+mod drop_rate;
+mod file_disk;
+pub mod frame;
+mod full;
+mod identity;
+mod log;
+mod memory_disk;
+mod mutant;
+mod recovery;
+mod repair;
+mod scan;
+mod seal;
+pub mod segment;
+mod snapshot;
+mod snapshot_line;
+mod snapshot_reader;
+
+pub use disk::{Disk, LOG_DIRECTORY, ROOT_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
+pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile};
+pub use file_disk::FileDisk;
+pub use frame::AppendEntry;
+pub use full::{DiskGauge, reserve_bytes};
+pub use identity::{IDENTITY_FILE, IDENTITY_FORMAT, Identity, IdentityError, NodeUuid};
+pub use log::{AppendError, Appended, CutReport, Log, LogFigures, LogOptions, initialise};
+pub use memory_disk::{CrashKind, FailedSync, Fault, MemoryDisk, MemoryFile, Operation};
+pub use recovery::{
+    Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, TornTail, VisitError, first_retained_index,
+};
+pub use segment::{SEGMENT_FORMAT, prepare_spare, ready_spares, segment_name};
+pub use snapshot::{
+    SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,
+    list_snapshots, newest_valid_snapshot, remove_old_snapshots, remove_unfinished_snapshot, verify_snapshot,
+};
+pub use snapshot_line::{LineError, SnapshotLine, parse_line};
+pub use snapshot_reader::{SnapshotChunk, SnapshotReader, SnapshotTrailer};

@@ -1,0 +1,505 @@
+//! A disk in memory that remembers what is durable, what is not, and what was
+//! done: every state that a crash can leave can be made from it.
+//!
+//! ```text
+//! write, set_length ──► pending of the file ── sync ──► durable bytes
+//! create, rename, remove ──► pending of the directory ── sync_directory ──► durable names
+//! ```
+//!
+//! A crash keeps the durable part and any part of the pending one: writes are
+//! kept, lost or torn at sectors of 512 bytes; changes of names are kept or lost
+//! one by one. [`MemoryDisk::crash`] draws one such state. A process that is
+//! killed loses nothing ([`MemoryDisk::clone_state`]): the next one reads the
+//! page cache, pending or not.
+//!
+//! A sync that fails does one of three things to what was pending
+//! ([`FailedSync`]); in all three the cache calls the bytes clean afterwards, so
+//! that a later sync doesn't write them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::disk::{Disk, SyncPurpose};
+
+/// What a device writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// What a sync that fails does with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedSync {
+    /// They are on the disk all the same.
+    Kept,
+    /// They are not, but the cache still shows them until a crash.
+    Lost,
+    /// They may be or not, each write for itself, for ever.
+    Limbo,
+}
+
+/// An operation that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// [`Disk::write_at`]; some of the bytes are written.
+    Write,
+    /// [`Disk::sync`] for this purpose.
+    Sync(SyncPurpose, FailedSync),
+    /// [`Disk::sync_directory`]; the names stay pending.
+    SyncDirectory,
+    /// [`Disk::create_new`], for want of room.
+    Create,
+    /// [`Disk::rename`].
+    Rename,
+}
+
+/// A failure that is going to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which operation.
+    pub operation: Operation,
+    /// How many operations of that kind succeed before it.
+    pub after: u32,
+    /// With which error.
+    pub kind: io::ErrorKind,
+}
+
+/// What was done to the disk, as far as crashes are concerned.
+#[derive(Clone, Debug)]
+enum Step {
+    Write { inode: usize, offset: u64, bytes: Arc<[u8]> },
+    SetLength { inode: usize, length: u64 },
+    Sync { inode: usize },
+    FailedSync { inode: usize, how: FailedSync },
+    Create { name: String, inode: usize },
+    Rename { from: String, to: String },
+    Remove { name: String },
+    SyncDirectory { directory: String },
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write(u64, Arc<[u8]>),
+    SetLength(u64),
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Create(String, usize),
+    Rename(String, String),
+    Remove(String),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    durable: Vec<u8>,
+    cached: Vec<u8>,
+    pending: Vec<Change>,
+    /// Changes of failed syncs in limbo: a crash keeps or loses them, a sync leaves them.
+    limbo: Vec<Change>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    inodes: Vec<Inode>,
+    durable_names: BTreeMap<String, usize>,
+    cached_names: BTreeMap<String, usize>,
+    pending_names: Vec<NameChange>,
+    history: Vec<Step>,
+    faults: Vec<Fault>,
+    free_bytes: u64,
+}
+
+/// How a crash treats what is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashKind {
+    /// All of it is lost.
+    LoseAll,
+    /// All of it is kept.
+    KeepAll,
+    /// All changes of files are kept, all changes of names lost.
+    LoseNames,
+    /// All changes of names are kept, all changes of files lost.
+    LoseBytes,
+    /// Each change is kept, lost or torn as the seed says.
+    Random(u64),
+}
+
+/// A disk in memory. Clones share it.
+#[derive(Clone, Debug)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// An open file of a [`MemoryDisk`].
+#[derive(Debug)]
+pub struct MemoryFile {
+    inode: usize,
+}
+
+impl Default for MemoryDisk {
+    fn default() -> MemoryDisk {
+        MemoryDisk::new()
+    }
+}
+
+impl MemoryDisk {
+    /// An empty disk.
+    pub fn new() -> MemoryDisk {
+        MemoryDisk::from_state(State { free_bytes: u64::MAX, ..State::default() })
+    }
+
+    fn from_state(state: State) -> MemoryDisk {
+        MemoryDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked has failed already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What [`Disk::free_bytes`] says.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.state().free_bytes = bytes;
+    }
+
+    /// Lets an operation fail.
+    pub fn inject(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Forgets the faults that have not happened.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    /// How many operations have changed the disk: each is a moment at which it can crash.
+    pub fn steps(&self) -> usize {
+        self.state().history.len()
+    }
+
+    /// The disk as it was after the first `steps` operations, with what was
+    /// pending then. The disk must have begun empty.
+    pub fn at_step(&self, steps: usize) -> MemoryDisk {
+        let replay = MemoryDisk::new();
+        {
+            let state = self.state();
+            let mut replayed = replay.state();
+            state.history[..steps].iter().for_each(|step| replayed.apply(step.clone()));
+        }
+        replay
+    }
+
+    /// The disk one operation later than `other`, which [`MemoryDisk::at_step`]
+    /// made: cheaper than making it anew.
+    pub fn advance(&self, other: &MemoryDisk) {
+        let mut other = other.state();
+        let step = self.state().history[other.history.len()].clone();
+        other.apply(step);
+    }
+
+    /// Whether anything is pending, so that crashes differ.
+    pub fn has_pending(&self) -> bool {
+        let state = self.state();
+        !state.pending_names.is_empty()
+            || state.inodes.iter().any(|inode| !inode.pending.is_empty() || !inode.limbo.is_empty())
+    }
+
+    /// The same state in a disk of its own: a process that was killed.
+    pub fn clone_state(&self) -> MemoryDisk {
+        let mut state = self.state().clone();
+        state.faults.clear();
+        MemoryDisk::from_state(state)
+    }
+
+    /// The disk after a crash.
+    pub fn crash(&self, kind: CrashKind) -> MemoryDisk {
+        let state = self.state();
+        let mut random = if let CrashKind::Random(seed) = kind { seed } else { 0 };
+        let inodes = state.inodes.iter().map(|inode| inode.crash(kind, &mut random)).collect();
+        let mut names = state.durable_names.clone();
+        for change in &state.pending_names {
+            let keeps = match kind {
+                CrashKind::LoseAll | CrashKind::LoseNames => false,
+                CrashKind::KeepAll | CrashKind::LoseBytes => true,
+                CrashKind::Random(_) => draw(&mut random, 2) == 0,
+            };
+            if keeps {
+                change.apply(&mut names);
+            }
+        }
+        MemoryDisk::from_state(State {
+            inodes,
+            durable_names: names.clone(),
+            cached_names: names,
+            free_bytes: state.free_bytes,
+            ..State::default()
+        })
+    }
+
+    /// A file's bytes as a process sees them.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.cached_names.get(name).map(|&inode| state.inodes[inode].cached.clone())
+    }
+
+    /// Replaces a file's bytes, durably, past everything: damage.
+    pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        if let Some(&inode) = state.cached_names.get(name) {
+            state.inodes[inode] = Inode { durable: bytes.clone(), cached: bytes, ..Inode::default() };
+        }
+    }
+}
+
+fn draw(random: &mut u64, below: u64) -> u64 {
+    super::drop_rate::next_random(random) % below
+}
+
+fn write_into(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    if bytes.len() < offset + data.len() {
+        bytes.resize(offset + data.len(), 0);
+    }
+    bytes[offset..offset + data.len()].copy_from_slice(data);
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Change::Write(offset, data) => write_into(bytes, *offset as usize, data),
+            Change::SetLength(length) => bytes.resize(*length as usize, 0),
+        }
+    }
+
+    /// Applies only some of the sectors that it touches.
+    fn apply_torn(&self, bytes: &mut Vec<u8>, random: &mut u64) {
+        let Change::Write(offset, data) = self else { return self.apply(bytes) };
+        let (mut at, end) = (*offset as usize, *offset as usize + data.len());
+        // Half of the torn writes lose their end, as a device does that writes in order.
+        let ends_at = (draw(random, 2) == 0).then(|| at + draw(random, data.len() as u64 + 1) as usize);
+        while at < end {
+            let next = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
+            if ends_at.map_or_else(|| draw(random, 2) == 0, |ends_at| next <= ends_at) {
+                write_into(bytes, at, &data[at - *offset as usize..next - *offset as usize]);
+            }
+            at = next;
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::Create(name, inode) => {
+                names.insert(name.clone(), *inode);
+            }
+            NameChange::Rename(from, to) => {
+                if let Some(inode) = names.remove(from) {
+                    names.insert(to.clone(), inode);
+                }
+            }
+            NameChange::Remove(name) => {
+                names.remove(name);
+            }
+        }
+    }
+
+    fn is_in(&self, directory: &str) -> bool {
+        let (NameChange::Create(name, _) | NameChange::Rename(_, name) | NameChange::Remove(name)) = self;
+        directory_of(name) == directory
+    }
+}
+
+fn directory_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+impl Inode {
+    fn crash(&self, kind: CrashKind, random: &mut u64) -> Inode {
+        let mut bytes = self.durable.clone();
+        for change in self.limbo.iter().chain(&self.pending) {
+            match kind {
+                CrashKind::LoseAll | CrashKind::LoseBytes => {}
+                CrashKind::KeepAll | CrashKind::LoseNames => change.apply(&mut bytes),
+                CrashKind::Random(_) => match draw(random, 4) {
+                    0 => {}
+                    1 | 2 => change.apply_torn(&mut bytes, random),
+                    _ => change.apply(&mut bytes),
+                },
+            }
+        }
+        Inode { durable: bytes.clone(), cached: bytes, ..Inode::default() }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.cached);
+        self.pending.push(change);
+    }
+
+    fn flush(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            change.apply(&mut self.durable);
+        }
+    }
+}
+
+impl State {
+    fn apply(&mut self, step: Step) {
+        match &step {
+            Step::Write { inode, offset, bytes } => {
+                self.inodes[*inode].change(Change::Write(*offset, Arc::clone(bytes)));
+            }
+            Step::SetLength { inode, length } => self.inodes[*inode].change(Change::SetLength(*length)),
+            Step::Sync { inode } => self.inodes[*inode].flush(),
+            Step::FailedSync { inode, how } => {
+                let inode = &mut self.inodes[*inode];
+                match how {
+                    FailedSync::Kept => inode.flush(),
+                    FailedSync::Lost => inode.pending.clear(),
+                    FailedSync::Limbo => inode.limbo.append(&mut inode.pending),
+                }
+            }
+            Step::Create { name, inode } => {
+                self.inodes.push(Inode::default());
+                self.change_names(NameChange::Create(name.clone(), *inode));
+            }
+            Step::Rename { from, to } => self.change_names(NameChange::Rename(from.clone(), to.clone())),
+            Step::Remove { name } => self.change_names(NameChange::Remove(name.clone())),
+            Step::SyncDirectory { directory } => {
+                let (synced, rest) = std::mem::take(&mut self.pending_names)
+                    .into_iter()
+                    .partition(|change| change.is_in(directory));
+                self.pending_names = rest;
+                let synced: Vec<NameChange> = synced;
+                synced.iter().for_each(|change| change.apply(&mut self.durable_names));
+            }
+        }
+        self.history.push(step);
+    }
+
+    fn change_names(&mut self, change: NameChange) {
+        change.apply(&mut self.cached_names);
+        self.pending_names.push(change);
+    }
+
+    /// The fault that is due for an operation, if any.
+    fn fault(&mut self, matches: impl Fn(Operation) -> bool) -> Option<Fault> {
+        let place = self.faults.iter().position(|fault| matches(fault.operation))?;
+        if self.faults[place].after > 0 {
+            self.faults[place].after -= 1;
+            return None;
+        }
+        Some(self.faults.remove(place))
+    }
+}
+
+fn injected(fault: Fault) -> io::Error {
+    io::Error::new(fault.kind, "injected")
+}
+
+fn not_found(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, name.to_string())
+}
+
+impl Disk for MemoryDisk {
+    type File = MemoryFile;
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        let state = self.state();
+        let names = state.cached_names.keys().filter(|name| directory_of(name) == directory);
+        Ok(names.map(|name| name.rsplit('/').next().unwrap_or(name).to_string()).collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<MemoryFile> {
+        let inode = self.state().cached_names.get(name).copied();
+        inode.map(|inode| MemoryFile { inode }).ok_or_else(|| not_found(name))
+    }
+
+    fn create_new(&self, name: &str) -> io::Result<MemoryFile> {
+        let mut state = self.state();
+        if state.cached_names.contains_key(name) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, name.to_string()));
+        }
+        if let Some(fault) = state.fault(|operation| operation == Operation::Create) {
+            return Err(injected(fault));
+        }
+        let inode = state.inodes.len();
+        state.apply(Step::Create { name: name.to_string(), inode });
+        Ok(MemoryFile { inode })
+    }
+
+    fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let state = self.state();
+        let bytes = state.inodes[file.inode].cached.get(offset as usize..).unwrap_or(&[]);
+        let count = bytes.len().min(into.len());
+        into[..count].copy_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, file: &mut MemoryFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        let fault = state.fault(|operation| operation == Operation::Write);
+        let written = if fault.is_some() { bytes.len() / 2 } else { bytes.len() };
+        state.apply(Step::Write { inode: file.inode, offset, bytes: bytes[..written].into() });
+        fault.map_or(Ok(()), |fault| Err(injected(fault)))
+    }
+
+    fn sync(&self, file: &mut MemoryFile, purpose: SyncPurpose) -> io::Result<()> {
+        let mut state = self.state();
+        let fault =
+            state.fault(|operation| matches!(operation, Operation::Sync(wanted, _) if wanted == purpose));
+        match fault {
+            Some(fault) => {
+                if let Operation::Sync(_, how) = fault.operation {
+                    state.apply(Step::FailedSync { inode: file.inode, how });
+                }
+                Err(injected(fault))
+            }
+            None => {
+                state.apply(Step::Sync { inode: file.inode });
+                Ok(())
+            }
+        }
+    }
+
+    fn set_length(&self, file: &mut MemoryFile, length: u64) -> io::Result<()> {
+        self.state().apply(Step::SetLength { inode: file.inode, length });
+        Ok(())
+    }
+
+    fn length(&self, file: &MemoryFile) -> io::Result<u64> {
+        Ok(self.state().inodes[file.inode].cached.len() as u64)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.cached_names.contains_key(from) {
+            return Err(not_found(from));
+        }
+        if let Some(fault) = state.fault(|operation| operation == Operation::Rename) {
+            return Err(injected(fault));
+        }
+        state.apply(Step::Rename { from: from.to_string(), to: to.to_string() });
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.cached_names.contains_key(name) {
+            return Err(not_found(name));
+        }
+        state.apply(Step::Remove { name: name.to_string() });
+        Ok(())
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        let mut state = self.state();
+        if let Some(fault) = state.fault(|operation| operation == Operation::SyncDirectory) {
+            return Err(injected(fault));
+        }
+        state.apply(Step::SyncDirectory { directory: directory.to_string() });
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.state().free_bytes)
+    }
+}

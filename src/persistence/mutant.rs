@@ -1,0 +1,42 @@
+//! Faults that tests put into the log on purpose, to prove that the crash
+//! states find them. Outside of tests there are none.
+
+/// A known way to get a write-ahead log wrong.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    /// A frame is reported durable without a sync.
+    AcknowledgeBeforeSync,
+    /// A new segment's header is not synced before it gets its name.
+    SegmentNotSynced,
+    /// A new segment's name is not synced before it is used.
+    SegmentNameNotSynced,
+    /// A failed sync is reported without sealing the file.
+    NoSeal,
+    /// A seal counts the refused frame to the sealed segment.
+    SealKeepsRefusedFrame,
+    /// A segment is appended to although its successor may be on disk.
+    GrowsBesideSuccessor,
+    /// Several segments are unlinked without syncing the directory in between.
+    UnlinkNotSynced,
+    /// Frames are not salted, so that a client's value can pass for one.
+    NoSalt,
+    /// Recovery trusts what it reads without making it durable.
+    RecoveryTrustsCache,
+}
+
+/// Whether the test's fault `$name` is switched on: never, outside of tests.
+macro_rules! broken {
+    ($options:expr, $name:ident) => {{
+        #[cfg(test)]
+        let switched_on = $options.mutant == Some(crate::persistence::mutant::Mutant::$name);
+        #[cfg(not(test))]
+        let switched_on = {
+            let _ = &$options;
+            false
+        };
+        switched_on
+    }};
+}
+
+pub(super) use broken;
