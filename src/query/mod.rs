@@ -3,6 +3,8 @@
 
 mod cursor;
 mod merge;
+#[cfg(test)]
+mod tests;
 
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
 pub use merge::{
