@@ -442,7 +442,7 @@ mod tests {
             Just(Model::Null),
             any::<bool>().prop_map(Model::Bool),
             (-30i32..30, -3i32..3).prop_map(|(digits, exponent)| Model::Number(digits, exponent)),
-            "[ab\"\\é😀]{0,2}".prop_map(Model::Text),
+            r#"[ab"\\é😀]{0,2}"#.prop_map(Model::Text),
         ];
         leaf.prop_recursive(3, 12, 3, |inner| {
             prop_oneof![

@@ -1,1 +1,162 @@
-//! Every index against a simple model.
+//! What the indexes do together; `query` tests them against a plain map.
+
+use super::*;
+use crate::engine::Version;
+
+fn entry(index: u64, key: &str, value: Option<&str>, vector: Option<&[f32]>) -> Entry {
+    Entry::new(Version { index, ordinal: 0 }, key.as_bytes(), value.map(str::as_bytes), vector)
+}
+
+fn set(indexes: &mut Indexes, old: Option<&Entry>, new: Option<&Entry>) {
+    indexes.apply(&Change { old: old.cloned(), new: new.cloned() });
+}
+
+#[test]
+fn kinds_are_read_as_they_are_written() {
+    for text in ["none", "value", "text", "value,text", "value,text,vector,order", "vector,order"] {
+        assert_eq!(Kinds::parse(text).unwrap().to_string(), text);
+    }
+    assert_eq!(Kinds::parse("all").unwrap(), Kinds::ALL);
+    assert_eq!(Kinds::parse(" text , order ").unwrap().to_string(), "text,order");
+    for text in ["", "values", "value,,text", "value,none", "Value"] {
+        assert!(Kinds::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn an_index_that_is_switched_off_holds_nothing() {
+    let mut indexes = Indexes::new(Kinds::NONE, (1, 2));
+    set(&mut indexes, None, Some(&entry(1, "k", Some("\"word\""), Some(&[1.0]))));
+    assert_eq!(indexes.sizes(), Sizes::default());
+    assert_eq!(indexes.kinds(), Kinds::NONE);
+    assert_eq!(indexes.count(None), 0);
+    assert!(indexes.search_vector(&[1.0], 1, None).hits.is_empty());
+}
+
+#[test]
+fn a_score_worked_out_by_hand() {
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    for (key, text) in [("a", "\"cat dog\""), ("b", "\"cat cat bird fish\""), ("c", "\"bird\""), ("d", "7")] {
+        set(&mut indexes, None, Some(&entry(1, key, Some(text), None)));
+    }
+    let terms = terms_of_query("cat");
+    let statistics = indexes.text_statistics(&terms);
+    assert_eq!(statistics, TextStatistics { documents: 3, tokens: 7, document_frequency: vec![2] });
+    let page = indexes.search_text(&terms, Match::All, &statistics, None, 10);
+    // ln(1 + 1.5 / 2.5) = 0.4700036292457356, the average length is 7/3.
+    let rarity = 0.470_003_629_245_735_6;
+    let two = rarity * 2.0 * 2.2 / (2.0 + 1.2 * (0.25 + 0.75 * 4.0 * 3.0 / 7.0));
+    let one = rarity * 2.2 / (1.0 + 1.2 * (0.25 + 0.75 * 2.0 * 3.0 / 7.0));
+    assert_eq!(page.total, 2);
+    assert_eq!(page.hits[0].entry.key(), b"b");
+    assert!((page.hits[0].score - two).abs() < 1e-12 && (page.hits[1].score - one).abs() < 1e-12);
+}
+
+#[test]
+fn statistics_from_before_the_first_document_are_no_harm() {
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    let terms = terms_of_query("cat dog");
+    let statistics = indexes.text_statistics(&terms);
+    set(&mut indexes, None, Some(&entry(1, "a", Some("\"cat dog\""), None)));
+    for matching in [Match::All, Match::Any] {
+        let page = indexes.search_text(&terms, matching, &statistics, None, 10);
+        assert!(page.hits[0].score.is_finite() && page.hits[0].score > 0.0);
+        assert_eq!(indexes.search_text(&[], matching, &statistics, None, 10).total, 0);
+    }
+}
+
+/// Numbers from a seed: the tests need many, and the same ones each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn vector(&mut self, length: usize) -> Vec<f32> {
+        (0..length).map(|_| (self.next() % 2001) as f32 / 1000.0 - 1.0).collect()
+    }
+}
+
+/// Nearly equal vectors, many exactly equal ones, and sizes at both ends of
+/// what f32 holds: nothing that belongs to the best is lost to rounding.
+#[test]
+fn the_nearest_are_exact_among_near_ties_and_extreme_sizes() {
+    let mut numbers = Numbers(88_172_645_463_325_252);
+    for length in [1, 3, 16, 33, 100, 384] {
+        let mut indexes = Indexes::new(Kinds { order: false, ..Kinds::ALL }, (1, 2));
+        let base = numbers.vector(length);
+        let mut entries = Vec::new();
+        for row in 0..2_000u64 {
+            let scale = [1.0f32, 1e-30, 1e30, 3e-42, 0.37][(row % 5) as usize];
+            let mut vector: Vec<f32> = base.iter().map(|number| number * scale).collect();
+            if row % 3 == 0 {
+                let place = numbers.next() as usize % length;
+                vector[place] *= 1.0 + (numbers.next() % 100) as f32 * 1e-7;
+            } else if row % 7 == 0 {
+                vector = numbers.vector(length);
+            }
+            if vector.iter().all(|number| *number == 0.0) {
+                continue;
+            }
+            let entry = entry(row, &format!("{:05}", numbers.next() % 100_000), None, Some(&vector));
+            if !entries.iter().any(|other: &Entry| other.key() == entry.key()) {
+                set(&mut indexes, None, Some(&entry));
+                entries.push(entry);
+            }
+        }
+        for query in
+            [base.clone(), base.iter().map(|number| number * 1e-25).collect(), numbers.vector(length)]
+        {
+            let norm = kernel::dot_exact(&query, &query).sqrt();
+            let cosine = |vector: &[f32]| {
+                let own = kernel::dot_exact(vector, vector).sqrt();
+                (kernel::dot_exact(&query, vector) / (norm * own)).clamp(-1.0, 1.0) + 0.0
+            };
+            let mut expected: Vec<(f64, &[u8])> =
+                entries.iter().map(|entry| (cosine(entry.vector().unwrap()), entry.key())).collect();
+            expected.sort_by(|left, right| by_rank(*left, *right));
+            for top_k in [1, 10, 1_000] {
+                let page = indexes.search_vector(&query, top_k, None);
+                let found: Vec<(f64, &[u8])> =
+                    page.hits.iter().map(|hit| (hit.score, hit.entry.key())).collect();
+                assert_eq!(found, expected[..top_k.min(expected.len())], "{length} numbers, best {top_k}");
+            }
+        }
+    }
+}
+
+/// Bytes are counted as things change; what is gone must not stay in the count.
+#[test]
+fn sizes_shrink_when_keys_go() {
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    let make = |row: u64| {
+        let text = format!("\"w{} common w{} w{}\"", row % 50, row % 7, row);
+        entry(row, &row.to_string(), Some(&text), Some(&[1.0, row as f32]))
+    };
+    let entries: Vec<Entry> = (0..5_000).map(make).collect();
+    entries.iter().for_each(|entry| set(&mut indexes, None, Some(entry)));
+    let full = indexes.sizes();
+    assert_eq!(
+        (full.value.entries, full.text.entries, full.vector.entries, full.order.entries),
+        (5000, 5000, 5000, 5000)
+    );
+    for size in [full.value, full.text, full.vector, full.order] {
+        assert!((5_000 * 10..5_000 * 200).contains(&size.bytes), "{full:?}");
+    }
+    entries.iter().for_each(|entry| set(&mut indexes, Some(entry), None));
+    let empty = indexes.sizes();
+    assert_eq!(
+        (empty.value.entries, empty.text.entries, empty.vector.entries, empty.order.entries),
+        (0, 0, 0, 0)
+    );
+    assert!(empty.order.bytes == 0 && empty.vector.bytes == 0, "{empty:?}");
+    // Tables keep their room for the next keys.
+    assert!(empty.text.bytes < full.text.bytes, "{empty:?}");
+    assert!(entries.iter().all(|entry| {
+        indexes.search_value(&canonical_hash((1, 2), entry.value().unwrap()), None, 1, 1).total == 0
+    }));
+}

@@ -6,7 +6,9 @@
 //! out may be used before it has given `None`: until then the file may turn out
 //! damaged.
 
+use std::cell::Cell;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 use super::disk::Disk;
 use super::identity::NodeUuid;
@@ -51,12 +53,15 @@ struct Stream<'d, D: Disk> {
     disk: &'d D,
     file: D::File,
     offset: u64,
+    /// The same, for [`SnapshotReader::file_position`].
+    position: Rc<Cell<u64>>,
 }
 
 impl<D: Disk> Read for Stream<'_, D> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.disk.read_at(&self.file, self.offset, into)?;
         self.offset += count as u64;
+        self.position.set(self.offset);
         Ok(count)
     }
 }
@@ -66,6 +71,7 @@ pub struct SnapshotReader<'d> {
     name: String,
     through: u64,
     file_bytes: u64,
+    position: Rc<Cell<u64>>,
     source: Box<dyn Read + 'd>,
     compressed: bool,
     header: SnapshotHeader,
@@ -96,7 +102,8 @@ impl<'d> SnapshotReader<'d> {
         let file = disk.open(name).map_err(at(name))?;
         let file_bytes = disk.length(&file).map_err(at(name))?;
         let compressed = is_compressed(name) || begins_compressed(disk, &file).map_err(at(name))?;
-        let stream = Stream { disk, file, offset: 0 };
+        let position = Rc::new(Cell::new(0));
+        let stream = Stream { disk, file, offset: 0, position: position.clone() };
         let source: Box<dyn Read + 'd> = if compressed {
             Box::new(zstd::stream::read::Decoder::new(stream).map_err(at(name))?)
         } else {
@@ -106,6 +113,7 @@ impl<'d> SnapshotReader<'d> {
             name: name.to_string(),
             through,
             file_bytes,
+            position,
             source,
             compressed,
             header: SnapshotHeader { node, after: 0 },
@@ -122,6 +130,22 @@ impl<'d> SnapshotReader<'d> {
     /// The first line.
     pub fn header(&self) -> SnapshotHeader {
         self.header
+    }
+
+    /// The file's length.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// How much of the file has been read.
+    pub fn file_position(&self) -> u64 {
+        self.position.get()
+    }
+
+    /// What to say of a line that [`super::parse_line`] refused although the
+    /// file's checksum is right.
+    pub fn damaged_line(&self, reason: &'static str) -> SnapshotError {
+        SnapshotError::Damaged { file: self.name.clone(), offset: self.bytes, reason }
     }
 
     /// The last line: there when [`SnapshotReader::next_chunk`] has given `None`.

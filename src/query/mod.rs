@@ -6,6 +6,8 @@ mod gathering;
 mod merge;
 mod node_info;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
 pub use gathering::Gathering;
