@@ -16,7 +16,7 @@ use crate::error::Code;
 use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX};
 
 /// Every operation, for the message that names them.
-static SHAPES: [&Shape; 23] = [
+pub(super) static SHAPES: [&Shape; 23] = [
     &keys::SET,
     &keys::GET,
     &keys::DELETE,

@@ -24,6 +24,8 @@ mod line_decoder;
 pub mod reply;
 mod request;
 mod searches;
+#[cfg(test)]
+mod tests;
 
 pub use line_decoder::LineDecoder;
 pub use request::{Consistency, Decoded, Match, Operation, Request, ScanRequest, Span};

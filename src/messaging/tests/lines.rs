@@ -1,0 +1,241 @@
+//! Lines: where they end, those that are too long, and that neither the cuts of
+//! the network nor anything a client sends changes what is understood.
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+use super::examples::EXAMPLES;
+use super::refusals::REFUSALS;
+use super::{Random, decode_all, decode_in_parts, portrait};
+use crate::error::Code;
+use crate::limits::{LINE_BYTES_MAX_DEFAULT, SOCKET_READ_BYTES};
+use crate::messaging::LineDecoder;
+
+fn portraits(parts: &[&[u8]], line_bytes_max: usize) -> Vec<String> {
+    let all = decode_in_parts(parts, line_bytes_max);
+    all.iter().map(|(arena, request)| portrait(arena, request)).collect()
+}
+
+/// How many requests an input must yield: one for each line that isn't blank.
+fn lines_that_count(input: &[u8], line_bytes_max: usize) -> usize {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
+    input
+        .split(|&byte| byte == b'\n')
+        .filter(|line| line.len() > line_bytes_max || !line.iter().all(is_blank))
+        .count()
+}
+
+#[test]
+fn lines_end_with_or_without_carriage_return_and_blank_ones_are_skipped() {
+    let input = b"\n\r\n  \t\r\n{\"op\":\"ping\",\"id\":1}\r\n\n{\"op\":\"ping\",\"id\":2}\n{\"op\":\"ping\",\"id\":3}";
+    assert_eq!(portraits(&[input], 100), ["[1] Ping", "[2] Ping", "[3] Ping"]);
+    assert!(portraits(&[b"\n \n\r\n", b"\r"], 100).is_empty());
+}
+
+#[test]
+fn a_half_sent_line_waits_and_is_answered_at_the_end_of_input() {
+    let mut decoder = LineDecoder::new(100);
+    let mut buffer = BytesMut::from(&b"{\"op\":\"ping\"}\n{\"op\":\"co"[..]);
+    assert_eq!(decoder.decode(&mut buffer).unwrap().requests.len(), 1);
+    assert!(decoder.decode(&mut buffer).is_none());
+    assert!(decoder.is_within_line(&buffer));
+    assert_eq!(&buffer[..], b"{\"op\":\"co");
+    let last = decoder.finish(&mut buffer).unwrap();
+    assert_eq!(last.requests[0].operation.as_ref().unwrap_err().code, Code::ParseError);
+    assert!(decoder.finish(&mut buffer).is_none());
+    assert!(!decoder.is_within_line(&buffer));
+}
+
+#[test]
+fn a_request_says_how_many_bytes_its_line_took() {
+    let all = decode_all(b"{\"op\":\"ping\"}\n\n{\"op\":\"ping\"}\r\n{\"op\":\"ping\"}", 100);
+    assert_eq!(all.iter().map(|(_, request)| request.line_bytes).collect::<Vec<_>>(), [14, 15, 13]);
+}
+
+#[test]
+fn all_lines_of_a_read_share_one_arena() {
+    let mut buffer = BytesMut::new();
+    for (line, _) in EXAMPLES {
+        buffer.extend_from_slice(line.as_bytes());
+        buffer.extend_from_slice(b"\n");
+    }
+    let decoded = LineDecoder::new(LINE_BYTES_MAX_DEFAULT).decode(&mut buffer).unwrap();
+    let shown: Vec<_> = decoded.requests.iter().map(|request| portrait(&decoded.arena, request)).collect();
+    let expected: Vec<_> = EXAMPLES.iter().map(|(_, expected)| *expected).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_line_may_be_exactly_as_long_as_the_limit() {
+    let line = br#"{"op":"ping","id":1}"#;
+    for end in ["\n", "\r\n", ""] {
+        let input = [&line[..], end.as_bytes()].concat();
+        assert_eq!(portraits(&[&input], line.len()), ["[1] Ping"], "{end:?}");
+        let refused = portraits(&[&input], line.len() - 1);
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].contains("line_too_long: a line may have 19 bytes"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_answered_once_with_its_id_and_the_next_one_is_read() {
+    let long = format!("{{\"id\":\"a\",\"op\":\"set\",\"key\":\"k\",\"value\":\"{}\"}}", "x".repeat(500));
+    let input = format!("{{\"op\":\"ping\"}}\n{long}\n{{\"op\":\"count\"}}\n{long}");
+    let shown = portraits(&[input.as_bytes()], 64);
+    let refused = "[\"a\"] refused line_too_long: a line may have 64 bytes";
+    assert_eq!(shown, ["[] Ping", refused, "[] count None Default", refused]);
+    let bytes: Vec<&[u8]> = input.as_bytes().chunks(1).collect();
+    assert_eq!(portraits(&bytes, 64), shown);
+    // An id that the limit cuts is no id.
+    let cut = format!("{{\"id\":{}", "1".repeat(100));
+    assert_eq!(portraits(&[cut.as_bytes()], 64), ["[] refused line_too_long: a line may have 64 bytes"]);
+}
+
+#[test]
+fn a_line_of_200_mib_is_drained_in_bounded_memory() {
+    const LINE_BYTES_MAX: usize = 1 << 20;
+    let mut decoder = LineDecoder::new(LINE_BYTES_MAX);
+    let mut buffer = BytesMut::new();
+    let read = vec![b'x'; SOCKET_READ_BYTES];
+    let mut answers = 0;
+    for position in 0..(200 << 20) / SOCKET_READ_BYTES {
+        buffer.extend_from_slice(&read);
+        answers += decoder.decode(&mut buffer).map_or(0, |decoded| decoded.requests.len());
+        assert!(buffer.len() <= LINE_BYTES_MAX + SOCKET_READ_BYTES);
+        assert!(buffer.capacity() <= 4 * (LINE_BYTES_MAX + SOCKET_READ_BYTES), "{}", buffer.capacity());
+        if position * SOCKET_READ_BYTES > 2 * LINE_BYTES_MAX {
+            assert_eq!(answers, 1);
+            assert!(buffer.is_empty() && buffer.capacity() <= 4 * SOCKET_READ_BYTES, "{}", buffer.capacity());
+        }
+    }
+    buffer.extend_from_slice(b"xx\n{\"op\":\"ping\",\"id\":4}\n");
+    let decoded = decoder.decode(&mut buffer).unwrap();
+    assert_eq!(portrait(&decoded.arena, &decoded.requests[0]), "[4] Ping");
+    assert_eq!(decoded.requests.len(), 1);
+}
+
+#[test]
+fn a_large_request_does_not_leave_its_memory_with_the_connection() {
+    let mut decoder = LineDecoder::new(LINE_BYTES_MAX_DEFAULT);
+    let mut buffer = BytesMut::new();
+    let value = "x".repeat(4 << 20);
+    buffer.extend_from_slice(
+        format!("{{\"op\":\"set\",\"key\":\"k\",\"value\":\"{value}\"}}\n{{\"op").as_bytes(),
+    );
+    drop(decoder.decode(&mut buffer).unwrap());
+    assert_eq!(&buffer[..], b"{\"op");
+    buffer.reserve(SOCKET_READ_BYTES);
+    assert!(buffer.capacity() <= 4 * SOCKET_READ_BYTES, "{}", buffer.capacity());
+}
+
+/// Changes a few bytes of a line: another line's piece, a doubled, dropped or random byte.
+fn mutate(random: &mut Random, line: &mut Vec<u8>) {
+    for _ in 0..1 + random.below(3) {
+        let place = random.below(line.len() + 1);
+        match random.below(4) {
+            0 => {
+                let other = EXAMPLES[random.below(EXAMPLES.len())].0.as_bytes();
+                let start = random.below(other.len());
+                let end = start + random.below(other.len() - start + 1);
+                line.splice(place..place, other[start..end].iter().copied());
+            }
+            1 => line.insert(place, random.below(256) as u8),
+            2 if place < line.len() => drop(line.remove(place)),
+            _ => line.truncate(place),
+        }
+    }
+}
+
+#[test]
+fn mutated_lines_yield_one_request_each_and_keep_the_arena_sound() {
+    for seed in 0..30_000u64 {
+        let mut random = Random(seed);
+        let mut input = Vec::new();
+        for _ in 0..1 + random.below(3) {
+            let source = random.below(EXAMPLES.len() + REFUSALS.len());
+            let line =
+                EXAMPLES.get(source).map_or_else(|| REFUSALS[source - EXAMPLES.len()].0, |example| example.0);
+            let mut line = line.as_bytes().to_vec();
+            mutate(&mut random, &mut line);
+            input.extend_from_slice(&line);
+            input.push(b'\n');
+        }
+        let line_bytes_max = [40, 80, 10_000][random.below(3)];
+        let whole = portraits(&[&input], line_bytes_max);
+        // A `\r` before the newline doesn't count towards the limit; mutation hardly makes one there.
+        assert_eq!(whole.len(), lines_that_count(&input, line_bytes_max), "seed {seed}");
+        let cut = random.below(input.len() + 1);
+        assert_eq!(portraits(&[&input[..cut], &input[cut..]], line_bytes_max), whole, "seed {seed}");
+    }
+}
+
+/// A request's fields in some order with some white space.
+fn spaced(fields: &[String], spaces: &[usize]) -> String {
+    let mut spaces = spaces.iter().cycle().map(|&space| ["", " ", "\t", "  ", "\r "][space % 5]);
+    let mut space = || spaces.next().unwrap_or_default();
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|field| {
+            let (name, value) = field.split_once(':').unwrap();
+            format!("{}{name}{}:{}{value}{}", space(), space(), space(), space())
+        })
+        .collect();
+    format!("{}{{{}}}{}", space(), fields.join(","), space())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn neither_the_order_of_fields_nor_white_space_matters(
+        key in "\\PC{1,20}", text: String, id: i64, spaces in proptest::collection::vec(0usize..5, 1..40),
+        order in Just((0..5).collect::<Vec<usize>>()).prop_shuffle(),
+    ) {
+        let key = serde_json::to_string(&key).unwrap();
+        let value = serde_json::to_string(&[&text]).unwrap();
+        let fields = [
+            "\"op\":\"set\"".to_string(),
+            format!("\"key\":{key}"),
+            format!("\"value\":{value}"),
+            format!("\"id\":{id}"),
+            "\"if_version\":\"3.0\"".to_string(),
+        ];
+        let shuffled: Vec<String> = order.iter().map(|&place| fields[place].clone()).collect();
+        let plain = portraits(&[format!("{{{}}}", fields.join(",")).as_bytes()], LINE_BYTES_MAX_DEFAULT);
+        let other = portraits(&[spaced(&shuffled, &spaces).as_bytes()], LINE_BYTES_MAX_DEFAULT);
+        prop_assert!(plain[0].contains("] set "), "{:?}", plain);
+        prop_assert_eq!(plain, other);
+    }
+
+    #[test]
+    fn arbitrary_bytes_yield_one_request_a_line(
+        mut input in proptest::collection::vec(
+            prop_oneof![4 => any::<u8>(), 1 => Just(b'\n'), 1 => Just(b'"'), 1 => Just(b'{')], 0..300),
+    ) {
+        input.retain(|&byte| byte != b'\r');
+        prop_assert_eq!(portraits(&[&input], 50).len(), lines_that_count(&input, 50));
+        prop_assert_eq!(portraits(&[&input], 10_000).len(), lines_that_count(&input, 10_000));
+    }
+
+    #[test]
+    fn the_cuts_of_the_network_do_not_matter(
+        picks in proptest::collection::vec((0..EXAMPLES.len(), any::<bool>()), 1..8),
+        mut cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+        line_bytes_max in prop_oneof![Just(30usize), Just(60), Just(10_000)],
+        last_newline: bool,
+    ) {
+        let mut input = Vec::new();
+        for (pick, carriage_return) in picks {
+            input.extend_from_slice(EXAMPLES[pick].0.as_bytes());
+            input.extend_from_slice(if carriage_return { b"\r\n" } else { b"\n" });
+        }
+        if !last_newline {
+            input.pop();
+        }
+        let mut places: Vec<usize> = cuts.drain(..).map(|cut| cut.index(input.len())).collect();
+        places.extend([0, input.len()]);
+        places.sort_unstable();
+        let parts: Vec<&[u8]> = places.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+        prop_assert_eq!(portraits(&parts, line_bytes_max), portraits(&[&input], line_bytes_max));
+    }
+}
