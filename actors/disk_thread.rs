@@ -5,12 +5,13 @@
 //! syncs is the next frame.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
-use datastore::persistence::{AppendEntry, AppendError, Disk, Log};
+use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, reserve_bytes};
 
 use crate::mailbox::Mailbox;
 use crate::node::{Node, lock};
@@ -66,6 +67,8 @@ impl Group {
 pub enum DiskOrder {
     /// Log this.
     Group(Group),
+    /// A snapshot begins: the log's growth is counted anew.
+    SnapshotBegins,
     /// A verified snapshot covers the entries up to here.
     Cut {
         /// The last entry that may go.
@@ -78,6 +81,9 @@ pub enum DiskOrder {
 /// How often an idle disk thread looks at the room on the disk.
 const ROOM_CHECK: Duration = Duration::from_secs(1);
 
+/// The kind of an entry of requests; others come with the cluster.
+const ENTRY_KIND_WRITES: u8 = 0;
+
 /// The thread's state.
 pub struct DiskThread<D: Disk> {
     /// The log.
@@ -89,9 +95,17 @@ pub struct DiskThread<D: Disk> {
     /// For the figures and the disk's gate.
     pub node: Arc<Node>,
     /// When the room on the disk was last looked at.
-    pub room_checked: Instant,
-    /// The log's bytes when it was last cut.
-    pub bytes_at_cut: u64,
+    pub room_checked: Option<Instant>,
+    /// The log's growth since the last snapshot began.
+    pub growth_bytes: u64,
+    /// Asks for a spare segment.
+    pub spares: Sender<()>,
+    /// Segments when a spare was last asked for.
+    pub segments_seen: usize,
+    /// Whether the disk counts as full.
+    pub disk_gauge: DiskGauge,
+    /// The directory's lock, held as long as there is someone to write.
+    pub _lock: std::fs::File,
 }
 
 enum Next {
@@ -113,6 +127,7 @@ impl<D: Disk> DiskThread<D> {
                     pending = other;
                     self.log_group(group);
                 }
+                Next::Order(DiskOrder::SnapshotBegins) => self.growth_bytes = 0,
                 Next::Order(DiskOrder::Cut { through }) => self.cut(through),
                 Next::Order(DiskOrder::Stop(done)) => {
                     self.idle();
@@ -153,7 +168,7 @@ impl<D: Disk> DiskThread<D> {
         let Group { pieces, acknowledgements, requests, .. } = group;
         let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
         let began = Instant::now();
-        let appended = self.log.append(&[AppendEntry::new(&slices)], None);
+        let appended = self.log.append(&[AppendEntry { term: 1, kind: ENTRY_KIND_WRITES, payload: &slices }], None);
         let took = began.elapsed();
         {
             let mut figures = lock(&self.node.log_figures);
@@ -164,9 +179,10 @@ impl<D: Disk> DiskThread<D> {
         self.publish();
         match appended {
             Ok(appended) => {
-                let log_bytes = self.log_bytes_since_cut();
-                let index = appended.last_index;
-                self.wal_writer.send(WalMessage::Synced { index, acknowledgements, log_bytes });
+                self.growth_bytes += appended.bytes;
+                let (index, log_bytes) = (appended.last_index, self.growth_bytes);
+                let segments = self.segments_seen;
+                self.wal_writer.send(WalMessage::Synced { index, acknowledgements, log_bytes, segments });
             }
             Err(failure) => {
                 let (error, fatal) = told(&failure);
@@ -174,10 +190,6 @@ impl<D: Disk> DiskThread<D> {
                 self.wal_writer.send(WalMessage::Failed { acknowledgements, error, fatal });
             }
         }
-    }
-
-    fn log_bytes_since_cut(&self) -> u64 {
-        self.log.figures().appended_bytes.saturating_sub(self.bytes_at_cut)
     }
 
     fn idle(&mut self) {
@@ -196,41 +208,51 @@ impl<D: Disk> DiskThread<D> {
             Ok(report) => tracing::info!(through, ?report, "log cut behind a snapshot"),
             Err(error) => tracing::warn!(%error, through, "the log could not be cut; trying again after the next snapshot"),
         }
-        self.bytes_at_cut = self.log.figures().appended_bytes;
         self.publish();
     }
 
     fn check_room_sometimes(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.room_checked) < ROOM_CHECK / 4 {
+        if self.room_checked.is_some_and(|last| now.duration_since(last) < ROOM_CHECK / 4) {
             return;
         }
-        self.room_checked = now;
-        let room = self.log.disk().free_bytes();
-        let snapshot_bytes = self.node.permits.memory_bytes();
-        let was_full = self.node.permits.is_disk_full();
-        match room {
-            Ok(free) => {
-                let full = datastore::persistence::disk_is_full(
-                    was_full,
-                    free,
-                    snapshot_bytes,
-                    self.node.settings.segment_bytes,
-                );
-                if full != was_full {
-                    tracing::warn!(free_bytes = free, full, "the disk's reserve is reached, or free again");
-                }
-                self.node.permits.set_disk_full(full);
+        self.room_checked = Some(now);
+        let free_bytes = match self.log.disk().free_bytes() {
+            Ok(free_bytes) => free_bytes,
+            Err(error) => {
+                tracing::warn!(%error, "could not ask how much room the disk has");
+                return;
             }
-            Err(error) => tracing::warn!(%error, "could not ask how much room the disk has"),
+        };
+        let reserve = reserve_bytes(self.snapshot_bytes_expected(), self.node.settings.segment_bytes);
+        let was_full = self.disk_gauge.is_full();
+        let full = self.disk_gauge.measure(free_bytes, reserve);
+        if full != was_full {
+            tracing::warn!(free_bytes, reserve_bytes = reserve, full, "the disk's reserve is reached, or free again");
+        }
+        self.node.permits.set_disk_full(full);
+    }
+
+    /// The next snapshot is at most as long as what the entries occupy in memory.
+    fn snapshot_bytes_expected(&self) -> u64 {
+        self.node.shard_figures.iter().map(|shard| shard.memory_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// After the log has gone on to another segment, the next one is prepared.
+    fn ask_for_spare(&mut self, segments: usize) {
+        if segments != self.segments_seen {
+            self.segments_seen = segments;
+            // The spare maker ends only with the process.
+            let _ = self.spares.send(());
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let from = self.log.figures();
+        self.ask_for_spare(from.segments);
         let mut figures = lock(&self.node.log_figures);
         figures.bytes = from.bytes;
-        figures.segments = from.segments;
+        figures.segments = from.segments as u64;
         figures.durable_index = from.durable_index;
         figures.sync_failures = from.sync_failures;
     }
@@ -241,6 +263,9 @@ fn told(failure: &AppendError) -> (Error, bool) {
     match failure {
         AppendError::Refused { .. } => {
             (Error::new(Code::SyncFailed, format!("{failure}; the write is undone and will never appear")), false)
+        }
+        AppendError::TooLarge => {
+            (Error::new(Code::BatchTooLarge, "the request is more than a log frame can hold"), false)
         }
         AppendError::DiskFull { .. } => (
             Error::new(Code::DiskFull, format!("{failure}; free some room: reads go on")),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use datastore::engine::{Effect, Entry, Placement, Requests, Table, Version, replay};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, IdentityError, Log, LogOptions, NodeUuid, OpenError, RecoveredEntry,
+    FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError, RecoveredEntry,
     RecoveryReport, Replay, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport, first_retained_index,
     initialise, list_snapshots, parse_line, remove_unfinished_snapshot,
 };
@@ -51,6 +51,7 @@ pub struct Recovered {
 
 /// Why a node can't start. Nothing was served.
 #[derive(Debug)]
+#[allow(missing_docs)] // the fields are what their types say: a path, a name, the system's error
 pub enum StartError {
     /// The data directory can't be used.
     Directory { path: PathBuf, source: io::Error },
@@ -269,7 +270,7 @@ fn load_snapshot(
         let tables = join_all(builders);
         read?;
         match parsed {
-            Some(reason) => Err(reader.damaged_line(reason)),
+            Some(reason) => Err(reader.bad_line(reason)),
             None => Ok((tables, reader.report()?)),
         }
     })
@@ -298,12 +299,12 @@ fn parse_chunks(
     chunks: &Receiver<Vec<u8>>,
     senders: &[Sender<EntryBatch>],
     placement: Placement,
-) -> Result<(), &'static str> {
+) -> Result<(), LineError> {
     for chunk in chunks {
         let mut batches: Vec<EntryBatch> = senders.iter().map(|_| Vec::new()).collect();
         let lines = chunk.strip_suffix(b"\n").unwrap_or(&chunk);
         for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let parsed = parse_line(line).map_err(|error| error.expected)?;
+            let parsed = parse_line(line)?;
             let hash = placement.hash(&parsed.key);
             let entry = Entry::new(parsed.version, &parsed.key, parsed.value, parsed.vector.as_deref());
             batches[placement.shard(hash)].push((hash, entry));

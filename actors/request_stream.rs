@@ -201,10 +201,11 @@ impl Stream for RequestStream {
                 Poll::Ready(Err(error)) => return this.end(Received::Failed(error)),
                 Poll::Pending => {
                     *this.gate.reader.borrow_mut() = Some(context.waker().clone());
-                    return match this.progress_due {
-                        Some(due) if this.poll_timer(due, context) => this.end(Received::HalfLineTimeout),
-                        _ => Poll::Pending,
-                    };
+                    let due = this.progress_due;
+                    if due.is_some_and(|due| this.poll_timer(due, context)) {
+                        return this.end(Received::HalfLineTimeout);
+                    }
+                    return Poll::Pending;
                 }
             }
             match this.read() {

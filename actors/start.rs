@@ -16,12 +16,13 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Arbiter, ArbiterHandle, Context};
 use crossbeam_channel::Sender;
 use datastore::engine::Placement;
-use datastore::persistence::Disk;
+use datastore::error::Error;
+use datastore::persistence::DiskGauge;
 use datastore::settings::Settings;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -99,7 +100,7 @@ pub struct Running {
 pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
     let recovered = recovery::recover(&settings)?;
     let shards = settings.shards;
-    let placement = Placement::new(recovered.identity.placement_seed(), shards);
+    let placement = Placement::new(recovered.identity.placement_seed, shards);
     let gauge = |name: String, kind| Gauge::new(name, kind, MAILBOX_CAPACITY);
     let per_shard = |name: &'static str, kind| -> Vec<Arc<Gauge>> {
         (0..shards).map(|shard| gauge(format!("{name}-{shard}"), kind)).collect()
@@ -123,7 +124,7 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         index_managers: index_boxes,
         wal_writer: wal_box,
         snapshot_writer: snapshot_box,
-        index_hash_key: recovered.identity.placement_seed(),
+        index_hash_key: recovered.identity.placement_seed,
         port,
         connection_gauge,
         half_lines: Arc::default(),
@@ -145,23 +146,36 @@ fn run(
     recovered: Recovered,
     (shard_inboxes, index_inboxes, wal_inbox, snapshot_inbox): Inboxes,
 ) -> Result<Running, StartError> {
-    let Recovered { tables, log, identity, snapshots, last_index, snapshot_figures, .. } = recovered;
+    let Recovered {
+        tables,
+        log,
+        identity,
+        disk: files,
+        last_index,
+        log_bytes,
+        snapshots_kept,
+        snapshot_figures,
+        lock: directory_lock,
+    } = recovered;
     *lock(&node.snapshots) = snapshot_figures;
 
     let (disk, orders) = crossbeam_channel::unbounded();
     let spares = crate::spare_maker::start(&node.settings)?;
     let disk_thread = DiskThread {
-        bytes_at_cut: 0,
+        growth_bytes: log_bytes,
+        segments_seen: 0,
+        disk_gauge: DiskGauge::default(),
+        _lock: directory_lock,
         log,
         orders,
         wal_writer: cast.wal_writer.clone(),
         node: node.clone(),
-        room_checked: Instant::now() - Duration::from_secs(3600),
+        room_checked: None,
         spares,
     };
     let disk_thread = spawn("disk", move || disk_thread.run())?;
 
-    let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity.clone(), snapshots);
+    let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity, files, snapshots_kept);
     Arbiter::new().spawn_fn(move || snapshot_inbox.run(writer));
     let hash_key = cast.index_hash_key;
     for (number, inbox) in index_inboxes.into_iter().enumerate() {
@@ -231,4 +245,16 @@ impl Running {
             _ => tracing::error!("the disk thread did not end well"),
         }
     }
+}
+
+/// The log can't go on: its clients are told, then the process ends, and the
+/// next start finds out what the disk really holds.
+pub(crate) fn stop_after_fatal_error(error: &Error) {
+    /// Long enough for the answers that are on their way.
+    const GRACE: Duration = Duration::from_millis(500);
+    tracing::error!(%error, "the log can't go on; the node stops");
+    actix::spawn(async {
+        tokio::time::sleep(GRACE).await;
+        std::process::exit(1);
+    });
 }

@@ -15,7 +15,7 @@ pub const SECTIONS: [&str; 8] =
 
 /// The fields of a `stats` reply; one section's when `section` is given.
 pub fn stats(node: &Node, section: Option<&str>) -> Map<String, Value> {
-    let wanted = |name: &&str| section.is_none_or(|section| section == *name);
+    let wanted = |name: &&&str| section.is_none_or(|section| section == **name);
     SECTIONS.iter().filter(wanted).map(|name| (name.to_string(), one(node, name))).collect()
 }
 

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
@@ -47,8 +48,10 @@ pub enum WalMessage {
         index: u64,
         /// Whose writes it holds, in the order of their ordinals.
         acknowledgements: Vec<Acknowledgement>,
-        /// The log's bytes since the last cut.
+        /// The log's growth since the last snapshot began.
         log_bytes: u64,
+        /// Its segments.
+        segments: usize,
     },
     /// From the disk thread: these writes did not become durable, or may not have.
     Failed {
@@ -67,7 +70,10 @@ pub enum WalMessage {
         through: u64,
     },
     /// From the SnapshotWriter: no snapshot is under way any more.
-    SnapshotEnded,
+    SnapshotEnded {
+        /// Whether there is a new one.
+        made: bool,
+    },
 }
 
 /// A part and the shard that it came from.
@@ -89,7 +95,14 @@ pub struct WalWriter {
     /// The last entry handed to the shards.
     handed_over: u64,
     snapshot_under_way: bool,
+    /// Set when one failed.
+    no_snapshot_before: Option<Instant>,
 }
+
+/// After a snapshot that failed, the log waits so long before it asks for another.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
+/// Sealed segments are small: many of them call for a snapshot as much as many bytes do.
+const SEGMENTS_MAX: usize = 512;
 
 impl WalWriter {
     /// A writer over a log that recovery found to end at `last_index`.
@@ -111,6 +124,7 @@ impl WalWriter {
             flush_is_due: false,
             handed_over: last_index,
             snapshot_under_way: false,
+            no_snapshot_before: None,
         }
     }
 
@@ -211,8 +225,10 @@ impl WalWriter {
         }
     }
 
-    fn snapshot_if_due(&mut self, log_bytes: u64) {
-        if log_bytes >= self.node.settings.snapshot_every_bytes && !self.snapshot_under_way {
+    fn snapshot_if_due(&mut self, log_bytes: u64, segments: usize) {
+        let is_due = log_bytes >= self.node.settings.snapshot_every_bytes || segments >= SEGMENTS_MAX;
+        let too_soon = self.no_snapshot_before.is_some_and(|until| Instant::now() < until);
+        if is_due && !too_soon && !self.snapshot_under_way {
             self.snapshot_under_way = true;
             self.snapshot_writer.send(SnapshotMessage::Make { asked_by: None });
         }
@@ -249,24 +265,28 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             WalMessage::Expect { multi, reply_to } => {
                 self.expecting.insert(multi, reply_to);
             }
-            WalMessage::Synced { index, acknowledgements, log_bytes } => {
+            WalMessage::Synced { index, acknowledgements, log_bytes, segments } => {
                 self.synced(index, acknowledgements);
-                self.snapshot_if_due(log_bytes);
+                self.snapshot_if_due(log_bytes, segments);
             }
             WalMessage::Failed { acknowledgements, error, fatal } => {
                 self.failed(acknowledgements, &error);
                 if fatal {
-                    crate::stop_after_fatal_error(context, &error);
+                    crate::start::stop_after_fatal_error(&error);
                 }
             }
             WalMessage::BeginWalk => {
                 self.snapshot_under_way = true;
+                self.order(DiskOrder::SnapshotBegins);
                 for shard in &self.shards {
                     shard.send(ShardMessage::BeginWalk { handed_over: self.handed_over });
                 }
             }
             WalMessage::Cut { through } => self.order(DiskOrder::Cut { through }),
-            WalMessage::SnapshotEnded => self.snapshot_under_way = false,
+            WalMessage::SnapshotEnded { made } => {
+                self.snapshot_under_way = false;
+                self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
+            }
         }
     }
 }

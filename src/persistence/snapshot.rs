@@ -131,6 +131,13 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether it failed for want of room.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
 impl fmt::Display for SnapshotError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use super::disk::Disk;
 use super::identity::NodeUuid;
+use super::snapshot_line::LineError;
 use super::snapshot::{
     SNAPSHOT_FORMAT, SnapshotError, SnapshotHeader, SnapshotInfo, SnapshotReport, at, is_compressed,
     trailer_without_crc,
@@ -144,8 +145,8 @@ impl<'d> SnapshotReader<'d> {
 
     /// What to say of a line that [`super::parse_line`] refused although the
     /// file's checksum is right.
-    pub fn damaged_line(&self, reason: &'static str) -> SnapshotError {
-        SnapshotError::Damaged { file: self.name.clone(), offset: self.bytes, reason }
+    pub fn bad_line(&self, source: LineError) -> SnapshotError {
+        SnapshotError::Line { file: self.name.clone(), source }
     }
 
     /// The last line: there when [`SnapshotReader::next_chunk`] has given `None`.
