@@ -156,7 +156,8 @@ impl Connection {
             let line_bytes = request.line_bytes as usize;
             self.gate.add(line_bytes);
             let id = if request.id.is_empty() { Bytes::new() } else { request.id.slice(&arena) };
-            let mut slot = Slot { id, class: Class::Other, state: SlotState::Queued, line_bytes, arrived: now };
+            let mut slot =
+                Slot { id, class: Class::Other, state: SlotState::Queued, line_bytes, arrived: now };
             let operation = match request.operation {
                 Ok(operation) => operation,
                 Err(error) => {
@@ -295,7 +296,8 @@ impl Connection {
         if gathering.is_waiting() {
             return;
         }
-        let SlotState::Gathering(mut gathering) = std::mem::replace(&mut slot.state, SlotState::Waiting) else {
+        let SlotState::Gathering(mut gathering) = std::mem::replace(&mut slot.state, SlotState::Waiting)
+        else {
             return;
         };
         if let Some(query) = gathering.next_query() {
@@ -484,7 +486,8 @@ fn class(operation: &Operation) -> Class {
 
 /// Whether the answer is put together from several.
 fn gathers(operation: &Operation) -> bool {
-    matches!(class(operation), Class::MultiWrite | Class::WideRead) || matches!(operation, Operation::BulkGet { .. })
+    matches!(class(operation), Class::MultiWrite | Class::WideRead)
+        || matches!(operation, Operation::BulkGet { .. })
 }
 
 impl Actor for Connection {

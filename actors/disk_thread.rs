@@ -168,7 +168,8 @@ impl<D: Disk> DiskThread<D> {
         let Group { pieces, acknowledgements, requests, .. } = group;
         let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
         let began = Instant::now();
-        let appended = self.log.append(&[AppendEntry { term: 1, kind: ENTRY_KIND_WRITES, payload: &slices }], None);
+        let appended =
+            self.log.append(&[AppendEntry { term: 1, kind: ENTRY_KIND_WRITES, payload: &slices }], None);
         let took = began.elapsed();
         {
             let mut figures = lock(&self.node.log_figures);
@@ -206,7 +207,9 @@ impl<D: Disk> DiskThread<D> {
     fn cut(&mut self, through: u64) {
         match self.log.cut(through) {
             Ok(report) => tracing::info!(through, ?report, "log cut behind a snapshot"),
-            Err(error) => tracing::warn!(%error, through, "the log could not be cut; trying again after the next snapshot"),
+            Err(error) => {
+                tracing::warn!(%error, through, "the log could not be cut; trying again after the next snapshot")
+            }
         }
         self.publish();
     }
@@ -228,7 +231,12 @@ impl<D: Disk> DiskThread<D> {
         let was_full = self.disk_gauge.is_full();
         let full = self.disk_gauge.measure(free_bytes, reserve);
         if full != was_full {
-            tracing::warn!(free_bytes, reserve_bytes = reserve, full, "the disk's reserve is reached, or free again");
+            tracing::warn!(
+                free_bytes,
+                reserve_bytes = reserve,
+                full,
+                "the disk's reserve is reached, or free again"
+            );
         }
         self.node.permits.set_disk_full(full);
     }
@@ -261,19 +269,22 @@ impl<D: Disk> DiskThread<D> {
 /// What clients are told of a failed append, and whether the node must stop.
 fn told(failure: &AppendError) -> (Error, bool) {
     match failure {
-        AppendError::Refused { .. } => {
-            (Error::new(Code::SyncFailed, format!("{failure}; the write is undone and will never appear")), false)
-        }
+        AppendError::Refused { .. } => (
+            Error::new(Code::SyncFailed, format!("{failure}; the write is undone and will never appear")),
+            false,
+        ),
         AppendError::TooLarge => {
             (Error::new(Code::BatchTooLarge, "the request is more than a log frame can hold"), false)
         }
-        AppendError::DiskFull { .. } => (
-            Error::new(Code::DiskFull, format!("{failure}; free some room: reads go on")),
-            false,
-        ),
+        AppendError::DiskFull { .. } => {
+            (Error::new(Code::DiskFull, format!("{failure}; free some room: reads go on")), false)
+        }
         AppendError::Unsealed { .. } => (
-            Error::new(Code::SyncFailed, format!("{failure}; the node stops: read after its restart to find out"))
-                .with_outcome(Outcome::Unknown),
+            Error::new(
+                Code::SyncFailed,
+                format!("{failure}; the node stops: read after its restart to find out"),
+            )
+            .with_outcome(Outcome::Unknown),
             true,
         ),
     }

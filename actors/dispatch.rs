@@ -102,18 +102,23 @@ impl Connection {
             Operation::Ping => self.answer_now(sequence, reply::pong),
             Operation::Hello => {
                 let (port, version) = (self.cast.port, env!("CARGO_PKG_VERSION"));
-                self.answer_now(sequence, |line, id| reply::object(line, id, hello_body(settings, port, version).as_bytes()));
+                self.answer_now(sequence, |line, id| {
+                    reply::object(line, id, hello_body(settings, port, version).as_bytes())
+                });
             }
             Operation::Cluster => {
                 let index = crate::node::lock(&node.log_figures).durable_index;
                 let port = self.cast.port;
-                self.answer_now(sequence, |line, id| reply::object(line, id, cluster_body(settings, port, index).as_bytes()));
+                self.answer_now(sequence, |line, id| {
+                    reply::object(line, id, cluster_body(settings, port, index).as_bytes())
+                });
             }
             Operation::Stats { section } => {
                 let section = section.map(|section| String::from_utf8_lossy(section.of(arena)).into_owned());
                 if let Some(name) = section.as_deref().filter(|name| !stats::SECTIONS.contains(name)) {
                     let known = stats::SECTIONS.join(", ");
-                    let message = format!("stats: no section {name:?}; the field section wants one of {known}");
+                    let message =
+                        format!("stats: no section {name:?}; the field section wants one of {known}");
                     return Err(Error::new(Code::BadRequest, message));
                 }
                 let body = serde_json::Value::Object(stats::stats(&node, section.as_deref())).to_string();
@@ -192,7 +197,11 @@ impl Connection {
         let asked = keys.iter().map(|key| key.slice(arena)).collect();
         self.begin_gathering(sequence, Gathering::bulk_get(asked, shard_of_key, shards, touched));
         for (shard, keys) in per_shard.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            self.outgoing[shard].push(ShardRequest { sequence, id, operation: ShardOperation::BulkGet { keys } });
+            self.outgoing[shard].push(ShardRequest {
+                sequence,
+                id,
+                operation: ShardOperation::BulkGet { keys },
+            });
         }
         self.gather(sequence, |_| {}); // nothing was asked for: ready at once
         Ok(())
@@ -214,7 +223,8 @@ impl Connection {
         }
         let touched = per_shard.iter().filter(|writes| !writes.is_empty()).count();
         let count = per_shard.iter().map(Vec::len).sum();
-        let full = |(shard, writes): (usize, &Vec<_>)| !writes.is_empty() && !self.cast.shards[shard].has_room();
+        let full =
+            |(shard, writes): (usize, &Vec<_>)| !writes.is_empty() && !self.cast.shards[shard].has_room();
         if per_shard.iter().enumerate().any(full) {
             return Err(Self::overloaded("a shard"));
         }

@@ -80,9 +80,7 @@ impl IndexManager {
             let progress = done as f64 / total as f64;
             let percent = 100 * done / total;
             let message = format!("the indexes are being rebuilt after the start: {percent} % done");
-            return Err(
-                Error::new(Code::IndexNotReady, message).with_detail(Detail::Progress(progress))
-            );
+            return Err(Error::new(Code::IndexNotReady, message).with_detail(Detail::Progress(progress)));
         }
         Ok(query.run(&self.indexes))
     }

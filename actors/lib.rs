@@ -24,5 +24,5 @@ mod start;
 mod stats;
 mod wal_writer;
 
-pub use start::{Running, StartError, start};
 use start::Cast;
+pub use start::{Running, StartError, start};

@@ -147,15 +147,20 @@ impl Permits {
             if used + self.in_flight_bytes() as u64 > most {
                 return Some(Error::new(
                     Code::OutOfMemory,
-                    format!("entries and indexes occupy {used} bytes and --max-memory is {most}; reads and deletes go on"),
+                    format!(
+                        "entries and indexes occupy {used} bytes and --max-memory is {most}; reads and deletes go on"
+                    ),
                 ));
             }
         }
         if self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX {
             const RETRY_AFTER_MS: u64 = 100;
             return Some(
-                Error::new(Code::Overloaded, "the node has as many writes under way as it may hold; try again")
-                    .with_detail(Detail::RetryAfterMs(RETRY_AFTER_MS)),
+                Error::new(
+                    Code::Overloaded,
+                    "the node has as many writes under way as it may hold; try again",
+                )
+                .with_detail(Detail::RetryAfterMs(RETRY_AFTER_MS)),
             );
         }
         None

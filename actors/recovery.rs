@@ -15,9 +15,9 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use datastore::engine::{Effect, Entry, Placement, Requests, Table, Version, replay};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError, RecoveredEntry,
-    RecoveryReport, Replay, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport, first_retained_index,
-    initialise, list_snapshots, parse_line, remove_unfinished_snapshot,
+    FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError,
+    RecoveredEntry, RecoveryReport, Replay, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
+    first_retained_index, initialise, list_snapshots, parse_line, remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
 
@@ -138,14 +138,25 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
     };
     let last_index = report.last_index.max(replay_range.must_reach);
     let log_bytes = report.bytes;
-    Ok(Recovered { tables, log, identity, disk, last_index, log_bytes, snapshots_kept, snapshot_figures, lock })
+    Ok(Recovered {
+        tables,
+        log,
+        identity,
+        disk,
+        last_index,
+        log_bytes,
+        snapshots_kept,
+        snapshot_figures,
+        lock,
+    })
 }
 
 /// One process a directory. The file stays for ever: a lock on a file that was
 /// unlinked would exclude nobody.
 fn lock_directory(path: &Path) -> Result<File, StartError> {
     let unusable = |source| StartError::Directory { path: path.to_path_buf(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(unusable)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_path_buf() }),
@@ -445,7 +456,11 @@ fn replay_batches(mut table: Table, batches: &Receiver<Vec<Replayed>>) -> Table 
 fn starts_of_snapshots(disk: &FileDisk, node: NodeUuid) -> Result<Vec<u64>, StartError> {
     let infos = list_snapshots(disk).map_err(StartError::Snapshot)?;
     // One that can't even be opened was passed over above and doesn't hold the log back.
-    Ok(infos.iter().filter_map(|info| SnapshotReader::open(disk, info, node).ok()).map(|r| r.header().after).collect())
+    Ok(infos
+        .iter()
+        .filter_map(|info| SnapshotReader::open(disk, info, node).ok())
+        .map(|r| r.header().after)
+        .collect())
 }
 
 fn report_recovery(

@@ -38,8 +38,7 @@ pub fn connections_allowed(wanted: usize) -> usize {
 /// Binds the address.
 pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     const BACKLOG: i32 = 1024;
-    let socket =
-        socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -228,7 +228,13 @@ impl Shard {
     }
 
     /// Hands one request to the slice; says how many bytes of writes it admitted.
-    fn request(&mut self, batch: u32, arena: &Bytes, request: ShardRequest, refusal: Option<&Error>) -> usize {
+    fn request(
+        &mut self,
+        batch: u32,
+        arena: &Bytes,
+        request: ShardRequest,
+        refusal: Option<&Error>,
+    ) -> usize {
         let ShardRequest { sequence, id, operation } = request;
         let mut token = Token { batch, kind: Kind::Write, sequence, id, permit_bytes: 0 };
         match operation {
@@ -427,8 +433,7 @@ impl Shard {
         let table = self.slice.table();
         let end = (self.index_position + INDEX_BUCKETS).min(table.walk_length());
         let entries = (self.index_position..end).flat_map(|at| table.walk(at).cloned()).collect();
-        let message =
-            IndexMessage::Build { entries, buckets_done: end, buckets_total: table.walk_length() };
+        let message = IndexMessage::Build { entries, buckets_done: end, buckets_total: table.walk_length() };
         self.index_position = end;
         self.index_manager.send(message);
     }

@@ -65,7 +65,12 @@ pub enum SnapshotMessage {
 enum State {
     Idle,
     /// Shards have still to begin.
-    Beginning { waiting_for: usize, after: u64, askers: Vec<Asker>, began: Instant },
+    Beginning {
+        waiting_for: usize,
+        after: u64,
+        askers: Vec<Asker>,
+        began: Instant,
+    },
     Walking(Box<Walk>),
 }
 
@@ -108,7 +113,8 @@ impl SnapshotWriter {
         if *waiting_for > 0 {
             return;
         }
-        let State::Beginning { after, askers, began, .. } = std::mem::replace(&mut self.state, State::Idle) else {
+        let State::Beginning { after, askers, began, .. } = std::mem::replace(&mut self.state, State::Idle)
+        else {
             return;
         };
         let header = SnapshotHeader { node: self.identity.node, after };
@@ -182,7 +188,9 @@ impl SnapshotWriter {
         }
         let surplus = self.kept.len().saturating_sub(keep);
         self.kept.drain(..surplus);
-        if let Some(&through) = self.kept.first() {
+        // The first snapshot alone leaves the log whole: should it turn out
+        // damaged, the log from its beginning still has everything.
+        if let Some(&through) = self.kept.first().filter(|_| self.kept.len() >= keep) {
             self.cast.wal_writer.send(WalMessage::Cut { through });
         }
     }
@@ -201,7 +209,8 @@ impl SnapshotWriter {
         lock(&self.node.snapshots).failed += 1;
         for (connection, sequence) in askers {
             let code = if error.is_disk_full() { Code::DiskFull } else { Code::Internal };
-            let told = Error::new(code, format!("the snapshot failed: {error}")).with_outcome(Outcome::NotApplied);
+            let told =
+                Error::new(code, format!("the snapshot failed: {error}")).with_outcome(Outcome::NotApplied);
             connection.send(ConnectionMessage::SnapshotMade { sequence, made: Err(told) });
         }
         self.ended(false);

@@ -111,7 +111,8 @@ fn wal(node: &Node) -> Value {
 }
 
 fn keyspace(node: &Node) -> Value {
-    let per_shard: Vec<u64> = node.shard_figures.iter().map(|shard| shard.keys.load(Ordering::Relaxed)).collect();
+    let per_shard: Vec<u64> =
+        node.shard_figures.iter().map(|shard| shard.keys.load(Ordering::Relaxed)).collect();
     let bytes: u64 = node.shard_figures.iter().map(|shard| shard.memory_bytes.load(Ordering::Relaxed)).sum();
     json!({ "keys": per_shard.iter().sum::<u64>(), "bytes": bytes, "keys_per_shard": per_shard })
 }
@@ -120,7 +121,8 @@ fn indexes(node: &Node) -> Value {
     let sizes: Vec<Sizes> = node.shard_figures.iter().map(|shard| *lock(&shard.indexes)).collect();
     let kinds = node.settings.indexes;
     let row = |enabled: bool, of: fn(&Sizes) -> Size| {
-        let (entries, bytes) = sizes.iter().map(of).fold((0, 0), |sum, size| (sum.0 + size.entries, sum.1 + size.bytes));
+        let (entries, bytes) =
+            sizes.iter().map(of).fold((0, 0), |sum, size| (sum.0 + size.entries, sum.1 + size.bytes));
         json!({ "enabled": enabled, "entries": entries, "bytes": bytes })
     };
     let done: usize = node.shard_figures.iter().map(|s| s.buckets_indexed.load(Ordering::Relaxed)).sum();

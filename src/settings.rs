@@ -120,16 +120,19 @@ impl RawSettings {
     /// which flag, what was given and what it wants.
     pub fn validate(self, cores: usize) -> Result<Settings, String> {
         if self.peers.as_deref().is_some_and(|peers| peers.trim() != "[]" && !peers.trim().is_empty()) {
-            return Err("--peers: clustering is not in this version yet; start one node without --peers".into());
+            return Err(
+                "--peers: clustering is not in this version yet; start one node without --peers".into()
+            );
         }
         if self.secondary {
             return Err(
-                "--role secondary: clustering is not in this version yet; a single node is --role primary".into(),
+                "--role secondary: clustering is not in this version yet; a single node is --role primary"
+                    .into(),
             );
         }
         if self.mode == Mode::Dynamo {
             return Err(
-                "--mode dynamo: clustering is not in this version yet; a single node is --mode leader".into()
+                "--mode dynamo: clustering is not in this version yet; a single node is --mode leader".into(),
             );
         }
         let host = parse_host(&self.host)?;

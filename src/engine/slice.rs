@@ -263,8 +263,7 @@ impl<T> Slice<T> {
         let ticket = self.draw_ticket();
         let body = Body::Part(Vec::new());
         let write = self.writes.insert(InFlight { token, ticket, body }) as u32;
-        let part =
-            PartAppend { write, multi, parts, effects: 0, bytes: Vec::new(), refusal: Some(refusal) };
+        let part = PartAppend { write, multi, parts, effects: 0, bytes: Vec::new(), refusal: Some(refusal) };
         self.output.append.parts.push(part);
     }
 

@@ -12,11 +12,11 @@ use std::rc::Rc;
 
 use super::disk::Disk;
 use super::identity::NodeUuid;
-use super::snapshot_line::LineError;
 use super::snapshot::{
     SNAPSHOT_FORMAT, SnapshotError, SnapshotHeader, SnapshotInfo, SnapshotReport, at, is_compressed,
     trailer_without_crc,
 };
+use super::snapshot_line::LineError;
 
 /// How much text a chunk has at least, unless it is the last one.
 const CHUNK_BYTES: usize = 1024 * 1024;

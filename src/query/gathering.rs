@@ -185,7 +185,8 @@ impl Gathering {
             Plan::Vector(query) => encode_vector(line, id, &query, self.parts),
             Plan::Scan(query) => encode_scan(line, id, &query, self.parts),
             Plan::CountPrefix => {
-                let counts = self.parts.iter().map(|part| if let Part::Count(count) = part { *count } else { 0 });
+                let counts =
+                    self.parts.iter().map(|part| if let Part::Count(count) = part { *count } else { 0 });
                 reply::count(line, id, counts.sum());
             }
         }
