@@ -111,7 +111,8 @@ impl LineDecoder {
             *buffer = BytesMut::from(&buffer[..]);
         }
         self.scanned = buffer.len();
-        // The last buffer's count, unless it can't be right: the shortest request has 2 bytes and its newline.
+        // As many as last time, but no more than these lines can hold: a short read behind a long
+        // one must not reserve for the long one.
         let capacity = self.requests_expected.min(lines.len() / 3 + 1);
         let mut requests = Vec::with_capacity(if lines.is_empty() { 0 } else { capacity });
         self.decoder.tail.base = lines.len();

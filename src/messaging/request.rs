@@ -53,7 +53,8 @@ pub struct Request {
     /// The `id` field's raw JSON (a string with its quotes, an integer or
     /// `null`); empty when the line had none or was too broken to tell.
     pub id: Span,
-    /// How many bytes the line took on the wire, its newline included.
+    /// How many bytes the line took on the wire, its newline included; of a
+    /// line that was too long, what of it had come when it was refused.
     pub line_bytes: u32,
     /// What is asked for, or why the line is refused.
     pub operation: Result<Operation, Box<Error>>,

@@ -86,6 +86,11 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
+/// A UTF-16 unit; every other one is a surrogate or just beside them.
+fn unit() -> impl Strategy<Value = u16> {
+    prop_oneof![any::<u16>(), 0xd7fe..=0xe001u16, Just(0xdbffu16), Just(0xdc00u16)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -128,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn every_escape_reads_as_serde_json_reads_it(units in proptest::collection::vec(any::<u16>(), 0..6)) {
+    fn every_escape_reads_as_serde_json_reads_it(units in proptest::collection::vec(unit(), 0..6)) {
         let inside: String = units.iter().map(|unit| format!("\\u{unit:04X}")).collect();
         let written = format!("\"{inside}\"");
         let mut plain = Vec::new();
