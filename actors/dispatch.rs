@@ -33,24 +33,24 @@ impl Connection {
         match operation {
             Operation::Get { key, .. } => {
                 let hash = hash(&key);
-                self.to_one_shard(sequence, id, hash, ShardOperation::Get { key, hash })
+                self.ask_one_shard(sequence, id, hash, ShardOperation::Get { key, hash })
             }
             Operation::GetVector { key, .. } => {
                 let hash = hash(&key);
-                self.to_one_shard(sequence, id, hash, ShardOperation::GetVector { key, hash })
+                self.ask_one_shard(sequence, id, hash, ShardOperation::GetVector { key, hash })
             }
             Operation::Set { key, value, condition } => {
                 let hash = hash(&key);
-                self.to_one_shard(sequence, id, hash, ShardOperation::Set { key, hash, value, condition })
+                self.ask_one_shard(sequence, id, hash, ShardOperation::Set { key, hash, value, condition })
             }
             Operation::AddVector { key, vector, condition } => {
                 let hash = hash(&key);
                 let operation = ShardOperation::AddVector { key, hash, vector, condition };
-                self.to_one_shard(sequence, id, hash, operation)
+                self.ask_one_shard(sequence, id, hash, operation)
             }
             Operation::Delete { key, condition } => {
                 let hash = hash(&key);
-                self.to_one_shard(sequence, id, hash, ShardOperation::Delete { key, hash, condition })
+                self.ask_one_shard(sequence, id, hash, ShardOperation::Delete { key, hash, condition })
             }
             Operation::BulkGet { keys, .. } => self.bulk_get(arena, sequence, id, &keys),
             Operation::BulkSet { records } => {
@@ -146,7 +146,7 @@ impl Connection {
             .with_detail(datastore::error::Detail::RetryAfterMs(RETRY_AFTER_MS))
     }
 
-    fn to_one_shard(&mut self, sequence: u64, id: Span, hash: u64, operation: ShardOperation) -> Refusal {
+    fn ask_one_shard(&mut self, sequence: u64, id: Span, hash: u64, operation: ShardOperation) -> Refusal {
         let shard = self.node.placement.shard(hash);
         if self.outgoing[shard].is_empty() && !self.cast.shards[shard].has_room() {
             return Err(Self::overloaded("the shard"));

@@ -3,7 +3,8 @@
 //! A node listens on a loopback port that the system chooses, in a directory of
 //! its own, and is ended by its process id when the test drops it.
 
-#![allow(dead_code, unreachable_pub)] // a part of each test binary, which each use their part
+#![allow(dead_code)] // each test file uses its part
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

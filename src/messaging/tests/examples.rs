@@ -1,9 +1,10 @@
 //! Every operation decodes, with every field it knows.
 
 use super::{accept, portrait_of};
+use crate::engine::Condition;
 use crate::engine::Version;
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::messaging::{Condition, Consistency, Operation};
+use crate::messaging::{Consistency, Operation};
 
 /// A line and its portrait.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
