@@ -3,9 +3,6 @@
 //!
 //! [`start`] is the only place where they are wired.
 
-// The cast is this crate's own business; `pub` in its modules means "for the other actors".
-#![allow(unreachable_pub)]
-
 mod connection;
 mod disk_thread;
 mod dispatch;
