@@ -12,6 +12,8 @@ mod in_flight;
 mod placement;
 mod slice;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use effect::{DecodeError, Effect, Requests, encode_effect, encode_request_header};
 pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry};

@@ -226,8 +226,8 @@ impl<T> Slice<T> {
         }
     }
 
-    /// A shard's part of a multi-key write: goes to the log at once. The same
-    /// key twice: the last one wins.
+    /// A shard's part of a multi-key write that has `parts` of them: goes to the
+    /// log at once. The same key twice: the last one wins.
     pub fn write_part(
         &mut self,
         token: T,
@@ -254,12 +254,23 @@ impl<T> Slice<T> {
         }
         let effects = kept.len();
         let write = self.writes.insert(InFlight { token, ticket, body: Body::Part(kept) }) as u32;
-        self.output.append.parts.push(PartAppend { write, multi, parts, effects, bytes, refusal: None });
+        if parts == 1 {
+            // Nobody to meet: it keeps its place among this shard's single writes.
+            encode_request_header(&mut self.output.append.bytes, effects);
+            self.output.append.bytes.extend_from_slice(&bytes);
+            self.output.append.writes.push(write);
+        } else {
+            self.output.append.parts.push(PartAppend { write, multi, parts, effects, bytes, refusal: None });
+        }
     }
 
     /// A part that this shard can't take: it still has to meet the others, so
     /// that they are let go.
     pub fn refuse_part(&mut self, token: T, multi: u64, parts: u32, refusal: Error) {
+        if parts == 1 {
+            self.output.answers.push((token, Answer::Refused(refusal)));
+            return;
+        }
         let ticket = self.draw_ticket();
         let body = Body::Part(Vec::new());
         let write = self.writes.insert(InFlight { token, ticket, body }) as u32;
