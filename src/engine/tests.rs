@@ -4,6 +4,7 @@
 //! committed or refused in groups; parts of multi-key writes may come later
 //! than single writes appended after them, as when another shard's part is late.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
@@ -82,6 +83,8 @@ struct World {
     unsettled: HashMap<u8, Vec<Token>>,
     /// For each read: the unconditional writes that it must not overtake.
     behind: HashMap<Token, Vec<Token>>,
+    /// Acknowledged single writes: key, token, version.
+    written: RefCell<Vec<(u8, Token, Version)>>,
     index: u64,
     changes: Vec<super::Change>,
 }
@@ -104,6 +107,7 @@ impl World {
             answered: HashSet::new(),
             unsettled: HashMap::new(),
             behind: HashMap::new(),
+            written: RefCell::default(),
             index: 0,
             changes: Vec::new(),
         }
@@ -253,10 +257,46 @@ impl World {
                     _ => {}
                 }
             }
-            (Asked::Write { .. }, Answer::Written(version)) => assert!(version.index <= self.index),
+            (Asked::Write { key, condition }, Answer::Written(version)) => {
+                self.check_order(*key, token, version);
+                if let Some(wanted) = match condition {
+                    Condition::Version(wanted) => Some(*wanted),
+                    Condition::Absent => Some(None),
+                    _ => None,
+                } {
+                    assert_eq!(
+                        self.version_before(*key, version),
+                        wanted,
+                        "the condition of {token} didn't hold"
+                    );
+                }
+                self.written.borrow_mut().push((*key, token, version));
+            }
             (Asked::Write { .. }, Answer::Deleted(_)) | (Asked::Part, Answer::Part { .. }) => {}
             (asked, answer) => panic!("{asked:?} was answered {answer:?}"),
         }
+    }
+
+    /// Single writes of a key are logged in the order in which they came.
+    fn check_order(&self, key: u8, token: Token, version: Version) {
+        for &(_, other, other_version) in self.written.borrow().iter().filter(|(of, ..)| *of == key) {
+            assert_eq!(other < token, other_version < version, "writes {other} and {token} of key {key}");
+        }
+    }
+
+    /// The key's version just before the write that made `version`.
+    fn version_before(&self, key: u8, version: Version) -> Option<Version> {
+        let mut map = BTreeMap::new();
+        for (index, payload) in &self.log {
+            for item in Requests::new(payload) {
+                let (ordinal, effect) = item.expect("valid");
+                let at = Version { index: *index, ordinal };
+                if at < version {
+                    apply_to_map(&mut map, at, &effect);
+                }
+            }
+        }
+        map.get(&key).map(|cell| cell.0)
     }
 
     /// What is shown is durable: it is in the log at its version.
