@@ -334,7 +334,7 @@ impl<D: Disk> Log<D> {
     fn encode(&mut self, entries: &[AppendEntry<'_>], hard_state: Option<&[u8]>) -> u32 {
         let repeated = if self.current().has_hard_state { None } else { self.position.hard_state.as_deref() };
         let place = FramePlace {
-            salt: if broken!(self.options, NoSalt) { 0 } else { self.salt },
+            salt: self.salt,
             predecessor_crc: self.position.crc,
             term: entries.last().map_or(self.position.term, |entry| entry.term),
             number: self.position.next_frame,
@@ -362,6 +362,9 @@ impl<D: Disk> Log<D> {
             Ok(()) if is_disk_full(&source) => AppendError::DiskFull { source },
             Ok(()) => AppendError::Refused { source },
             Err(source) => {
+                if broken!(self.options, UnsealedIsRefused) {
+                    return AppendError::Refused { source };
+                }
                 self.stopped = true;
                 AppendError::Unsealed { source }
             }
@@ -479,7 +482,7 @@ impl<D: Disk> Log<D> {
             flags: if purpose == SyncPurpose::Seal { super::segment::FLAG_SEALS } else { 0 },
             node: self.node,
             number: self.last_number,
-            salt: (self.salts)(),
+            salt: if broken!(self.options, NoSalt) { 0 } else { (self.salts)() },
             predecessor,
             predecessor_length: predecessor_length + too_long,
             first_frame: self.position.next_frame,
@@ -566,6 +569,7 @@ fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The size of a segment that seals another: small, so that it is made quickly.
+/// The size of a segment that seals another, unless segments are smaller still:
+/// small, so that it is made quickly.
 pub(super) const SEALING_SEGMENT_BYTES: u64 = SEGMENT_BYTES_MIN;
 const _: () = assert!(SEALING_SEGMENT_BYTES > SEGMENT_HEADER_BYTES as u64);

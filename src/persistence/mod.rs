@@ -20,6 +20,8 @@ pub mod segment;
 mod snapshot;
 mod snapshot_line;
 mod snapshot_reader;
+#[cfg(test)]
+mod tests;
 
 pub use disk::{Disk, LOG_DIRECTORY, ROOT_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
 pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile};
