@@ -11,6 +11,7 @@ use super::super::{
     SyncPurpose, initialise, prepare_spare,
 };
 use super::{append, identity, open};
+use crate::limits::SEAL_ATTEMPTS_MAX;
 
 const SEGMENT_BYTES: u64 = 8 * 1024;
 
@@ -135,10 +136,11 @@ impl History {
         if self.draw(3) != 0 {
             return;
         }
+        let elsewhere = self.draw(3) == 0;
         for round in 0..=self.draw(4) {
             let how = [FailedSync::Kept, FailedSync::Lost, FailedSync::Limbo][self.draw(3) as usize];
             let operation = match self.draw(8) {
-                _ if round == 0 => Operation::Sync(SyncPurpose::Append, how),
+                _ if round == 0 && !elsewhere => Operation::Sync(SyncPurpose::Append, how),
                 0 => Operation::Write,
                 1 => Operation::Create,
                 2 => Operation::Rename,
@@ -149,6 +151,13 @@ impl History {
             let kind = if self.draw(6) == 0 { ErrorKind::StorageFull } else { ErrorKind::Other };
             let after = if round == 0 { 0 } else { self.draw(2) as u32 };
             self.disk.inject(Fault { operation, after, kind });
+        }
+        // Rarely no attempt at a seal succeeds.
+        if self.draw(12) == 0 {
+            for _ in 0..SEAL_ATTEMPTS_MAX {
+                let operation = Operation::Sync(SyncPurpose::Seal, FailedSync::Lost);
+                self.disk.inject(Fault { operation, after: 0, kind: ErrorKind::Other });
+            }
         }
     }
 
