@@ -68,8 +68,8 @@ pub const PAYLOAD_BYTES_MAX: usize = i32::MAX as usize;
 /// The longest hard state.
 pub const HARD_STATE_BYTES_MAX: usize = u16::MAX as usize;
 
-const _: () = assert!(FRAME_HEADER_BYTES % ALIGNMENT_BYTES == 0);
-const _: () = assert!(TERM_AT % 8 == 0 && DURABLE_NUMBER_AT % 8 == 0);
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(ALIGNMENT_BYTES));
+const _: () = assert!(TERM_AT.is_multiple_of(8) && DURABLE_NUMBER_AT.is_multiple_of(8));
 
 /// An entry on its way into the log. Its index is given to it there.
 #[derive(Clone, Copy, Debug)]
