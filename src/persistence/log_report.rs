@@ -89,7 +89,7 @@ impl std::error::Error for AppendError {
     }
 }
 
-/// What [`Log::cut`] took away.
+/// What [`super::Log::cut`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CutReport {
     /// How many segments.

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use super::super::{
     CrashKind, FailedSync, Fault, FileDisk, MemoryDisk, Operation, Replay, SnapshotError, SnapshotFile,
     SnapshotHeader, SnapshotInfo, SnapshotReader, SnapshotReport, SyncPurpose, first_retained_index,
-    list_snapshots, newest_valid_snapshot, parse_line, remove_old_snapshots, verify_snapshot,
+    list_snapshots, newest_valid_snapshot, parse_line, prepare_spare, remove_old_snapshots, verify_snapshot,
 };
 use super::{NODE, append, fresh, open, options};
 use crate::engine::{Entry, Version};
@@ -145,6 +145,57 @@ fn a_snapshot_is_whole_or_absent_after_every_crash() {
         }
     }
     println!("{states} crash states of a snapshot");
+}
+
+/// Appends, snapshots and cuts in turn; what the disk has been through, and how
+/// many entries were acknowledged from which step on.
+fn rounds_of_appends_snapshots_and_cuts() -> (MemoryDisk, Vec<(usize, u64)>) {
+    let (disk, mut log) = fresh(8192);
+    let mut acknowledged = vec![(disk.steps(), 0)];
+    let mut snapshots = vec![0];
+    for round in 0..4u64 {
+        for _ in 0..5 {
+            let appended = append(&mut log, &[&[round as u8; 1500]], None).unwrap();
+            acknowledged.push((disk.steps(), appended.last_index));
+        }
+        // The walk began two entries ago.
+        let through = log.next_index() - 1;
+        write(&disk, through - 2, through, &entries(through), Some(1)).unwrap();
+        snapshots.push(through - 2);
+        // As far as the snapshot before the newest allows.
+        log.cut(snapshots[snapshots.len() - 2]).unwrap();
+        remove_old_snapshots(&disk, 2).unwrap();
+        prepare_spare(&disk, round, 8192).unwrap();
+    }
+    (disk, acknowledged)
+}
+
+#[test]
+fn snapshot_and_log_together_have_everything_after_every_crash() {
+    let (disk, acknowledged) = rounds_of_appends_snapshots_and_cuts();
+    let mut states = 0;
+    for step in acknowledged[0].0..=disk.steps() {
+        let replayed = disk.at_step(step);
+        let place = acknowledged.partition_point(|(from, _)| *from <= step);
+        let (mut kinds, promised) = (vec![CrashKind::LoseAll], acknowledged[place - 1].1);
+        if replayed.has_pending() {
+            kinds.extend([CrashKind::KeepAll, CrashKind::LoseNames, CrashKind::LoseBytes]);
+            kinds.extend((0..6).map(|seed| CrashKind::Random(seed + step as u64 * 6)));
+        }
+        for kind in kinds {
+            let crashed = replayed.crash(kind);
+            let begins = first_retained_index(&crashed, NODE).unwrap();
+            let (report, passed_over) = newest_valid_snapshot(&crashed, NODE, begins).unwrap();
+            assert!(passed_over.is_empty(), "step {step}, {kind:?}: {passed_over:?}");
+            let (after, must_reach) = report.map_or((0, 0), |report| (report.after, report.through));
+            let replay = Replay { after, must_reach, truncate_damaged: false };
+            let (_, report, replayed) = open(crashed, &options(8192), replay, 1).unwrap();
+            assert!(report.last_index >= promised, "step {step}, {kind:?}");
+            assert_eq!(replayed.len() as u64, report.last_index - after);
+            states += 1;
+        }
+    }
+    println!("{states} crash states of snapshots and cuts");
 }
 
 #[test]
