@@ -1,5 +1,5 @@
 //! Every moment of many histories, crashed in many ways. `DATASTORE_CRASH_STATES`
-//! is how many states to try (20,000 otherwise),
+//! is how many states to try (12,000 otherwise),
 //! `DATASTORE_CRASH_SEED` the first seed.
 
 use super::super::drop_rate::next_random;
@@ -8,7 +8,7 @@ use super::super::{CrashKind, FaultyDisk, MemoryDisk, Replay, initialise};
 use super::history::History;
 use super::{append, identity, open, options};
 
-const STATES_DEFAULT: u64 = 20_000;
+const STATES_DEFAULT: u64 = 12_000;
 const RANDOM_CRASHES: u64 = 6;
 
 fn from_environment(name: &str) -> Option<u64> {

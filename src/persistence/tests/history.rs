@@ -230,6 +230,7 @@ impl History {
             initialise(disk, &self.options, &identity(), seed).map_err(|error| error.to_string())?;
         }
         let replay = Replay { after: promise.cut_through, ..Replay::default() };
+        self.check_interrupted(&disk.clone_state(), promise, replay, seed)?;
         let (mut log, _, first) =
             open(disk.clone(), &self.options, replay, seed).map_err(|error| error.to_string())?;
         self.judge(promise, &first, log.hard_state())?;
@@ -247,6 +248,35 @@ impl History {
             return Err(format!("{} entries, then {} with another", first.len(), third.len()));
         }
         Ok(())
+    }
+
+    /// A recovery that fails half-way, and a crash on top of it: the next one
+    /// shows what was promised, and what the first one showed if it did not fail.
+    fn check_interrupted(
+        &self,
+        disk: &MemoryDisk,
+        promise: &Promise,
+        replay: Replay,
+        mut seed: u64,
+    ) -> Result<(), String> {
+        let how =
+            [FailedSync::Kept, FailedSync::Lost, FailedSync::Limbo][next_random(&mut seed) as usize % 3];
+        let operation = match next_random(&mut seed) % 4 {
+            0 => Operation::Write,
+            1 => Operation::Create,
+            2 => Operation::SyncDirectory,
+            _ => Operation::Sync(SyncPurpose::Other, how),
+        };
+        let after = next_random(&mut seed) as u32 % 2;
+        disk.inject(Fault { operation, after, kind: ErrorKind::Other });
+        let shown = open(disk.clone(), &self.options, replay, seed).ok().map(|(_, _, entries)| entries);
+        let crashed = disk.crash(CrashKind::Random(seed));
+        let (log, _, entries) = open(crashed, &self.options, replay, seed)
+            .map_err(|error| format!("after an interrupted recovery: {error}"))?;
+        if shown.is_some_and(|shown| shown != entries) {
+            return Err("an interrupted recovery showed something else".to_string());
+        }
+        self.judge(promise, &entries, log.hard_state())
     }
 
     /// Whether a recovery shows what was promised: all that was acknowledged,
