@@ -16,136 +16,19 @@
 //! cutting the log from the front never loses it.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 
 use super::disk::{Disk, LOG_DIRECTORY, SyncPurpose, remove_if_present};
 use super::frame::{self, AppendEntry, FramePlace};
 use super::identity::{Identity, IdentityError, NodeUuid};
+use super::log_report::{AppendError, Appended, LogFigures, LogOptions};
 use super::mutant::broken;
-use super::recovery::{self, OpenError, RecoveredEntry, RecoveryReport, Replay, VisitError};
+use super::recovery;
+use super::recovery_report::{OpenError, RecoveredEntry, RecoveryReport, Replay, VisitError};
 use super::segment::{
-    Creation, SEGMENT_HEADER_BYTES, SegmentHeader, create_segment, ready_spares, retired_name, segment_name,
+    Creation, SEGMENT_HEADER_BYTES, SegmentHeader, create_segment, ready_spares, segment_name,
 };
-use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
-
-/// How the log uses its disk.
-#[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// How long a segment is; a longer frame gets a longer one.
-    pub segment_bytes: u64,
-    /// How many segments that were cut are kept for [`super::prepare_spare`].
-    pub retired_segments_max: usize,
-    #[cfg(test)]
-    pub(super) mutant: Option<super::mutant::Mutant>,
-}
-
-impl Default for LogOptions {
-    fn default() -> LogOptions {
-        LogOptions {
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
-            retired_segments_max: 1,
-            #[cfg(test)]
-            mutant: None,
-        }
-    }
-}
-
-/// A frame that is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// The first entry's index; without entries the next one's.
-    pub first_index: u64,
-    /// The last entry's index, `first_index − 1` without entries.
-    pub last_index: u64,
-    /// The frame's number.
-    pub frame_number: u64,
-    /// What it takes on disk.
-    pub bytes: u64,
-}
-
-/// Why entries were not appended.
-#[derive(Debug)]
-pub enum AppendError {
-    /// The write or the sync failed. The entries are gone and will never come
-    /// back; their indexes are used again.
-    Refused {
-        /// What the disk said.
-        source: io::Error,
-    },
-    /// There is no room. As with [`AppendError::Refused`], nothing has happened.
-    DiskFull {
-        /// What the disk said.
-        source: io::Error,
-    },
-    /// The entries don't fit the longest frame. Nothing has happened.
-    TooLarge,
-    /// The write or the sync failed, and the file could not be sealed: whether a
-    /// recovery finds the entries is unknown. The node must stop, and every
-    /// later append gets this answer.
-    Unsealed {
-        /// What the disk said last.
-        source: io::Error,
-    },
-}
-
-impl fmt::Display for AppendError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AppendError::Refused { source } => write!(formatter, "the disk refused the write: {source}"),
-            AppendError::DiskFull { source } => write!(formatter, "the disk is full: {source}"),
-            AppendError::TooLarge => write!(formatter, "more than a frame can hold"),
-            AppendError::Unsealed { source } => {
-                write!(formatter, "the disk refused the write and the log could not be sealed: {source}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for AppendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            AppendError::Refused { source }
-            | AppendError::DiskFull { source }
-            | AppendError::Unsealed { source } => Some(source),
-            AppendError::TooLarge => None,
-        }
-    }
-}
-
-/// What [`Log::cut`] took away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CutReport {
-    /// How many segments.
-    pub segments: usize,
-    /// How long they were together.
-    pub bytes: u64,
-    /// The index of the first entry that is left.
-    pub first_index: u64,
-}
-
-/// The log's figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogFigures {
-    /// Segments in the chain.
-    pub segments: usize,
-    /// What their files occupy.
-    pub bytes: u64,
-    /// What of that is frames.
-    pub frame_bytes: u64,
-    /// The index of the first entry retained.
-    pub first_index: u64,
-    /// The index of the last entry: all up to it are durable.
-    pub durable_index: u64,
-    /// The number of the last frame.
-    pub frame_number: u64,
-    /// Frames whose write or sync failed since the start.
-    pub sync_failures: u64,
-    /// Segments that were sealed since the start.
-    pub seals: u64,
-    /// Attempts at a new segment that failed since the start.
-    pub segment_failures: u64,
-}
+use crate::limits::SEGMENT_BYTES_MIN;
 
 /// A segment of the chain.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +76,7 @@ pub struct Log<D: Disk> {
     /// as soon as a later one succeeds.
     pub(super) leftovers: Vec<u64>,
     /// A segment was unlinked and that is not durable yet.
-    unlink_pending: bool,
+    pub(super) unlink_pending: bool,
     stopped: bool,
     buffer: Vec<u8>,
 }
@@ -334,7 +217,7 @@ impl<D: Disk> Log<D> {
     fn encode(&mut self, entries: &[AppendEntry<'_>], hard_state: Option<&[u8]>) -> u32 {
         let repeated = if self.current().has_hard_state { None } else { self.position.hard_state.as_deref() };
         let place = FramePlace {
-            salt: if broken!(self.options, NoSalt) { 0 } else { self.salt },
+            salt: self.salt,
             predecessor_crc: self.position.crc,
             term: entries.last().map_or(self.position.term, |entry| entry.term),
             number: self.position.next_frame,
@@ -362,6 +245,9 @@ impl<D: Disk> Log<D> {
             Ok(()) if is_disk_full(&source) => AppendError::DiskFull { source },
             Ok(()) => AppendError::Refused { source },
             Err(source) => {
+                if broken!(self.options, UnsealedIsRefused) {
+                    return AppendError::Refused { source };
+                }
                 self.stopped = true;
                 AppendError::Unsealed { source }
             }
@@ -456,7 +342,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn remove_leftovers(&mut self) -> io::Result<()> {
+    pub(super) fn remove_leftovers(&mut self) -> io::Result<()> {
         if self.leftovers.is_empty() {
             return Ok(());
         }
@@ -479,7 +365,7 @@ impl<D: Disk> Log<D> {
             flags: if purpose == SyncPurpose::Seal { super::segment::FLAG_SEALS } else { 0 },
             node: self.node,
             number: self.last_number,
-            salt: (self.salts)(),
+            salt: if broken!(self.options, NoSalt) { 0 } else { (self.salts)() },
             predecessor,
             predecessor_length: predecessor_length + too_long,
             first_frame: self.position.next_frame,
@@ -495,54 +381,6 @@ impl<D: Disk> Log<D> {
     pub(super) fn current_mut(&mut self) -> &mut SegmentState {
         let last = self.segments.len() - 1;
         &mut self.segments[last]
-    }
-
-    /// Removes whole segments, oldest first, whose entries are all at or below
-    /// `through`: a snapshot has them. The one appended to stays, and so does
-    /// the last one that holds the hard state.
-    pub fn cut(&mut self, through: u64) -> io::Result<CutReport> {
-        let mut report = CutReport { first_index: self.segments[0].first_index, ..CutReport::default() };
-        if self.unlink_pending {
-            self.disk.sync_directory(LOG_DIRECTORY)?;
-            self.unlink_pending = false;
-        }
-        // Recovery knows them by their neighbours, which are about to go.
-        self.remove_leftovers()?;
-        while self.segments.len() > 1 && self.segments[1].first_index <= through.saturating_add(1) {
-            let kept_elsewhere = self.segments.iter().skip(1).any(|segment| segment.has_hard_state);
-            if self.position.hard_state.is_some() && !kept_elsewhere {
-                break;
-            }
-            let oldest = self.segments[0];
-            self.unlink(&oldest)?;
-            self.segments.pop_front();
-            report.segments += 1;
-            report.bytes += oldest.file_bytes;
-            report.first_index = self.segments[0].first_index;
-            // One by one: were a later one gone and an earlier one back after a
-            // crash, the log would have a hole.
-            if !broken!(self.options, UnlinkNotSynced) {
-                self.unlink_pending = true;
-                self.disk.sync_directory(LOG_DIRECTORY)?;
-                self.unlink_pending = false;
-            }
-        }
-        Ok(report)
-    }
-
-    fn unlink(&self, segment: &SegmentState) -> io::Result<()> {
-        let name = segment_name(segment.number);
-        let reusable = !segment.sealed && segment.file_bytes == self.options.segment_bytes;
-        if reusable && self.retired_segments()? < self.options.retired_segments_max {
-            return self.disk.rename(&name, &retired_name(segment.number));
-        }
-        remove_if_present(&self.disk, &name)
-    }
-
-    fn retired_segments(&self) -> io::Result<usize> {
-        let names = self.disk.list(LOG_DIRECTORY)?;
-        let retired = |name: &&String| super::segment::classify(name) == super::segment::LogFile::Retired;
-        Ok(names.iter().filter(retired).count())
     }
 
     /// The log's figures.
@@ -566,6 +404,7 @@ fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The size of a segment that seals another: small, so that it is made quickly.
+/// The size of a segment that seals another, unless segments are smaller still:
+/// small, so that it is made quickly.
 pub(super) const SEALING_SEGMENT_BYTES: u64 = SEGMENT_BYTES_MIN;
 const _: () = assert!(SEALING_SEGMENT_BYTES > SEGMENT_HEADER_BYTES as u64);

@@ -3,6 +3,7 @@
 //! becomes durable, `seal.rs` for how one is refused, `recovery.rs` for how both
 //! are found again.
 
+mod cut;
 mod disk;
 mod drop_rate;
 mod file_disk;
@@ -10,9 +11,12 @@ pub mod frame;
 mod full;
 mod identity;
 mod log;
+mod log_report;
 mod memory_disk;
+mod memory_state;
 mod mutant;
 mod recovery;
+mod recovery_report;
 mod repair;
 mod scan;
 mod seal;
@@ -20,6 +24,8 @@ pub mod segment;
 mod snapshot;
 mod snapshot_line;
 mod snapshot_reader;
+#[cfg(test)]
+mod tests;
 
 pub use disk::{Disk, LOG_DIRECTORY, ROOT_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
 pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile};
@@ -27,11 +33,12 @@ pub use file_disk::FileDisk;
 pub use frame::AppendEntry;
 pub use full::{DiskGauge, reserve_bytes};
 pub use identity::{IDENTITY_FILE, IDENTITY_FORMAT, Identity, IdentityError, NodeUuid};
-pub use log::{AppendError, Appended, CutReport, Log, LogFigures, LogOptions, initialise};
-pub use memory_disk::{CrashKind, FailedSync, Fault, MemoryDisk, MemoryFile, Operation};
-pub use recovery::{
-    Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, TornTail, VisitError, first_retained_index,
-};
+pub use log::{Log, initialise};
+pub use log_report::{AppendError, Appended, CutReport, LogFigures, LogOptions};
+pub use memory_disk::{MemoryDisk, MemoryFile};
+pub use memory_state::{CrashKind, FailedSync, Fault, Operation};
+pub use recovery::first_retained_index;
+pub use recovery_report::{Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, TornTail, VisitError};
 pub use segment::{SEGMENT_FORMAT, prepare_spare, ready_spares, segment_name};
 pub use snapshot::{
     SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,

@@ -15,6 +15,8 @@ pub(super) enum Mutant {
     NoSeal,
     /// A seal counts the refused frame to the sealed segment.
     SealKeepsRefusedFrame,
+    /// A seal that failed is reported as if it had succeeded.
+    UnsealedIsRefused,
     /// A segment is appended to although its successor may be on disk.
     GrowsBesideSuccessor,
     /// Several segments are unlinked without syncing the directory in between.

@@ -9,7 +9,8 @@
 use std::io;
 
 use super::disk::{Disk, LOG_DIRECTORY, SyncPurpose, read_range, write_zeroes};
-use super::recovery::{OpenError, RecoveryReport, TornTail, at, remove_leftovers, segment_numbers};
+use super::recovery::{remove_leftovers, segment_numbers};
+use super::recovery_report::{OpenError, RecoveryReport, TornTail, at};
 use super::scan::{Scan, Tail};
 use super::segment::segment_name;
 
@@ -42,7 +43,10 @@ pub(super) fn repair<D: Disk>(
         });
     } else if report.truncated.is_some() {
         let valid = scan.segments[chain.len() - 1].valid_bytes;
-        report.set_aside.push(copy_aside(disk, &file, last, valid, length).map_err(at(&name))?);
+        let end = valid + written_bytes(disk, &file, valid, length).map_err(at(&name))?;
+        if end > valid {
+            report.set_aside.push(copy_aside(disk, &file, last, valid, end).map_err(at(&name))?);
+        }
         write_zeroes(disk, &mut file, valid, length).map_err(at(&name))?;
     }
     if scan.last_frame.segment == last && !trusts_cache {
@@ -59,6 +63,12 @@ pub(super) fn repair<D: Disk>(
     }
     remove_leftovers(disk, chain)?;
     Ok(file)
+}
+
+/// How many bytes there are up to the last one that is not zero.
+fn written_bytes<D: Disk>(disk: &D, file: &D::File, from: u64, to: u64) -> io::Result<u64> {
+    let bytes = read_range(disk, file, from, to)?;
+    Ok(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1))
 }
 
 /// Copies a part of a segment to "log/torn-<segment>-<offset>", durably.

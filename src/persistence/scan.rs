@@ -5,7 +5,7 @@ use std::io;
 use super::disk::{Disk, read_range};
 use super::frame::{self, Frame};
 use super::log::{Position, SegmentState};
-use super::recovery::{Damage, OpenError, RecoveredEntry, VisitError, at};
+use super::recovery_report::{Damage, OpenError, RecoveredEntry, VisitError, at};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 
 /// How a segment ends.

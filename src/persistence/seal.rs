@@ -55,9 +55,10 @@ impl<D: Disk> Log<D> {
 
     /// A full disk has no room even for a small file; a spare has its room already.
     fn try_seal(&mut self) -> io::Result<()> {
-        match self.new_segment(SEALING_SEGMENT_BYTES, SyncPurpose::Seal, false) {
+        let bytes = SEALING_SEGMENT_BYTES.min(self.options.segment_bytes);
+        match self.new_segment(bytes, SyncPurpose::Seal, false) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.new_segment(SEALING_SEGMENT_BYTES, SyncPurpose::Seal, true)
+                self.new_segment(bytes, SyncPurpose::Seal, true)
             }
             result => result,
         }

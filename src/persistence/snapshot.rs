@@ -55,7 +55,7 @@ pub struct SnapshotHeader {
 /// A snapshot that is there, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotInfo {
-    /// "snapshots/<E>.jsonl[.zst]"
+    /// `snapshots/<E>.jsonl[.zst]`
     pub name: String,
     /// E.
     pub through: u64,
@@ -285,7 +285,17 @@ impl<D: Disk> SnapshotFile<D> {
 
     /// Completes it: every shard's walk has ended, the highest at `through` (E).
     /// When this returns `Ok`, the snapshot is durable and was read back whole.
+    /// `state` comes back in the reader's trailer.
     pub fn finish(mut self, through: u64, state: &[u8]) -> Result<SnapshotReport, SnapshotError> {
+        let finished = self.complete(through, state);
+        if finished.is_err() {
+            // Its room is given back at once; the next one would do it too.
+            let _ = remove_unfinished_snapshot(&self.disk);
+        }
+        finished
+    }
+
+    fn complete(&mut self, through: u64, state: &[u8]) -> Result<SnapshotReport, SnapshotError> {
         self.hand_over()?;
         let trailer = trailer_without_crc(self.entries, self.bytes, through, state);
         self.crc.update(trailer.as_bytes());
