@@ -16,7 +16,6 @@
 //! A document that goes is taken out at once, so document frequencies are exact
 //! and there is nothing to clean up later.
 
-use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::ops::Range;
 
@@ -26,6 +25,7 @@ use roaring::RoaringBitmap;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
 
+use super::frequencies::Frequencies;
 use super::kernel::prefetch;
 
 /// A document's number within a shard's text index.
@@ -120,7 +120,7 @@ impl Dictionary {
         for list in &lists {
             match list {
                 List::Few { words, documents } => {
-                    prefetch(words.as_ptr().wrapping_add(*documents as usize).cast(), 1);
+                    prefetch(words.as_ptr().wrapping_add(*documents as usize).wrapping_sub(1).cast(), 1);
                 }
                 List::Many(many) => prefetch(std::ptr::from_ref(&**many).cast(), size_of::<Many>()),
             }
@@ -211,7 +211,7 @@ pub(super) enum List {
 pub(super) struct Many {
     documents: RoaringBitmap,
     /// The frequencies that aren't 1.
-    frequent: BTreeMap<DocumentId, u32>,
+    frequent: Frequencies,
     bitmap_bytes: usize,
 }
 
@@ -228,7 +228,7 @@ impl Many {
         if frequency > 1 {
             self.frequent.insert(document, frequency);
         } else if !changed || frequency == 0 {
-            self.frequent.remove(&document);
+            self.frequent.remove(document);
         }
         if changed && self.documents.len().is_multiple_of(Many::MEASURE_EVERY) {
             self.measure();
@@ -245,9 +245,7 @@ impl Many {
     }
 
     fn bytes(&self) -> usize {
-        // Two words, in nodes two thirds full.
-        const FREQUENCY_BYTES: usize = 12;
-        size_of::<Many>() + self.bitmap_bytes + self.frequent.len() * FREQUENCY_BYTES
+        size_of::<Many>() + self.bitmap_bytes + self.frequent.bytes()
     }
 }
 
@@ -297,7 +295,11 @@ fn few(words: &[u32], documents: usize, from: usize) -> impl Iterator<Item = (Do
 
 fn set_few(words: &mut Vec<u32>, documents: &mut u32, document: DocumentId, frequency: u32) {
     let count = *documents as usize;
-    let position = words[..count].partition_point(|&word| word >> 1 < document);
+    // Most documents are new and have the largest number yet: no search, which would touch the whole list.
+    let position = match count.checked_sub(1).map(|last| words[last] >> 1) {
+        Some(last) if last >= document => words[..count].partition_point(|&word| word >> 1 < document),
+        _ => count,
+    };
     // At the end there is nothing to count: every frequency there is lies before it.
     let behind = match position == count {
         true => words.len() - count,
@@ -326,7 +328,8 @@ fn set_few(words: &mut Vec<u32>, documents: &mut u32, document: DocumentId, freq
 }
 
 fn to_many(words: &[u32], documents: usize) -> Many {
-    let mut many = Many { documents: RoaringBitmap::new(), frequent: BTreeMap::new(), bitmap_bytes: 0 };
+    let mut many =
+        Many { documents: RoaringBitmap::new(), frequent: Frequencies::default(), bitmap_bytes: 0 };
     for (document, frequency) in few(words, documents, 0) {
         many.documents.insert(document);
         if frequency > 1 {
@@ -338,10 +341,10 @@ fn to_many(words: &[u32], documents: usize) -> Many {
 }
 
 fn to_few(many: &Many) -> List {
-    let flag = |document| document << 1 | u32::from(many.frequent.contains_key(&document));
+    let flag = |document| document << 1 | u32::from(many.frequent.get(document).is_some());
     let mut words: Vec<u32> = many.documents.iter().map(flag).collect();
     let documents = words.len() as u32;
-    words.extend(many.frequent.values());
+    words.extend(many.frequent.range(0..DocumentId::MAX).map(|(_, frequency)| frequency));
     List::Few { words, documents }
 }
 
@@ -384,7 +387,7 @@ impl<'a> Postings<'a> {
                     .map_or(0, |found| found.1)
             }
             Postings::List(List::Many(many)) => match many.documents.contains(document) {
-                true => many.frequent.get(&document).copied().unwrap_or(1),
+                true => many.frequent.get(document).unwrap_or(1),
                 false => 0,
             },
         }
@@ -411,7 +414,7 @@ impl<'a> Postings<'a> {
                 let mut next = frequent.next();
                 for document in many.documents.range(range) {
                     match next {
-                        Some((&marked, &frequency)) if marked == document => {
+                        Some((marked, frequency)) if marked == document => {
                             visit(document, frequency);
                             next = frequent.next();
                         }
@@ -433,19 +436,19 @@ impl<'a> Postings<'a> {
         const LOOK_UP_COSTS: usize = 16;
         if holders.len() * LOOK_UP_COSTS < many.frequent.len() {
             for (index, document) in holders.iter().enumerate() {
-                visit(index, many.frequent.get(document).copied().unwrap_or(1));
+                visit(index, many.frequent.get(*document).unwrap_or(1));
             }
             return;
         }
-        let mut frequent = many.frequent.iter();
+        let mut frequent = many.frequent.range(0..DocumentId::MAX);
         let mut next = frequent.next();
         for (index, &document) in holders.iter().enumerate() {
-            while next.is_some_and(|(&marked, _)| marked < document) {
+            while next.is_some_and(|(marked, _)| marked < document) {
                 next = frequent.next();
             }
             visit(
                 index,
-                next.filter(|(marked, _)| **marked == document).map_or(1, |(_, &frequency)| frequency),
+                next.filter(|(marked, _)| *marked == document).map_or(1, |(_, frequency)| frequency),
             );
         }
     }
@@ -453,6 +456,8 @@ impl<'a> Postings<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
