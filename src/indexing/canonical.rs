@@ -402,7 +402,9 @@ mod tests {
                 1 => format!("{digits}.00E{exponent:+}"),
                 _ => format!("{digits}000e{}", exponent - 3),
             },
-            Model::Text(text) if style % 2 == 0 => serde_json::Value::from(text.as_str()).to_string(),
+            Model::Text(text) if style.is_multiple_of(2) => {
+                serde_json::Value::from(text.as_str()).to_string()
+            }
             Model::Text(text) => {
                 format!(
                     "\"{}\"",
