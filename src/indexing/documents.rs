@@ -9,7 +9,7 @@ use std::hash::Hasher as _;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use super::postings::{DOCUMENTS_MAX, DocumentId};
+use super::postings::{DOCUMENTS_MAX, DocumentId, growth};
 use crate::engine::Entry;
 
 /// A key's hash and its document. The hash stands here so that the table grows
@@ -99,6 +99,10 @@ impl Documents {
                 document
             }
             None if self.numbers() < DOCUMENTS_MAX => {
+                if self.entries.len() == self.entries.capacity() {
+                    self.entries.reserve_exact(growth(self.entries.len()));
+                    self.lengths.reserve_exact(growth(self.lengths.len()));
+                }
                 self.entries.push(Some(entry.clone()));
                 self.lengths.push(length);
                 self.numbers() - 1

@@ -10,12 +10,13 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `tokens`, `documents`, `postings` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `tokens`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
 mod canonical;
 mod documents;
+mod frequencies;
 mod json;
 mod kernel;
 mod order;

@@ -16,7 +16,6 @@
 //! A document that goes is taken out at once, so document frequencies are exact
 //! and there is nothing to clean up later.
 
-use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::ops::Range;
 
@@ -26,6 +25,9 @@ use roaring::RoaringBitmap;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
 
+use super::frequencies::Frequencies;
+use super::kernel::prefetch;
+
 /// A document's number within a shard's text index.
 pub(super) type DocumentId = u32;
 
@@ -33,11 +35,11 @@ pub(super) type DocumentId = u32;
 pub(super) const DOCUMENTS_MAX: DocumentId = 1 << 31;
 
 /// The largest list that is kept as words; above it bitmaps are smaller.
-const FEW_MAX: usize = 256;
+const FEW_MAX: usize = 512;
 
 /// A list shrinks back to words well below the size at which it grew out of
 /// them, so that a document that comes and goes doesn't rebuild it each time.
-const MANY_MIN: u64 = 128;
+const MANY_MIN: u64 = 256;
 
 /// Stands in a slot's last word when the postings are in a list.
 const IN_LIST: u32 = u32::MAX;
@@ -83,10 +85,56 @@ pub(super) struct Dictionary {
     lists_bytes: usize,
 }
 
+/// By how much a large table grows: doubling would leave half of it empty, and
+/// moving it is a matter of page tables.
+pub(super) fn growth(length: usize) -> usize {
+    16 + length / 8
+}
+
+/// The terms of a document whose frequency changes, and what it becomes.
+pub(super) type Changes = [(TermHash, u32)];
+
 impl Dictionary {
+    /// Makes each term's frequency in the document what the changes say.
+    pub(super) fn set_all(&mut self, document: DocumentId, changes: &Changes) {
+        const BATCH: usize = 32;
+        for batch in changes.chunks(BATCH) {
+            self.fetch(batch);
+            for &(hash, frequency) in batch {
+                self.set(hash, document, frequency);
+            }
+        }
+    }
+
+    /// Brings what the changes will touch into the cache, one level of all of
+    /// them after the other. They lie all over memory: waiting for each of them
+    /// in turn takes several times as long.
+    fn fetch(&self, changes: &Changes) {
+        let listed = |(hash, _): &(TermHash, u32)| {
+            let term = self.terms.find(hash.table_hash(), |term| term.hash == *hash)?;
+            let list = self.lists.get(term.head as usize).filter(|_| term.tail == IN_LIST)?;
+            prefetch(std::ptr::from_ref(list).cast(), size_of::<List>());
+            Some(list)
+        };
+        let lists: Vec<&List> = changes.iter().filter_map(listed).collect();
+        for list in &lists {
+            match list {
+                List::Few { words, documents } => {
+                    prefetch(words.as_ptr().wrapping_add(*documents as usize).wrapping_sub(1).cast(), 1);
+                }
+                List::Many(many) => prefetch(std::ptr::from_ref(&**many).cast(), size_of::<Many>()),
+            }
+        }
+        for list in &lists {
+            if let List::Many(many) = list {
+                std::hint::black_box(many.documents.max());
+            }
+        }
+    }
+
     /// Makes the term's frequency in the document `frequency`; zero takes the
     /// document out.
-    pub(super) fn set(&mut self, hash: TermHash, document: DocumentId, frequency: u32) {
+    fn set(&mut self, hash: TermHash, document: DocumentId, frequency: u32) {
         let found =
             self.terms.entry(hash.table_hash(), |term| term.hash == hash, |term| term.hash.table_hash());
         match found {
@@ -118,6 +166,9 @@ impl Dictionary {
                     list.set(term.head, term.tail);
                     list.set(document, frequency);
                     self.lists_bytes += list.bytes();
+                    if self.lists.len() == self.lists.capacity() {
+                        self.lists.reserve_exact(growth(self.lists.len()));
+                    }
                     (term.head, term.tail) = (self.lists.insert(list) as u32, IN_LIST);
                 }
             }
@@ -160,7 +211,7 @@ pub(super) enum List {
 pub(super) struct Many {
     documents: RoaringBitmap,
     /// The frequencies that aren't 1.
-    frequent: BTreeMap<DocumentId, u32>,
+    frequent: Frequencies,
     bitmap_bytes: usize,
 }
 
@@ -171,12 +222,13 @@ impl Many {
     fn set(&mut self, document: DocumentId, frequency: u32) {
         let changed = match frequency {
             0 => self.documents.remove(document),
-            _ => self.documents.insert(document),
+            // Most documents are new and have the largest number yet.
+            _ => self.documents.try_push(document).is_ok() || self.documents.insert(document),
         };
         if frequency > 1 {
             self.frequent.insert(document, frequency);
-        } else {
-            self.frequent.remove(&document);
+        } else if !changed || frequency == 0 {
+            self.frequent.remove(document);
         }
         if changed && self.documents.len().is_multiple_of(Many::MEASURE_EVERY) {
             self.measure();
@@ -193,9 +245,7 @@ impl Many {
     }
 
     fn bytes(&self) -> usize {
-        // Two words, in nodes two thirds full.
-        const FREQUENCY_BYTES: usize = 12;
-        size_of::<Many>() + self.bitmap_bytes + self.frequent.len() * FREQUENCY_BYTES
+        size_of::<Many>() + self.bitmap_bytes + self.frequent.bytes()
     }
 }
 
@@ -245,8 +295,16 @@ fn few(words: &[u32], documents: usize, from: usize) -> impl Iterator<Item = (Do
 
 fn set_few(words: &mut Vec<u32>, documents: &mut u32, document: DocumentId, frequency: u32) {
     let count = *documents as usize;
-    let position = words[..count].partition_point(|&word| word >> 1 < document);
-    let behind = words[..position].iter().filter(|&&word| word & 1 == 1).count();
+    // Most documents are new and have the largest number yet: no search, which would touch the whole list.
+    let position = match count.checked_sub(1).map(|last| words[last] >> 1) {
+        Some(last) if last >= document => words[..count].partition_point(|&word| word >> 1 < document),
+        _ => count,
+    };
+    // At the end there is nothing to count: every frequency there is lies before it.
+    let behind = match position == count {
+        true => words.len() - count,
+        false => words[..position].iter().filter(|&&word| word & 1 == 1).count(),
+    };
     if position < count && words[position] >> 1 == document {
         if words[position] & 1 == 1 {
             words.remove(count + behind);
@@ -270,7 +328,8 @@ fn set_few(words: &mut Vec<u32>, documents: &mut u32, document: DocumentId, freq
 }
 
 fn to_many(words: &[u32], documents: usize) -> Many {
-    let mut many = Many { documents: RoaringBitmap::new(), frequent: BTreeMap::new(), bitmap_bytes: 0 };
+    let mut many =
+        Many { documents: RoaringBitmap::new(), frequent: Frequencies::default(), bitmap_bytes: 0 };
     for (document, frequency) in few(words, documents, 0) {
         many.documents.insert(document);
         if frequency > 1 {
@@ -282,10 +341,10 @@ fn to_many(words: &[u32], documents: usize) -> Many {
 }
 
 fn to_few(many: &Many) -> List {
-    let flag = |document| document << 1 | u32::from(many.frequent.contains_key(&document));
+    let flag = |document| document << 1 | u32::from(many.frequent.get(document).is_some());
     let mut words: Vec<u32> = many.documents.iter().map(flag).collect();
     let documents = words.len() as u32;
-    words.extend(many.frequent.values());
+    words.extend(many.frequent.range(0..DocumentId::MAX).map(|(_, frequency)| frequency));
     List::Few { words, documents }
 }
 
@@ -328,7 +387,7 @@ impl<'a> Postings<'a> {
                     .map_or(0, |found| found.1)
             }
             Postings::List(List::Many(many)) => match many.documents.contains(document) {
-                true => many.frequent.get(&document).copied().unwrap_or(1),
+                true => many.frequent.get(document).unwrap_or(1),
                 false => 0,
             },
         }
@@ -355,7 +414,7 @@ impl<'a> Postings<'a> {
                 let mut next = frequent.next();
                 for document in many.documents.range(range) {
                     match next {
-                        Some((&marked, &frequency)) if marked == document => {
+                        Some((marked, frequency)) if marked == document => {
                             visit(document, frequency);
                             next = frequent.next();
                         }
@@ -377,19 +436,19 @@ impl<'a> Postings<'a> {
         const LOOK_UP_COSTS: usize = 16;
         if holders.len() * LOOK_UP_COSTS < many.frequent.len() {
             for (index, document) in holders.iter().enumerate() {
-                visit(index, many.frequent.get(document).copied().unwrap_or(1));
+                visit(index, many.frequent.get(*document).unwrap_or(1));
             }
             return;
         }
-        let mut frequent = many.frequent.iter();
+        let mut frequent = many.frequent.range(0..DocumentId::MAX);
         let mut next = frequent.next();
         for (index, &document) in holders.iter().enumerate() {
-            while next.is_some_and(|(&marked, _)| marked < document) {
+            while next.is_some_and(|(marked, _)| marked < document) {
                 next = frequent.next();
             }
             visit(
                 index,
-                next.filter(|(marked, _)| **marked == document).map_or(1, |(_, &frequency)| frequency),
+                next.filter(|(marked, _)| *marked == document).map_or(1, |(_, frequency)| frequency),
             );
         }
     }
@@ -397,6 +456,8 @@ impl<'a> Postings<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -63,6 +63,7 @@ pub(super) struct TextIndex {
     /// Kept between changes for their capacity: the terms before and after.
     before: Vec<TermHash>,
     after: Vec<TermHash>,
+    changes: Vec<(TermHash, u32)>,
 }
 
 impl TextIndex {
@@ -73,6 +74,7 @@ impl TextIndex {
             dictionary: Dictionary::default(),
             before: Vec::new(),
             after: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -98,6 +100,7 @@ impl TextIndex {
         const KEPT_TERMS: usize = 1 << 16;
         before.shrink_to(KEPT_TERMS);
         after.shrink_to(KEPT_TERMS);
+        self.changes.shrink_to(KEPT_TERMS);
         (self.before, self.after) = (before, after);
     }
 
@@ -121,13 +124,15 @@ impl TextIndex {
 
     /// Walks over the sorted terms before and after, and sets what differs.
     fn update(&mut self, document: DocumentId, mut before: &[TermHash], mut after: &[TermHash]) {
+        self.changes.clear();
         while let Some(term) = before.first().into_iter().chain(after.first()).min().copied() {
             let was = take_equal(&mut before, term);
             let is = take_equal(&mut after, term);
             if was != is {
-                self.dictionary.set(term, document, is);
+                self.changes.push((term, is));
             }
         }
+        self.dictionary.set_all(document, &self.changes);
     }
 
     pub(super) fn statistics(&self, terms: &[String]) -> TextStatistics {
@@ -209,7 +214,8 @@ impl TextIndex {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let scratch = (self.before.capacity() + self.after.capacity()) * size_of::<TermHash>();
+        let scratch = (self.before.capacity() + self.after.capacity()) * size_of::<TermHash>()
+            + self.changes.capacity() * size_of::<(TermHash, u32)>();
         (self.documents.bytes() + self.dictionary.bytes() + scratch) as u64
     }
 }
