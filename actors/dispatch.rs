@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datastore::error::{Code, Error};
 use datastore::indexing::{Kinds, canonical_hash, terms_of_query};
+use datastore::limits;
 use datastore::messaging::{Operation, ScanRequest, Span, reply};
 use datastore::query::{
     Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body, decode_key_cursor,
@@ -71,6 +72,11 @@ impl Connection {
                 self.needs_index(|kinds| kinds.text, "text")?;
                 let after = after.map(|after| rank_cursor(arena, after)).transpose()?;
                 let terms = terms_of_query(&String::from_utf8_lossy(query.of(arena)));
+                if terms.len() > limits::QUERY_WORDS_MAX {
+                    let (words, most) = (terms.len(), limits::QUERY_WORDS_MAX);
+                    let message = format!("`query` has {words} words and may have at most {most}");
+                    return Err(Error::new(Code::BadRequest, message));
+                }
                 self.ask_indexes(sequence, Query::TextStatistics(TextQuery { terms, matching, after, limit }))
             }
             Operation::VectorSearch { vector, top_k, prefix, .. } => {

@@ -17,6 +17,8 @@ pub const VALUE_BYTES_MAX: usize = 8 * MIB;
 pub const BATCH_RECORDS_MAX: usize = 10_000;
 /// How many numbers a vector may have.
 pub const VECTOR_LENGTH_MAX: usize = 4_096;
+/// How many words a `search_text` may ask for.
+pub const QUERY_WORDS_MAX: usize = 1_024;
 /// How many matches `vector_search` gives when `top_k` is absent.
 pub const TOP_K_DEFAULT: usize = 10;
 /// How many items a page has when `limit` is absent.

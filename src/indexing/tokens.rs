@@ -6,9 +6,10 @@
 //! query finds what its reader sees.
 //!
 //! Chinese and Japanese put no spaces between words, and UAX #29 cuts them into
-//! single characters. A run of such characters becomes its overlapping pairs
-//! (東京都: 東京, 京都), a run of one that character: pairs are selective enough
-//! to search by, and need no dictionary.
+//! single characters. A run of such characters is indexed as its characters and
+//! its overlapping pairs (東京都: 東, 東京, 京, 京都, 都). A query looks for the
+//! pairs, which are selective enough to search by and need no dictionary, and
+//! for a character that stands alone (京) as it is.
 //!
 //! Pure ASCII, most text there is, takes a path of its own with the same
 //! result, which a test compares.
@@ -17,24 +18,31 @@ use icu_casemap::CaseMapper;
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfkc_quick};
 use unicode_segmentation::UnicodeSegmentation as _;
 
-/// Gives every token of `text` to `visit`, in order.
+/// What tokens are wanted for: see the module's header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Document,
+    Query,
+}
+
+/// Gives every token that a document is to be found by to `visit`, in order.
 pub(super) fn for_each_token(text: &str, mut visit: impl FnMut(&str)) {
+    tokenize(text, Purpose::Document, &mut visit);
+}
+
+fn tokenize(text: &str, purpose: Purpose, visit: &mut impl FnMut(&str)) {
     if text.is_ascii() {
-        ascii_tokens(text.as_bytes(), &mut visit);
+        ascii_tokens(text.as_bytes(), visit);
     } else {
-        unicode_tokens(text, &mut visit);
+        unicode_tokens(text, purpose, visit);
     }
 }
 
-/// The tokens of a query in their order, each once.
+/// The tokens of a query in their order. One that stands there twice counts
+/// twice, as BM25 has it.
 pub fn terms_of_query(text: &str) -> Vec<String> {
     let mut terms: Vec<String> = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
-    for_each_token(text, |token| {
-        if seen.insert(token.to_owned()) {
-            terms.push(token.to_owned());
-        }
-    });
+    tokenize(text, Purpose::Query, &mut |token: &str| terms.push(token.to_owned()));
     terms
 }
 
@@ -138,8 +146,8 @@ fn joins_two(text: &[u8], position: usize, previous: Class, kind: Class) -> bool
     previous == kind && class(text, position + 1) == kind
 }
 
-fn unicode_tokens(text: &str, visit: &mut impl FnMut(&str)) {
-    let mut run = Run::default();
+fn unicode_tokens(text: &str, purpose: Purpose, visit: &mut impl FnMut(&str)) {
+    let mut run = Run { purpose, pair: String::new(), characters: 0, end_position: 0 };
     for (start, word) in text.unicode_word_indices() {
         if word.is_ascii() {
             run.end(visit);
@@ -178,9 +186,9 @@ fn normalized(word: &str) -> String {
     }
 }
 
-/// A run of characters of a script without spaces: its pairs are the tokens.
-#[derive(Default)]
+/// A run of characters of a script without spaces.
 struct Run {
+    purpose: Purpose,
     /// The last character as a token of its own, behind the one before it.
     pair: String,
     characters: usize,
@@ -199,10 +207,13 @@ impl Run {
         if self.characters >= 2 {
             visit(&self.pair);
         }
+        if self.purpose == Purpose::Document {
+            visit(character.encode_utf8(&mut [0; 4]));
+        }
     }
 
     fn end(&mut self, visit: &mut impl FnMut(&str)) {
-        if self.characters == 1 {
+        if self.characters == 1 && self.purpose == Purpose::Query {
             visit(&self.pair);
         }
         self.pair.clear();
@@ -272,22 +283,25 @@ mod tests {
 
     #[test]
     fn unspaced_scripts_as_pairs() {
-        assert_eq!(tokens("東京都"), ["東京", "京都"]);
-        assert_eq!(tokens("猫"), ["猫"]);
-        assert_eq!(tokens("東京 都、猫"), ["東京", "都", "猫"]);
+        assert_eq!(terms_of_query("東京都"), ["東京", "京都"]);
+        assert_eq!(terms_of_query("猫"), ["猫"]);
+        assert_eq!(terms_of_query("東京 都、猫"), ["東京", "都", "猫"]);
         assert_eq!(
-            tokens("カタカナとひらがな"),
+            terms_of_query("カタカナとひらがな"),
             ["カタ", "タカ", "カナ", "ナと", "とひ", "ひら", "らが", "がな"]
         );
-        assert_eq!(tokens("私はRustが好き"), ["私は", "rust", "が好", "好き"]);
-        assert_eq!(tokens("佐々木"), ["佐々", "々木"]);
-        assert_eq!(tokens("𠮷野家"), ["𠮷野", "野家"]);
-        assert_eq!(tokens("2024年"), ["2024", "年"]);
+        assert_eq!(terms_of_query("私はRustが好き"), ["私は", "rust", "が好", "好き"]);
+        assert_eq!(terms_of_query("佐々木"), ["佐々", "々木"]);
+        assert_eq!(terms_of_query("𠮷野家"), ["𠮷野", "野家"]);
+        assert_eq!(terms_of_query("2024年"), ["2024", "年"]);
+        // A document has the single characters, too, so that 京 finds it.
+        assert_eq!(tokens("東京都"), ["東", "東京", "京", "京都", "都"]);
+        assert_eq!(tokens("東京 都"), ["東", "東京", "京", "都"]);
     }
 
     #[test]
-    fn a_querys_terms_come_once_in_their_order() {
-        assert_eq!(terms_of_query("to be or Not to BE"), ["to", "be", "or", "not"]);
+    fn a_querys_terms_come_in_their_order_as_often_as_they_stand_there() {
+        assert_eq!(terms_of_query("to be or Not to BE"), ["to", "be", "or", "not", "to", "be"]);
         assert_eq!(terms_of_query("?! 👍"), [""; 0]);
     }
 
@@ -295,7 +309,7 @@ mod tests {
         #[test]
         fn the_ascii_path_gives_what_the_unicode_path_gives(text in "[a-cA-C0-2_.:,;' \\-\"\\t\\x00]{0,30}") {
             let mut expected = Vec::new();
-            unicode_tokens(&text, &mut |token: &str| expected.push(token.to_owned()));
+            unicode_tokens(&text, Purpose::Document, &mut |token: &str| expected.push(token.to_owned()));
             prop_assert_eq!(tokens(&text), expected);
         }
 

@@ -239,7 +239,7 @@ fn check_values(node: &Node, model: &Model) {
 fn ranked_by_hand<'a>(model: &'a Model, query: &str, matching: Match) -> Vec<(f64, &'a Entry)> {
     fn words(value: &serde_json::Value) -> Vec<String> {
         match value {
-            // The words of these tests have no accents or apostrophes; pairs stand for the Chinese ones.
+            // The words of these tests have no accents or apostrophes; pairs and characters stand for the Chinese ones.
             serde_json::Value::String(text) if text.is_ascii() => text
                 .split(|c: char| !c.is_alphanumeric())
                 .filter(|w| !w.is_empty())
@@ -247,7 +247,7 @@ fn ranked_by_hand<'a>(model: &'a Model, query: &str, matching: Match) -> Vec<(f6
                 .collect(),
             serde_json::Value::String(text) => {
                 let characters: Vec<char> = text.chars().collect();
-                characters.windows(2).map(|pair| pair.iter().collect()).collect()
+                characters.windows(2).chain(characters.chunks(1)).map(|part| part.iter().collect()).collect()
             }
             serde_json::Value::Array(items) => items.iter().flat_map(words).collect(),
             serde_json::Value::Object(members) => members.values().flat_map(words).collect(),
