@@ -239,6 +239,9 @@ impl<D: Disk> DiskThread<D> {
             );
         }
         self.node.permits.set_disk_full(full);
+        if full && !was_full {
+            self.wal_writer.send(WalMessage::DiskFull);
+        }
     }
 
     /// The next snapshot is at most as long as what the entries occupy in memory.

@@ -37,7 +37,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             tracing::error!("{reason}");
-            eprintln!("error: {reason}");
             ExitCode::FAILURE
         }
     }

@@ -120,7 +120,12 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
 
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
-    let (tables, snapshot) = load_newest_snapshot(&disk, identity.node, placement)?;
+    let log_begins = match first_retained_index(&disk, identity.node) {
+        // The operator gives up what lies behind the damage: any snapshot is as good as the log is.
+        Err(OpenError::Damaged(_)) if settings.truncate_damaged_log => 0,
+        result => result.map_err(StartError::Log)?,
+    };
+    let (tables, snapshot) = load_newest_snapshot(&disk, identity.node, placement, log_begins)?;
     let replay_range = Replay {
         after: snapshot.as_ref().map_or(0, |report| report.after),
         must_reach: snapshot.as_ref().map_or(0, |report| report.through),
@@ -213,8 +218,12 @@ fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Resul
 type Loaded = (Vec<Table>, Option<SnapshotReport>);
 
 /// Loads the newest snapshot that is whole and that the log can complete.
-fn load_newest_snapshot(disk: &FileDisk, node: NodeUuid, placement: Placement) -> Result<Loaded, StartError> {
-    let log_begins = first_retained_index(disk, node).map_err(StartError::Log)?;
+fn load_newest_snapshot(
+    disk: &FileDisk,
+    node: NodeUuid,
+    placement: Placement,
+    log_begins: u64,
+) -> Result<Loaded, StartError> {
     let mut passed_over: Option<(String, String)> = None;
     for info in list_snapshots(disk).map_err(StartError::Snapshot)?.into_iter().rev() {
         let failure = match load_snapshot(disk, &info, node, placement) {

@@ -62,6 +62,9 @@ pub enum WalMessage {
         /// The log can't go on: the node must stop once its clients know.
         fatal: bool,
     },
+    /// From the disk thread: the disk's reserve is reached. A snapshot is what
+    /// lets the log give room back.
+    DiskFull,
     /// From the SnapshotWriter: begin a walk in every shard.
     BeginWalk,
     /// From the SnapshotWriter: a snapshot is verified; entries up to here may go.
@@ -227,8 +230,14 @@ impl WalWriter {
 
     fn snapshot_if_due(&mut self, log_bytes: u64, segments: usize) {
         let is_due = log_bytes >= self.node.settings.snapshot_every_bytes || segments >= SEGMENTS_MAX;
+        if is_due {
+            self.make_snapshot();
+        }
+    }
+
+    fn make_snapshot(&mut self) {
         let too_soon = self.no_snapshot_before.is_some_and(|until| Instant::now() < until);
-        if is_due && !too_soon && !self.snapshot_under_way {
+        if !too_soon && !self.snapshot_under_way {
             self.snapshot_under_way = true;
             self.snapshot_writer.send(SnapshotMessage::Make { asked_by: None });
         }
@@ -275,6 +284,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                     crate::start::stop_after_fatal_error(&error);
                 }
             }
+            WalMessage::DiskFull => self.make_snapshot(),
             WalMessage::BeginWalk => {
                 self.snapshot_under_way = true;
                 self.order(DiskOrder::SnapshotBegins);

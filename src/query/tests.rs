@@ -39,8 +39,17 @@ const VALUES: &[&str] = &[
     "\"!?\"",
 ];
 
-const QUERIES: &[&str] =
-    &["red", "apple red", "red green blue", "one", "東京", "apple nothing", "?", "sky pie one red"];
+const QUERIES: &[&str] = &[
+    "red",
+    "apple red",
+    "red green blue",
+    "one",
+    "東京",
+    "apple nothing",
+    "?",
+    "sky pie one red",
+    "red sky red",
+];
 
 /// Small whole numbers, whose products any order of summing gets right.
 const VECTORS: &[&[f32]] =
