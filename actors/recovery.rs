@@ -17,7 +17,8 @@ use datastore::engine::{Effect, Entry, Placement, Requests, Table, Version, repl
 use datastore::persistence::{
     FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError,
     RecoveredEntry, RecoveryReport, Replay, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
-    first_retained_index, initialise, list_snapshots, parse_line, remove_unfinished_snapshot,
+    first_retained_index, initialise, list_snapshots, load_newest_snapshot, parse_line,
+    remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
 
@@ -125,7 +126,16 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
         Err(OpenError::Damaged(_)) if settings.truncate_damaged_log => 0,
         result => result.map_err(StartError::Log)?,
     };
-    let (tables, snapshot) = load_newest_snapshot(&disk, identity.node, placement, log_begins)?;
+    let load = |info: &SnapshotInfo| load_snapshot(&disk, info, identity.node, placement);
+    let (loaded, passed_over) =
+        load_newest_snapshot(&disk, log_begins, load).map_err(StartError::Snapshot)?;
+    for error in passed_over {
+        tracing::warn!(%error, "a damaged snapshot was passed over for an older one");
+    }
+    let (tables, snapshot) = match loaded {
+        Some((tables, report)) => (tables, Some(report)),
+        None => (empty_tables(placement), None),
+    };
     let replay_range = Replay {
         after: snapshot.as_ref().map_or(0, |report| report.after),
         must_reach: snapshot.as_ref().map_or(0, |report| report.through),
@@ -213,39 +223,6 @@ fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Resul
     initialise(disk, options, &identity, random_u64()?).map_err(StartError::Log)?;
     tracing::info!(node = %identity.node, "new data directory");
     Ok(identity)
-}
-
-type Loaded = (Vec<Table>, Option<SnapshotReport>);
-
-/// Loads the newest snapshot that is whole and that the log can complete.
-fn load_newest_snapshot(
-    disk: &FileDisk,
-    node: NodeUuid,
-    placement: Placement,
-    log_begins: u64,
-) -> Result<Loaded, StartError> {
-    let mut passed_over: Option<(String, String)> = None;
-    for info in list_snapshots(disk).map_err(StartError::Snapshot)?.into_iter().rev() {
-        let failure = match load_snapshot(disk, &info, node, placement) {
-            Ok((tables, report)) if log_begins <= report.after.saturating_add(1) => {
-                return Ok((tables, Some(report)));
-            }
-            Ok((_, report)) => format!("it needs the log from entry {} on", report.after + 1),
-            Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Foreign { .. })) => {
-                return Err(StartError::Snapshot(error));
-            }
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(file = info.name, reason = failure, "snapshot passed over");
-        passed_over.get_or_insert((info.name, failure));
-    }
-    match passed_over {
-        // Without any snapshot, a log from its beginning still has everything.
-        Some((file, reason)) if log_begins > 1 => {
-            Err(StartError::Snapshot(SnapshotError::NoneUsable { file, reason, log_begins }))
-        }
-        _ => Ok((empty_tables(placement), None)),
-    }
 }
 
 fn empty_tables(placement: Placement) -> Vec<Table> {

@@ -42,7 +42,8 @@ pub use recovery_report::{Damage, OpenError, RecoveredEntry, RecoveryReport, Rep
 pub use segment::{SEGMENT_FORMAT, prepare_spare, ready_spares, segment_name};
 pub use snapshot::{
     SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,
-    list_snapshots, newest_valid_snapshot, remove_old_snapshots, remove_unfinished_snapshot, verify_snapshot,
+    list_snapshots, load_newest_snapshot, newest_valid_snapshot, remove_old_snapshots,
+    remove_unfinished_snapshot, verify_snapshot,
 };
 pub use snapshot_line::{LineError, SnapshotLine, parse_line};
 pub use snapshot_reader::{SnapshotChunk, SnapshotReader, SnapshotTrailer};

@@ -383,14 +383,29 @@ pub fn newest_valid_snapshot<D: Disk>(
     node: NodeUuid,
     log_begins: u64,
 ) -> Result<(Option<SnapshotReport>, Vec<SnapshotError>), SnapshotError> {
+    let verify = |info: &SnapshotInfo| verify_snapshot(disk, info, node).map(|report| ((), report));
+    let (found, passed_over) = load_newest_snapshot(disk, log_begins, verify)?;
+    Ok((found.map(|((), report)| report), passed_over))
+}
+
+/// A loaded snapshot with its report, and what was passed over on the way to it.
+pub type LoadedSnapshot<T> = (Option<(T, SnapshotReport)>, Vec<SnapshotError>);
+
+/// As [`newest_valid_snapshot`], with `load` to read a snapshot whole and to
+/// keep what it holds.
+pub fn load_newest_snapshot<D: Disk, T>(
+    disk: &D,
+    log_begins: u64,
+    mut load: impl FnMut(&SnapshotInfo) -> Result<(T, SnapshotReport), SnapshotError>,
+) -> Result<LoadedSnapshot<T>, SnapshotError> {
     let mut passed_over: Vec<SnapshotError> = Vec::new();
     let mut newest: Option<(String, String)> = None;
     for info in list_snapshots(disk)?.into_iter().rev() {
-        match verify_snapshot(disk, &info, node) {
-            Ok(report) if log_begins <= report.after.saturating_add(1) => {
-                return Ok((Some(report), passed_over));
+        match load(&info) {
+            Ok((loaded, report)) if log_begins <= report.after.saturating_add(1) => {
+                return Ok((Some((loaded, report)), passed_over));
             }
-            Ok(report) => {
+            Ok((_, report)) => {
                 let reason = format!("it needs the log from entry {} on", report.after + 1);
                 newest.get_or_insert((info.name, reason));
             }
