@@ -1,6 +1,8 @@
 //! The files of a node's log as a test sees them from outside, to damage them
 //! on purpose. The layout is the one at the top of `src/persistence/frame.rs`.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::path::{Path, PathBuf};
 
 use datastore::persistence::frame::{ALIGNMENT_BYTES, FRAME_HEADER_BYTES};
