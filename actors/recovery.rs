@@ -15,9 +15,9 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use datastore::engine::{Effect, Entry, Placement, Requests, Table, Version, replay};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError,
-    RecoveredEntry, RecoveryReport, Replay, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
-    first_retained_index, initialise, list_snapshots, parse_line, remove_unfinished_snapshot,
+    Disk, FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError,
+    RecoveredEntry, RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader,
+    SnapshotReport, first_retained_index, initialise, list_snapshots, parse_line, remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
 
@@ -120,14 +120,9 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
 
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
-    let (tables, snapshot) = load_newest_snapshot(&disk, identity.node, placement)?;
-    let replay_range = Replay {
-        after: snapshot.as_ref().map_or(0, |report| report.after),
-        must_reach: snapshot.as_ref().map_or(0, |report| report.through),
-        truncate_damaged: settings.truncate_damaged_log,
-    };
-    let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
-    let (tables, log, report) = replay_log(faulty, options, &identity, replay_range, placement, tables)?;
+    let (loaded, log, report) = load_and_replay(&disk, options, &identity, settings, placement)?;
+    let Loaded { tables, snapshot, passed_over } = loaded;
+    set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
 
     let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
@@ -136,8 +131,7 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
         last_bytes: snapshot.as_ref().map_or(0, |report| report.file_bytes),
         ..SnapshotFigures::default()
     };
-    let last_index = report.last_index.max(replay_range.must_reach);
-    let log_bytes = report.bytes;
+    let (last_index, log_bytes) = (report.last_index, report.bytes);
     Ok(Recovered {
         tables,
         log,
@@ -210,33 +204,93 @@ fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Resul
     Ok(identity)
 }
 
-type Loaded = (Vec<Table>, Option<SnapshotReport>);
+/// What the newest usable snapshot holds.
+struct Loaded {
+    tables: Vec<Table>,
+    snapshot: Option<SnapshotReport>,
+    /// Newer ones that can't be used.
+    passed_over: Vec<String>,
+}
 
-/// Loads the newest snapshot that is whole and that the log can complete.
-fn load_newest_snapshot(disk: &FileDisk, node: NodeUuid, placement: Placement) -> Result<Loaded, StartError> {
-    let log_begins = first_retained_index(disk, node).map_err(StartError::Log)?;
-    let mut passed_over: Option<(String, String)> = None;
-    for info in list_snapshots(disk).map_err(StartError::Snapshot)?.into_iter().rev() {
-        let failure = match load_snapshot(disk, &info, node, placement) {
-            Ok((tables, report)) if log_begins <= report.after.saturating_add(1) => {
-                return Ok((tables, Some(report)));
-            }
-            Ok((_, report)) => format!("it needs the log from entry {} on", report.after + 1),
-            Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Foreign { .. })) => {
-                return Err(StartError::Snapshot(error));
-            }
-            Err(error) => error.to_string(),
+/// Loads a snapshot and replays the log over it. A log that is to be cut at its
+/// damage may end before the newest snapshot does; then an older one is taken.
+fn load_and_replay(
+    disk: &FileDisk,
+    options: LogOptions,
+    identity: &Identity,
+    settings: &Settings,
+    placement: Placement,
+) -> Result<(Loaded, NodeLog, RecoveryReport), StartError> {
+    let mut at_most = u64::MAX;
+    loop {
+        let loaded = load_newest_snapshot(disk, identity.node, placement, at_most)?;
+        let replay_range = Replay {
+            after: loaded.snapshot.as_ref().map_or(0, |report| report.after),
+            must_reach: loaded.snapshot.as_ref().map_or(0, |report| report.through),
+            truncate_damaged: settings.truncate_damaged_log,
         };
-        tracing::warn!(file = info.name, reason = failure, "snapshot passed over");
-        passed_over.get_or_insert((info.name, failure));
-    }
-    match passed_over {
-        // Without any snapshot, a log from its beginning still has everything.
-        Some((file, reason)) if log_begins > 1 => {
-            Err(StartError::Snapshot(SnapshotError::NoneUsable { file, reason, log_begins }))
+        let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
+        match replay_log(faulty, options.clone(), identity, replay_range, placement, loaded.tables) {
+            Ok((tables, log, report)) => return Ok((Loaded { tables, ..loaded }, log, report)),
+            Err(StartError::Log(OpenError::EndsTooEarly { last, .. })) if settings.truncate_damaged_log => {
+                at_most = last;
+            }
+            Err(error) => return Err(error),
         }
-        _ => Ok((empty_tables(placement), None)),
     }
+}
+
+/// Loads the newest snapshot that is whole, that the log can complete, and that
+/// shows no entry beyond `at_most`.
+fn load_newest_snapshot(
+    disk: &FileDisk,
+    node: NodeUuid,
+    placement: Placement,
+    at_most: u64,
+) -> Result<Loaded, StartError> {
+    let log_begins = first_retained_index(disk, node).map_err(StartError::Log)?;
+    let mut first_reason = None;
+    let mut passed_over = Vec::new();
+    for info in list_snapshots(disk).map_err(StartError::Snapshot)?.into_iter().rev() {
+        let reason = if info.through > at_most {
+            format!("it shows writes up to entry {}, the log can be read up to entry {at_most}", info.through)
+        } else {
+            match load_snapshot(disk, &info, node, placement) {
+                Ok((tables, report)) if log_begins <= report.after.saturating_add(1) => {
+                    return Ok(Loaded { tables, snapshot: Some(report), passed_over });
+                }
+                Ok((_, report)) => format!("it needs the log from entry {} on", report.after + 1),
+                Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Foreign { .. })) => {
+                    return Err(StartError::Snapshot(error));
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        tracing::warn!(file = info.name, reason, "snapshot passed over");
+        first_reason.get_or_insert(reason);
+        passed_over.push(info.name);
+    }
+    match (first_reason, passed_over.first()) {
+        // Without any snapshot, a log from its beginning still has everything.
+        (Some(reason), Some(file)) if log_begins > 1 => {
+            Err(StartError::Snapshot(SnapshotError::NoneUsable { file: file.clone(), reason, log_begins }))
+        }
+        _ => Ok(Loaded { tables: empty_tables(placement), snapshot: None, passed_over }),
+    }
+}
+
+/// Renames snapshots that can't be used to "snapshots/damaged-…": neither may
+/// they count among those that are kept, nor may a later start take one for the
+/// newest when the log has gone on from before it.
+fn set_aside(disk: &FileDisk, passed_over: &[String]) -> Result<(), SnapshotError> {
+    for name in passed_over {
+        let failed = |source| SnapshotError::Io { file: name.clone(), source };
+        let target = name.replacen('/', "/damaged-", 1);
+        disk.rename(name, &target).map_err(failed)?;
+        disk.sync_directory(SNAPSHOT_DIRECTORY).map_err(failed)?;
+        tracing::warn!(file = name, renamed_to = target, "a snapshot that can't be used was set aside");
+    }
+    Ok(())
 }
 
 fn empty_tables(placement: Placement) -> Vec<Table> {

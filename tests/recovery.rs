@@ -28,6 +28,15 @@ fn write_one_by_one(client: &mut Client, numbers: std::ops::Range<u64>) {
     }
 }
 
+/// The directory once more, to try something on.
+fn copied(directory: &Path) -> tempfile::TempDir {
+    let copy = temporary_directory();
+    let from = format!("{}/.", directory.display());
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(copy.path()).status();
+    assert!(status.expect("cp runs").success());
+    copy
+}
+
 /// The keys that are there.
 fn keys(node: &Node) -> Vec<String> {
     let mut client = node.client();
@@ -159,6 +168,8 @@ fn a_segment_that_is_missing_or_has_a_bad_header_is_refused() {
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("00000002.wal is damaged at byte 0"), "{said}");
 
+    drop(Options::in_directory(copied(directory.path()).path()).with(&["--truncate-damaged-log"]).start());
+
     std::fs::remove_file(&segments[1]).unwrap();
     let Err((status, said)) = Options::in_directory(directory.path()).try_start() else {
         panic!("a log with a hole was served")
@@ -230,6 +241,50 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
     let said = node.wait_for_log("snapshot passed over");
     assert!(said.contains(kept[1].file_name().unwrap().to_str().unwrap()), "{said}");
     assert_eq!(keys(&node), first_keys(4 * WRITES));
+
+    // It doesn't count as one of the two that are kept: the good one stays beside a new one.
+    write_one_by_one(&mut node.client(), 4 * WRITES..4 * WRITES + 1);
+    node.client().ok(json!({"op": "snapshot"}));
+    let node = node.kill();
+    assert!(kept[0].exists() && !kept[1].exists(), "{:?}", snapshots(directory.path()));
+    assert_eq!(keys(&node.start()), first_keys(4 * WRITES + 1));
+}
+
+#[test]
+fn damage_before_a_snapshot_is_cut_when_told_to_and_the_snapshot_with_it() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).start();
+    let mut client = node.client();
+    write_one_by_one(&mut client, 0..10);
+    client.ok(json!({"op": "snapshot"}));
+    write_one_by_one(&mut client, 10..20);
+    client.ok(json!({"op": "snapshot"}));
+    write_one_by_one(&mut client, 20..30);
+    drop(node);
+    let segment = segments(directory.path()).pop().unwrap();
+    // Damage before the second snapshot leaves the first one, damage before both the log alone.
+    for (entry, left, snapshots_left) in [(15, 14, 1), (5, 4, 0)] {
+        let copy = copied(directory.path());
+        let segment = copy.path().join("log").join(segment.file_name().unwrap());
+        let damaged = frame_of_entry(&segment, entry);
+        flip(&segment, damaged.offset + damaged.bytes - 9);
+        let Err((status, said)) = Options::in_directory(copy.path()).try_start() else {
+            panic!("a damaged log was served")
+        };
+        assert_eq!(status.code(), Some(1));
+        assert!(said.contains(&format!("where entry {entry} was expected")), "{said}");
+
+        let mut node = Options::in_directory(copy.path()).with(&["--truncate-damaged-log"]).start();
+        node.wait_for_log("DAMAGED LOG CUT");
+        assert_eq!(keys(&node), first_keys(left));
+        let usable = snapshots(copy.path()).into_iter();
+        let usable = usable.filter(|path| !path.to_string_lossy().contains("damaged-")).count();
+        assert_eq!(usable, snapshots_left);
+        // New entries take the numbers of those that are lost: the snapshots must not mix with them.
+        write_one_by_one(&mut node.client(), left..left + 3);
+        drop(node);
+        assert_eq!(keys(&Options::in_directory(copy.path()).start()), first_keys(left + 3));
+    }
 }
 
 #[test]
