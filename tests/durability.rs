@@ -48,6 +48,30 @@ fn nothing_refused_ever_shows_over_kills_with_failing_syncs() {
     kill_rounds("0.3");
 }
 
+#[test]
+fn snapshots_made_while_writes_go_on_hold_what_was_acknowledged() {
+    let mut random = Random::seeded("snapshots under load");
+    let directory = temporary_directory();
+    // No snapshot but those that are asked for.
+    let mut node = Options::in_directory(directory.path()).start();
+    let book = Arc::new(SharedBook::default());
+    for round in 0..2 {
+        let writers = start_writers(node.address, &book, &mut random);
+        let mut client = node.client();
+        for part in 1..=4 {
+            book.wait_for(part * 200);
+            client.ok(json!({"op": "snapshot"}));
+        }
+        let killed = node.kill();
+        writers.into_iter().for_each(|writer| writer.join().expect("a writer ends with the node"));
+        node = killed.start();
+        let recovered: Value =
+            serde_json::from_str(&node.wait_for_log("\"recovered\"")).expect("a JSON line");
+        assert!(recovered["fields"]["snapshot_entries"].as_u64() > Some(0), "{recovered}");
+        verify(&node, &mut book.lock(), round);
+    }
+}
+
 fn rounds() -> usize {
     std::env::var("DATASTORE_KILL_ROUNDS").map_or(ROUNDS_DEFAULT, |rounds| rounds.parse().expect("a number"))
 }
