@@ -97,3 +97,41 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     drop(node);
     expect_keys(&mut start(&disk).client(), 3..written + 1);
 }
+
+#[test]
+fn a_disk_that_others_fill_to_the_last_byte_loses_nothing() {
+    let Some(disk) = SmallDisk::mount(DISK) else { return };
+    let node = start(&disk);
+    let mut client = node.client();
+    let before = 100;
+    (0..before).for_each(|number| drop(client.ok(set(number))));
+    let filler = disk.path().join("filler");
+    fill_to_the_last_byte(&filler);
+    let written = write_until_full(&mut client, before);
+    println!("{} writes found room in what was prepared", written - before);
+    expect_keys(&mut client, 0..written);
+    // Whatever a delete is answered on a disk without a byte, it is true.
+    let deleted = client.call(json!({"op": "delete", "key": set(0)["key"]}));
+    assert!(deleted["ok"] == true || deleted["error"]["outcome"] == "not_applied", "{deleted}");
+    let first = usize::from(deleted["ok"] == true);
+    expect_keys(&mut client, first..written);
+
+    let options = node.kill();
+    if let Err((status, said)) = options.try_start() {
+        println!("not started: {status}\n{said}");
+        assert!(said.contains("No space left"), "{said}");
+    }
+    std::fs::remove_file(&filler).expect("the filler is the test's own");
+    let node = start(&disk);
+    let mut client = node.client();
+    expect_keys(&mut client, first..written);
+    client.ok(set(written));
+}
+
+fn fill_to_the_last_byte(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file takes no room yet");
+    for chunk in [1 << 20, 1 << 12, 1] {
+        while file.write_all(&vec![1; chunk]).is_ok() {}
+    }
+}
