@@ -81,6 +81,10 @@ pub enum DiskOrder {
 /// How often an idle disk thread looks at the room on the disk.
 const ROOM_CHECK: Duration = Duration::from_secs(1);
 
+/// A disk thread that is never idle looks after so many bytes, too: a fast
+/// writer must not use up the reserve between two looks.
+const ROOM_CHECK_BYTES: u64 = 256 * 1024;
+
 /// The kind of an entry of requests; others come with the cluster.
 const ENTRY_KIND_WRITES: u8 = 0;
 
@@ -96,6 +100,8 @@ pub struct DiskThread<D: Disk> {
     pub node: Arc<Node>,
     /// When the room on the disk was last looked at.
     pub room_checked: Option<Instant>,
+    /// What was appended since.
+    pub room_unchecked_bytes: u64,
     /// The log's growth since the last snapshot began.
     pub growth_bytes: u64,
     /// Asks for a spare segment.
@@ -181,6 +187,7 @@ impl<D: Disk> DiskThread<D> {
         match appended {
             Ok(appended) => {
                 self.growth_bytes += appended.bytes;
+                self.room_unchecked_bytes += appended.bytes;
                 let (index, log_bytes) = (appended.last_index, self.growth_bytes);
                 let segments = self.segments_seen;
                 self.wal_writer.send(WalMessage::Synced { index, acknowledgements, log_bytes, segments });
@@ -216,10 +223,12 @@ impl<D: Disk> DiskThread<D> {
 
     fn check_room_sometimes(&mut self) {
         let now = Instant::now();
-        if self.room_checked.is_some_and(|last| now.duration_since(last) < ROOM_CHECK / 4) {
+        let is_recent = self.room_checked.is_some_and(|last| now.duration_since(last) < ROOM_CHECK / 4);
+        if is_recent && self.room_unchecked_bytes < ROOM_CHECK_BYTES {
             return;
         }
         self.room_checked = Some(now);
+        self.room_unchecked_bytes = 0;
         let free_bytes = match self.log.disk().free_bytes() {
             Ok(free_bytes) => free_bytes,
             Err(error) => {

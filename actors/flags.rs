@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use datastore::limits;
 use datastore::settings::{Mode, RawSettings, SnapshotCompression};
@@ -66,10 +67,10 @@ pub struct Flags {
     #[arg(long, env = "DATASTORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// Listen on an address that others can reach, without authentication or encryption
-    #[arg(long, env = "DATASTORE_INSECURE")]
+    #[arg(long, env = "DATASTORE_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
     /// Start with a damaged log by cutting it at the damage: what was acknowledged behind it is lost
-    #[arg(long, env = "DATASTORE_TRUNCATE_DAMAGED_LOG")]
+    #[arg(long, env = "DATASTORE_TRUNCATE_DAMAGED_LOG", value_parser = BoolishValueParser::new())]
     truncate_damaged_log: bool,
 }
 

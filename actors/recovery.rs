@@ -1,9 +1,9 @@
 //! Recovery: lock the directory, load the newest snapshot, replay the log.
 //!
 //! ```text
-//! snapshot ─ chunks ─► parsers (a thread per core) ─ entries by shard ─┐
-//! log ─ frames checked, effects by shard ──────────────────────────────┴─► builders
-//!                                                         (a thread per shard, one table each)
+//! lock, probe, identity
+//!   ─► snapshot_loader: the newest snapshot that is whole, into a table per shard
+//!   ─► log_replayer: the entries behind its S, over the tables
 //! ```
 
 use std::fmt;
@@ -11,19 +11,17 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
-use datastore::engine::{Effect, Entry, Placement, Requests, Table, Version, replay};
+use datastore::engine::{Placement, Table};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, IdentityError, LineError, Log, LogOptions, NodeUuid, OpenError,
-    RecoveredEntry, RecoveryReport, Replay, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
-    first_retained_index, initialise, list_snapshots, load_newest_snapshot, parse_line,
-    remove_unfinished_snapshot,
+    Disk, FaultyDisk, FileDisk, Identity, IdentityError, Log, LogOptions, NodeUuid, OpenError, PassedOver,
+    RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
+    first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
 
+use crate::log_replayer::replay_log;
 use crate::node::SnapshotFigures;
-use crate::progress::Progress;
+use crate::snapshot_loader::load_snapshot;
 
 /// The log as the node uses it: a real directory, with `--drop-rate`'s faults above it.
 pub type NodeLog = Log<FaultyDisk<FileDisk>>;
@@ -121,28 +119,9 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
 
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
-    let log_begins = match first_retained_index(&disk, identity.node) {
-        // The operator gives up what lies behind the damage: any snapshot is as good as the log is.
-        Err(OpenError::Damaged(_)) if settings.truncate_damaged_log => 0,
-        result => result.map_err(StartError::Log)?,
-    };
-    let load = |info: &SnapshotInfo| load_snapshot(&disk, info, identity.node, placement);
-    let (loaded, passed_over) =
-        load_newest_snapshot(&disk, log_begins, load).map_err(StartError::Snapshot)?;
-    for error in passed_over {
-        tracing::warn!(%error, "a damaged snapshot was passed over for an older one");
-    }
-    let (tables, snapshot) = match loaded {
-        Some((tables, report)) => (tables, Some(report)),
-        None => (empty_tables(placement), None),
-    };
-    let replay_range = Replay {
-        after: snapshot.as_ref().map_or(0, |report| report.after),
-        must_reach: snapshot.as_ref().map_or(0, |report| report.through),
-        truncate_damaged: settings.truncate_damaged_log,
-    };
-    let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
-    let (tables, log, report) = replay_log(faulty, options, &identity, replay_range, placement, tables)?;
+    let (loaded, log, report) = load_and_replay(&disk, options, &identity, settings, placement)?;
+    let Loaded { tables, snapshot, passed_over } = loaded;
+    set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
 
     let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
@@ -151,8 +130,7 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
         last_bytes: snapshot.as_ref().map_or(0, |report| report.file_bytes),
         ..SnapshotFigures::default()
     };
-    let last_index = report.last_index.max(replay_range.must_reach);
-    let log_bytes = report.bytes;
+    let (last_index, log_bytes) = (report.last_index, report.bytes);
     Ok(Recovered {
         tables,
         log,
@@ -192,7 +170,7 @@ fn probe(path: &Path) -> Result<(), StartError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync the directory"))
 }
 
-fn random_u64() -> Result<u64, StartError> {
+pub(crate) fn random_u64() -> Result<u64, StartError> {
     let mut bytes = [0; 8];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     match filled {
@@ -225,218 +203,71 @@ fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Resul
     Ok(identity)
 }
 
-fn empty_tables(placement: Placement) -> Vec<Table> {
-    (0..placement.shards()).map(|shard| Table::new(placement, shard)).collect()
+/// What the newest usable snapshot holds.
+struct Loaded {
+    tables: Vec<Table>,
+    snapshot: Option<SnapshotReport>,
+    /// Newer ones that can't be used.
+    passed_over: Vec<PassedOver>,
 }
 
-/// Entries on their way to a shard's table, with their hashes.
-type EntryBatch = Vec<(u64, Entry)>;
-
-/// How many batches may wait for a builder, or chunks for a parser.
-const BATCHES_WAITING: usize = 8;
-
-fn load_snapshot(
+/// Loads a snapshot and replays the log over it. A log that is to be cut at its
+/// damage may end before the newest snapshot does; then an older one is taken.
+fn load_and_replay(
     disk: &FileDisk,
-    info: &SnapshotInfo,
-    node: NodeUuid,
-    placement: Placement,
-) -> Result<(Vec<Table>, SnapshotReport), SnapshotError> {
-    let mut reader = SnapshotReader::open(disk, info, node)?;
-    let parsers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let (chunks, chunks_waiting) = bounded::<Vec<u8>>(BATCHES_WAITING);
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..placement.shards()).map(|_| bounded::<EntryBatch>(BATCHES_WAITING)).unzip();
-        let builders: Vec<_> = receivers
-            .into_iter()
-            .enumerate()
-            .map(|(shard, batches)| scope.spawn(move || build(Table::new(placement, shard), &batches)))
-            .collect();
-        let parsing: Vec<_> = (0..parsers)
-            .map(|_| {
-                let (chunks, senders) = (chunks_waiting.clone(), senders.clone());
-                scope.spawn(move || parse_chunks(&chunks, &senders, placement))
-            })
-            .collect();
-        drop((chunks_waiting, senders));
-
-        let progress = Progress::new("loading the snapshot", reader.file_bytes());
-        let read = read_chunks(&mut reader, &chunks, &progress);
-        drop(chunks);
-        let parsed = join_all(parsing).into_iter().find_map(Result::err);
-        let tables = join_all(builders);
-        read?;
-        match parsed {
-            Some(reason) => Err(reader.bad_line(reason)),
-            None => Ok((tables, reader.report()?)),
-        }
-    })
-}
-
-fn join_all<T>(threads: Vec<std::thread::ScopedJoinHandle<'_, T>>) -> Vec<T> {
-    // A panic ends the process before this could see it.
-    threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-}
-
-fn read_chunks(
-    reader: &mut SnapshotReader<'_>,
-    chunks: &Sender<Vec<u8>>,
-    progress: &Progress,
-) -> Result<(), SnapshotError> {
-    while let Some(chunk) = reader.next_chunk()? {
-        progress.at(reader.file_position());
-        if chunks.send(chunk.bytes).is_err() {
-            break; // every parser met a bad line and has gone: the caller hears it from them
-        }
-    }
-    Ok(())
-}
-
-fn parse_chunks(
-    chunks: &Receiver<Vec<u8>>,
-    senders: &[Sender<EntryBatch>],
-    placement: Placement,
-) -> Result<(), LineError> {
-    for chunk in chunks {
-        let mut batches: Vec<EntryBatch> = senders.iter().map(|_| Vec::new()).collect();
-        let lines = chunk.strip_suffix(b"\n").unwrap_or(&chunk);
-        for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let parsed = parse_line(line)?;
-            let hash = placement.hash(&parsed.key);
-            let entry = Entry::new(parsed.version, &parsed.key, parsed.value, parsed.vector.as_deref());
-            batches[placement.shard(hash)].push((hash, entry));
-        }
-        for (sender, batch) in senders.iter().zip(batches) {
-            // A builder ends only when its senders do.
-            let _ = sender.send(batch);
-        }
-    }
-    Ok(())
-}
-
-fn build(mut table: Table, batches: &Receiver<EntryBatch>) -> Table {
-    for batch in batches {
-        for (hash, entry) in batch {
-            table.insert(entry, hash);
-        }
-    }
-    table
-}
-
-/// An effect of the log on its way to a shard's table.
-struct Replayed {
-    version: Version,
-    hash: u64,
-    effect: OwnedEffect,
-}
-
-enum OwnedEffect {
-    Delete(Bytes),
-    Set(Bytes, Bytes),
-    AddVector(Bytes, Bytes),
-}
-
-/// Effects sent to a builder at once.
-const EFFECTS_PER_BATCH: usize = 4_096;
-
-fn replay_log(
-    disk: FaultyDisk<FileDisk>,
     options: LogOptions,
     identity: &Identity,
-    range: Replay,
+    settings: &Settings,
     placement: Placement,
-    tables: Vec<Table>,
-) -> Result<(Vec<Table>, NodeLog, RecoveryReport), StartError> {
-    let seed = random_u64()?;
-    std::thread::scope(|scope| {
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            tables.iter().map(|_| bounded::<Vec<Replayed>>(BATCHES_WAITING)).unzip();
-        let builders: Vec<_> = tables
-            .into_iter()
-            .zip(receivers)
-            .map(|(table, batches)| scope.spawn(move || replay_batches(table, &batches)))
-            .collect();
-        let mut router = Router { placement, batches: senders.iter().map(|_| Vec::new()).collect(), senders };
-        let progress = Progress::new("replaying the log", 0);
-        let mut bytes = 0;
-        let mut visit = |entry: RecoveredEntry<'_>| {
-            bytes += entry.payload.len() as u64;
-            progress.at(bytes);
-            router.route(&entry)
+) -> Result<(Loaded, NodeLog, RecoveryReport), StartError> {
+    let mut at_most = u64::MAX;
+    loop {
+        let log_begins = first_retained_index(disk, identity.node).map_err(StartError::Log)?;
+        let load = |info: &SnapshotInfo| load_snapshot(disk, info, identity.node, placement);
+        let (newest, passed_over) =
+            load_newest_snapshot(disk, log_begins, at_most, load).map_err(StartError::Snapshot)?;
+        let (tables, snapshot) = match newest {
+            Some((tables, report)) => (tables, Some(report)),
+            None => (empty_tables(placement), None),
         };
-        let opened = Log::open(disk, options, identity, range, salts(seed), &mut visit);
-        router.flush();
-        drop(router);
-        let tables = join_all(builders);
-        let (log, report) = opened.map_err(StartError::Log)?;
-        Ok((tables, log, report))
-    })
-}
-
-/// Salts tell a segment's frames from older ones in the same blocks; they need
-/// to differ, not to be secret.
-fn salts(seed: u64) -> impl FnMut() -> u64 + Send + 'static {
-    let mut state = seed;
-    move || {
-        // SplitMix64: every state gives another output, for 2^64 of them.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
-struct Router {
-    placement: Placement,
-    batches: Vec<Vec<Replayed>>,
-    senders: Vec<Sender<Vec<Replayed>>>,
-}
-
-impl Router {
-    fn route(&mut self, entry: &RecoveredEntry<'_>) -> Result<(), datastore::persistence::VisitError> {
-        let payload = Bytes::copy_from_slice(entry.payload);
-        for item in Requests::new(&payload) {
-            let (ordinal, effect) = item?;
-            let hash = self.placement.hash(effect.key());
-            let version = Version { index: entry.index, ordinal };
-            let owned = |bytes: &[u8]| payload.slice_ref(bytes);
-            let effect = match effect {
-                Effect::Delete { key } => OwnedEffect::Delete(owned(key)),
-                Effect::Set { key, value } => OwnedEffect::Set(owned(key), owned(value)),
-                Effect::AddVector { key, vector } => OwnedEffect::AddVector(owned(key), owned(vector)),
-            };
-            let shard = self.placement.shard(hash);
-            self.batches[shard].push(Replayed { version, hash, effect });
-            if self.batches[shard].len() >= EFFECTS_PER_BATCH {
-                self.send(shard);
+        let loaded = Loaded { tables, snapshot, passed_over };
+        let replay_range = Replay {
+            after: loaded.snapshot.as_ref().map_or(0, |report| report.after),
+            must_reach: loaded.snapshot.as_ref().map_or(0, |report| report.through),
+            truncate_damaged: settings.truncate_damaged_log,
+        };
+        let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
+        match replay_log(faulty, options.clone(), identity, replay_range, placement, loaded.tables) {
+            Ok((tables, log, report)) => return Ok((Loaded { tables, ..loaded }, log, report)),
+            Err(StartError::Log(OpenError::EndsTooEarly { last, .. })) if settings.truncate_damaged_log => {
+                at_most = last;
             }
+            Err(error) => return Err(error),
         }
-        Ok(())
-    }
-
-    fn send(&mut self, shard: usize) {
-        let batch = std::mem::take(&mut self.batches[shard]);
-        // A builder ends only when its senders do.
-        let _ = self.senders[shard].send(batch);
-    }
-
-    fn flush(&mut self) {
-        (0..self.batches.len()).for_each(|shard| self.send(shard));
     }
 }
 
-fn replay_batches(mut table: Table, batches: &Receiver<Vec<Replayed>>) -> Table {
-    for batch in batches {
-        for Replayed { version, hash, effect } in batch {
-            let effect = match &effect {
-                OwnedEffect::Delete(key) => Effect::Delete { key },
-                OwnedEffect::Set(key, value) => Effect::Set { key, value },
-                OwnedEffect::AddVector(key, vector) => Effect::AddVector { key, vector },
-            };
-            replay(&mut table, version, &effect, hash);
-        }
+/// Renames snapshots that can't be used to "snapshots/damaged-…": neither may
+/// they count among those that are kept, nor may a later start take one for the
+/// newest when the log has gone on from before it.
+fn set_aside(disk: &FileDisk, passed_over: &[PassedOver]) -> Result<(), SnapshotError> {
+    for PassedOver { name, reason } in passed_over {
+        let failed = |source| SnapshotError::Io { file: name.clone(), source };
+        let target = name.replacen('/', "/damaged-", 1);
+        disk.rename(name, &target).map_err(failed)?;
+        disk.sync_directory(SNAPSHOT_DIRECTORY).map_err(failed)?;
+        tracing::warn!(
+            file = name,
+            reason,
+            renamed_to = target,
+            "a snapshot that can't be used was set aside"
+        );
     }
-    table
+    Ok(())
+}
+
+fn empty_tables(placement: Placement) -> Vec<Table> {
+    (0..placement.shards()).map(|shard| Table::new(placement, shard)).collect()
 }
 
 fn starts_of_snapshots(disk: &FileDisk, node: NodeUuid) -> Result<Vec<u64>, StartError> {

@@ -171,6 +171,7 @@ fn run(
         wal_writer: cast.wal_writer.clone(),
         node: node.clone(),
         room_checked: None,
+        room_unchecked_bytes: 0,
         spares,
     };
     let disk_thread = spawn("disk", move || disk_thread.run())?;

@@ -41,7 +41,7 @@ pub use recovery::first_retained_index;
 pub use recovery_report::{Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, TornTail, VisitError};
 pub use segment::{SEGMENT_FORMAT, prepare_spare, ready_spares, segment_name};
 pub use snapshot::{
-    SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,
+    PassedOver, SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,
     list_snapshots, load_newest_snapshot, newest_valid_snapshot, remove_old_snapshots,
     remove_unfinished_snapshot, verify_snapshot,
 };

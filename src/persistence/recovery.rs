@@ -67,21 +67,7 @@ pub(super) fn recover<D: Disk>(
     if last_number == 0 {
         return Err(OpenError::LogMissing);
     }
-    // Damage in a header gives up that segment and all behind it.
-    let mut chain = loop {
-        if let Some((number, damage)) = &mut damage {
-            damage.expected_index =
-                headers.range(..*number).next_back().map_or(0, |(_, last)| last.first_index);
-            if !replay.truncate_damaged {
-                return Err(OpenError::Damaged(damage.clone()));
-            }
-            headers.split_off(number);
-        }
-        match find_chain(&headers) {
-            Ok(chain) => break chain,
-            Err((number, missing)) => damage = Some((number, missing)),
-        }
-    };
+    let mut chain = usable_chain(&mut headers, &mut damage, replay.truncate_damaged)?;
     let Some(&oldest) = chain.first() else {
         return Err(damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage)));
     };
@@ -161,12 +147,34 @@ fn read_headers<D: Disk>(disk: &D, node: NodeUuid) -> Result<(Headers, Option<(u
 /// The first index that the log retains, without reading its frames: whether a
 /// snapshot that is older than the newest can still be completed from it.
 pub fn first_retained_index<D: Disk>(disk: &D, node: NodeUuid) -> Result<u64, OpenError> {
-    let (headers, damage) = read_headers(disk, node)?;
-    if let Some((_, damage)) = damage {
-        return Err(OpenError::Damaged(damage));
+    let (mut headers, mut damage) = read_headers(disk, node)?;
+    // Damage further on doesn't change where the log begins; opening it refuses or passes that.
+    let chain = usable_chain(&mut headers, &mut damage, true)?;
+    let missing = || damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage));
+    chain.first().map(|oldest| headers[oldest].first_index).ok_or_else(missing)
+}
+
+/// The chain, up to the first segment with a damaged header or without its
+/// predecessor: that one and all behind it are given up, if that is allowed.
+fn usable_chain(
+    headers: &mut Headers,
+    damage: &mut Option<(u64, Damage)>,
+    truncate_damaged: bool,
+) -> Result<Vec<u64>, OpenError> {
+    loop {
+        if let Some((number, damage)) = damage {
+            damage.expected_index =
+                headers.range(..*number).next_back().map_or(0, |(_, last)| last.first_index);
+            if !truncate_damaged {
+                return Err(OpenError::Damaged(damage.clone()));
+            }
+            headers.split_off(number);
+        }
+        match find_chain(headers) {
+            Ok(chain) => return Ok(chain),
+            Err((number, missing)) => *damage = Some((number, missing)),
+        }
     }
-    let chain = find_chain(&headers).map_err(|(_, damage)| OpenError::Damaged(damage))?;
-    chain.first().map(|oldest| headers[oldest].first_index).ok_or(OpenError::LogMissing)
 }
 
 /// The numbers of the segments, ascending.

@@ -375,52 +375,62 @@ fn verify_as<D: Disk>(
     reader.report()
 }
 
+/// A snapshot that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The file.
+    pub name: String,
+    /// Why not.
+    pub reason: String,
+}
+
 /// The newest snapshot that is whole, if it or an older one can be completed by
 /// a log that begins at `log_begins`. `None` when there is no snapshot at all;
-/// the damaged ones that were passed over are named in the list.
+/// those that were passed over are named in the list.
 pub fn newest_valid_snapshot<D: Disk>(
     disk: &D,
     node: NodeUuid,
     log_begins: u64,
-) -> Result<(Option<SnapshotReport>, Vec<SnapshotError>), SnapshotError> {
+) -> Result<(Option<SnapshotReport>, Vec<PassedOver>), SnapshotError> {
     let verify = |info: &SnapshotInfo| verify_snapshot(disk, info, node).map(|report| ((), report));
-    let (found, passed_over) = load_newest_snapshot(disk, log_begins, verify)?;
+    let (found, passed_over) = load_newest_snapshot(disk, log_begins, u64::MAX, verify)?;
     Ok((found.map(|((), report)| report), passed_over))
 }
 
 /// A loaded snapshot with its report, and what was passed over on the way to it.
-pub type LoadedSnapshot<T> = (Option<(T, SnapshotReport)>, Vec<SnapshotError>);
+pub type LoadedSnapshot<T> = (Option<(T, SnapshotReport)>, Vec<PassedOver>);
 
-/// As [`newest_valid_snapshot`], with `load` to read a snapshot whole and to
-/// keep what it holds.
+/// As [`newest_valid_snapshot`], among those that show no entry beyond
+/// `at_most`, with `load` to read a snapshot whole and to keep what it holds.
 pub fn load_newest_snapshot<D: Disk, T>(
     disk: &D,
     log_begins: u64,
+    at_most: u64,
     mut load: impl FnMut(&SnapshotInfo) -> Result<(T, SnapshotReport), SnapshotError>,
 ) -> Result<LoadedSnapshot<T>, SnapshotError> {
-    let mut passed_over: Vec<SnapshotError> = Vec::new();
-    let mut newest: Option<(String, String)> = None;
+    let mut passed_over: Vec<PassedOver> = Vec::new();
     for info in list_snapshots(disk)?.into_iter().rev() {
-        match load(&info) {
-            Ok((loaded, report)) if log_begins <= report.after.saturating_add(1) => {
-                return Ok((Some((loaded, report)), passed_over));
+        let reason = if info.through > at_most {
+            format!("it shows writes up to entry {}, the log can be read up to entry {at_most}", info.through)
+        } else {
+            match load(&info) {
+                Ok((loaded, report)) if log_begins <= report.after.saturating_add(1) => {
+                    return Ok((Some((loaded, report)), passed_over));
+                }
+                Ok((_, report)) => format!("it needs the log from entry {} on", report.after + 1),
+                Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Foreign { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => error.to_string(),
             }
-            Ok((_, report)) => {
-                let reason = format!("it needs the log from entry {} on", report.after + 1);
-                newest.get_or_insert((info.name, reason));
-            }
-            Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Foreign { .. })) => {
-                return Err(error);
-            }
-            Err(error) => {
-                newest.get_or_insert((info.name, error.to_string()));
-                passed_over.push(error);
-            }
-        }
+        };
+        passed_over.push(PassedOver { name: info.name, reason });
     }
-    match newest {
+    match passed_over.first().cloned() {
         // Without any snapshot a log from its beginning still has everything.
-        Some((file, reason)) if log_begins > 1 => Err(SnapshotError::NoneUsable { file, reason, log_begins }),
+        Some(PassedOver { name: file, reason }) if log_begins > 1 => {
+            Err(SnapshotError::NoneUsable { file, reason, log_begins })
+        }
         _ => Ok((None, passed_over)),
     }
 }

@@ -23,6 +23,11 @@ pub fn temporary_directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// The node's binary, without any flag.
+pub fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_datastore-node"))
+}
+
 /// A node to be started.
 pub struct Options {
     pub directory: PathBuf,
@@ -48,7 +53,7 @@ impl Options {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-node"));
+        let mut command = binary();
         command
             .args(["--port", "0", "--log-format", "json", "--data-dir"])
             .arg(&self.directory)
@@ -138,7 +143,7 @@ impl Node {
     /// SIGTERM; waits for the end.
     pub fn terminate(mut self) -> (ExitStatus, Options) {
         signal(self.pid(), "TERM");
-        let status = self.child.wait().expect("the child is ours");
+        let status = self.wait();
         (status, self.take_options())
     }
 
@@ -150,6 +155,21 @@ impl Node {
     fn take_options(&mut self) -> Options {
         let empty = Options { directory: PathBuf::new(), arguments: Vec::new() };
         std::mem::replace(&mut self.options, empty)
+    }
+
+    /// Waits until it has logged something that contains `text`; gives that line.
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        if let Some(line) = self.log.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("not logged: {text}\n{}", self.log.join("\n")));
+            self.log.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     /// What it has logged so far.

@@ -1,0 +1,133 @@
+//! Replaying the log over the tables.
+//!
+//! ```text
+//! log ─ frames checked, effects by shard ─► builders (a thread per shard, one table each)
+//! ```
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use datastore::engine::{Effect, Placement, Requests, Table, Version, replay};
+use datastore::persistence::{
+    FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, RecoveryReport, Replay,
+};
+
+use crate::progress::Progress;
+use crate::recovery::{NodeLog, StartError, random_u64};
+use crate::snapshot_loader::{BATCHES_WAITING, join_all};
+
+/// An effect of the log on its way to a shard's table.
+struct Replayed {
+    version: Version,
+    hash: u64,
+    effect: OwnedEffect,
+}
+
+enum OwnedEffect {
+    Delete(Bytes),
+    Set(Bytes, Bytes),
+    AddVector(Bytes, Bytes),
+}
+
+/// Effects sent to a builder at once.
+const EFFECTS_PER_BATCH: usize = 4_096;
+
+/// Opens the log and replays it over the tables.
+pub(crate) fn replay_log(
+    disk: FaultyDisk<FileDisk>,
+    options: LogOptions,
+    identity: &Identity,
+    range: Replay,
+    placement: Placement,
+    tables: Vec<Table>,
+) -> Result<(Vec<Table>, NodeLog, RecoveryReport), StartError> {
+    let seed = random_u64()?;
+    std::thread::scope(|scope| {
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            tables.iter().map(|_| bounded::<Vec<Replayed>>(BATCHES_WAITING)).unzip();
+        let builders: Vec<_> = tables
+            .into_iter()
+            .zip(receivers)
+            .map(|(table, batches)| scope.spawn(move || replay_batches(table, &batches)))
+            .collect();
+        let mut router = Router { placement, batches: senders.iter().map(|_| Vec::new()).collect(), senders };
+        let progress = Progress::new("replaying the log", 0);
+        let mut bytes = 0;
+        let mut visit = |entry: RecoveredEntry<'_>| {
+            bytes += entry.payload.len() as u64;
+            progress.at(bytes);
+            router.route(&entry)
+        };
+        let opened = Log::open(disk, options, identity, range, salts(seed), &mut visit);
+        router.flush();
+        drop(router);
+        let tables = join_all(builders);
+        let (log, report) = opened.map_err(StartError::Log)?;
+        Ok((tables, log, report))
+    })
+}
+
+/// Salts tell a segment's frames from older ones in the same blocks; they need
+/// to differ, not to be secret.
+fn salts(seed: u64) -> impl FnMut() -> u64 + Send + 'static {
+    let mut state = seed;
+    move || {
+        // SplitMix64: every state gives another output, for 2^64 of them.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+struct Router {
+    placement: Placement,
+    batches: Vec<Vec<Replayed>>,
+    senders: Vec<Sender<Vec<Replayed>>>,
+}
+
+impl Router {
+    fn route(&mut self, entry: &RecoveredEntry<'_>) -> Result<(), datastore::persistence::VisitError> {
+        let payload = Bytes::copy_from_slice(entry.payload);
+        for item in Requests::new(&payload) {
+            let (ordinal, effect) = item?;
+            let hash = self.placement.hash(effect.key());
+            let version = Version { index: entry.index, ordinal };
+            let owned = |bytes: &[u8]| payload.slice_ref(bytes);
+            let effect = match effect {
+                Effect::Delete { key } => OwnedEffect::Delete(owned(key)),
+                Effect::Set { key, value } => OwnedEffect::Set(owned(key), owned(value)),
+                Effect::AddVector { key, vector } => OwnedEffect::AddVector(owned(key), owned(vector)),
+            };
+            let shard = self.placement.shard(hash);
+            self.batches[shard].push(Replayed { version, hash, effect });
+            if self.batches[shard].len() >= EFFECTS_PER_BATCH {
+                self.send(shard);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, shard: usize) {
+        let batch = std::mem::take(&mut self.batches[shard]);
+        // A builder ends only when its senders do.
+        let _ = self.senders[shard].send(batch);
+    }
+
+    fn flush(&mut self) {
+        (0..self.batches.len()).for_each(|shard| self.send(shard));
+    }
+}
+
+fn replay_batches(mut table: Table, batches: &Receiver<Vec<Replayed>>) -> Table {
+    for batch in batches {
+        for Replayed { version, hash, effect } in batch {
+            let effect = match &effect {
+                OwnedEffect::Delete(key) => Effect::Delete { key },
+                OwnedEffect::Set(key, value) => Effect::Set { key, value },
+                OwnedEffect::AddVector(key, vector) => Effect::AddVector { key, vector },
+            };
+            replay(&mut table, version, &effect, hash);
+        }
+    }
+    table
+}
