@@ -41,8 +41,9 @@ pub enum Answer {
     Refused(Error),
 }
 
-/// What goes to the log, from one shard: encoded requests in order, and parts
-/// of multi-key writes that must first meet their other parts.
+/// What goes to the log, from one shard: encoded requests in order, those that
+/// write several keys of this shard alone among them, and parts of multi-key
+/// writes that must first meet their other parts.
 #[derive(Debug, Default)]
 pub struct Append {
     /// One encoded request (header and effect) for each of `writes`, in order.
@@ -227,7 +228,9 @@ impl<T> Slice<T> {
     }
 
     /// A shard's part of a multi-key write: goes to the log at once. The same
-    /// key twice: the last one wins.
+    /// key twice: the last one wins. A part that is alone has no others to meet
+    /// and keeps its place among the single writes: one that the same connection
+    /// sent behind it must not overtake it.
     pub fn write_part(
         &mut self,
         token: T,
@@ -247,14 +250,23 @@ impl<T> Slice<T> {
             }
         }
         let ticket = self.draw_ticket();
-        let mut bytes = Vec::new();
+        let effects = kept.len();
+        let append = &mut self.output.append;
+        let mut apart = Vec::new();
+        let bytes = if parts == 1 { &mut append.bytes } else { &mut apart };
+        if parts == 1 {
+            encode_request_header(bytes, effects);
+        }
         for write in &kept {
-            encode_effect(&mut bytes, &write.effect());
+            encode_effect(bytes, &write.effect());
             self.keys.entry(&write.key, write.hash, || write.key.clone()).outstanding.push(ticket);
         }
-        let effects = kept.len();
         let write = self.writes.insert(InFlight { token, ticket, body: Body::Part(kept) }) as u32;
-        self.output.append.parts.push(PartAppend { write, multi, parts, effects, bytes, refusal: None });
+        if parts == 1 {
+            append.writes.push(write);
+        } else {
+            append.parts.push(PartAppend { write, multi, parts, effects, bytes: apart, refusal: None });
+        }
     }
 
     /// A part that this shard can't take: it still has to meet the others, so
