@@ -43,6 +43,7 @@ fn pages(client: &mut Client, request: &Value, list: &str, limit: usize) -> Vec<
             return all;
         }
         assert_eq!(items.len(), limit, "{request}");
+        assert!(all.len() < 2 * KEYS, "no end: {request}");
         request["after"] = page["next"].clone();
     }
 }
