@@ -61,6 +61,12 @@ struct Counts {
     handle_us: Histogram<u64>,
 }
 
+impl Counts {
+    fn depth(&self) -> u64 {
+        self.enqueued - self.processed
+    }
+}
+
 /// Percentiles of a duration, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Percentiles {
@@ -90,11 +96,11 @@ pub fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
 /// A gauge at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// Messages sent.
+    /// Messages that the actor got or is going to get: those rejected are not among them.
     pub enqueued: u64,
     /// Messages whose handler has ended.
     pub processed: u64,
-    /// Messages that came too late: their actor was gone.
+    /// Messages that came too late, since their actor was gone, or found no room.
     pub rejected: u64,
     /// Messages sent and not yet processed.
     pub depth: u64,
@@ -132,27 +138,20 @@ impl Gauge {
         let now = Instant::now();
         let mut counts = self.counts();
         counts.enqueued += 1;
-        let depth = counts.enqueued - counts.processed - counts.rejected;
-        counts.depth_max = counts.depth_max.max(depth);
+        counts.depth_max = counts.depth_max.max(counts.depth());
         counts.waiting.insert(now)
     }
 
     fn reject(&self, ticket: usize) {
         let mut counts = self.counts();
+        counts.enqueued -= 1;
         counts.rejected += 1;
         counts.waiting.remove(ticket);
     }
 
     /// A refusal that never became a message.
     fn count_rejected(&self) {
-        let mut counts = self.counts();
-        counts.enqueued += 1;
-        counts.rejected += 1;
-    }
-
-    fn depth(&self) -> u64 {
-        let counts = self.counts();
-        counts.enqueued - counts.processed - counts.rejected
+        self.counts().rejected += 1;
     }
 
     /// The figures now.
@@ -164,7 +163,7 @@ impl Gauge {
             enqueued: counts.enqueued,
             processed: counts.processed,
             rejected: counts.rejected,
-            depth: counts.enqueued - counts.processed - counts.rejected,
+            depth: counts.depth(),
             depth_max: counts.depth_max,
             oldest_age_us: oldest.map_or(0, |sent| now.duration_since(sent).as_micros() as u64),
             wait_us: percentiles(&counts.wait_us),
@@ -253,7 +252,7 @@ impl<A: Actor> Mailbox<A> {
 
     /// Whether something that a client brings may still be sent; a refusal is counted.
     pub fn has_room(&self) -> bool {
-        let room = self.gauge.depth() < self.gauge.capacity;
+        let room = self.gauge.counts().depth() < self.gauge.capacity;
         if !room {
             self.gauge.count_rejected();
         }

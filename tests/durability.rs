@@ -16,16 +16,14 @@ mod common;
 mod ledger;
 #[path = "common/load.rs"]
 mod load;
-#[path = "common/random.rs"]
-mod random;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::random::Random;
 use common::{Client, Node, Options, temporary_directory};
 use ledger::{Kind, Shown, State, Told, value_of, vector_of};
 use load::{Book, SharedBook, start_writers};
-use random::Random;
 use serde_json::{Value, json};
 
 const ROUNDS_DEFAULT: usize = 5;
@@ -50,7 +48,7 @@ fn nothing_refused_ever_shows_over_kills_with_failing_syncs() {
 
 #[test]
 fn snapshots_made_while_writes_go_on_hold_what_was_acknowledged() {
-    let mut random = Random::seeded("snapshots under load");
+    let mut random = Random::seeded();
     let directory = temporary_directory();
     // No snapshot but those that are asked for.
     let mut node = Options::in_directory(directory.path()).start();
@@ -77,7 +75,7 @@ fn rounds() -> usize {
 }
 
 fn kill_rounds(drop_rate: &str) {
-    let mut random = Random::seeded(&format!("kill rounds with drop rate {drop_rate}"));
+    let mut random = Random::seeded();
     let directory = temporary_directory();
     let flags = ["--drop-rate", drop_rate, "--segment-bytes", "65536", "--snapshot-every-bytes", "131072"];
     let mut node = Options::in_directory(directory.path()).with(&flags).start();

@@ -41,8 +41,9 @@ pub enum Answer {
     Refused(Error),
 }
 
-/// What goes to the log, from one shard: encoded requests in order, and parts
-/// of multi-key writes that must first meet their other parts.
+/// What goes to the log, from one shard: encoded requests in order, those that
+/// write several keys of this shard alone among them, and parts of multi-key
+/// writes that must first meet their other parts.
 #[derive(Debug, Default)]
 pub struct Append {
     /// One encoded request (header and effect) for each of `writes`, in order.
@@ -226,8 +227,10 @@ impl<T> Slice<T> {
         }
     }
 
-    /// A shard's part of a multi-key write that has `parts` of them: goes to the
-    /// log at once. The same key twice: the last one wins.
+    /// A shard's part of a multi-key write: goes to the log at once. The same
+    /// key twice: the last one wins. A part that is alone has no others to meet
+    /// and keeps its place among the single writes: one that the same connection
+    /// sent behind it must not overtake it.
     pub fn write_part(
         &mut self,
         token: T,
@@ -247,20 +250,22 @@ impl<T> Slice<T> {
             }
         }
         let ticket = self.draw_ticket();
-        let mut bytes = Vec::new();
+        let effects = kept.len();
+        let append = &mut self.output.append;
+        let mut apart = Vec::new();
+        let bytes = if parts == 1 { &mut append.bytes } else { &mut apart };
+        if parts == 1 {
+            encode_request_header(bytes, effects);
+        }
         for write in &kept {
-            encode_effect(&mut bytes, &write.effect());
+            encode_effect(bytes, &write.effect());
             self.keys.entry(&write.key, write.hash, || write.key.clone()).outstanding.push(ticket);
         }
-        let effects = kept.len();
         let write = self.writes.insert(InFlight { token, ticket, body: Body::Part(kept) }) as u32;
         if parts == 1 {
-            // Nobody to meet: it keeps its place among this shard's single writes.
-            encode_request_header(&mut self.output.append.bytes, effects);
-            self.output.append.bytes.extend_from_slice(&bytes);
-            self.output.append.writes.push(write);
+            append.writes.push(write);
         } else {
-            self.output.append.parts.push(PartAppend { write, multi, parts, effects, bytes, refusal: None });
+            append.parts.push(PartAppend { write, multi, parts, effects, bytes: apart, refusal: None });
         }
     }
 

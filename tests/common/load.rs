@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
+use crate::common::random::Random;
 use crate::common::{Client, PATIENCE};
 use crate::ledger::{Kind, Ledger, Number, Told, value_of, vector_of};
-use crate::random::Random;
 
 /// Connections that write at once.
 const WRITERS: usize = 3;

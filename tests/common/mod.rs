@@ -6,6 +6,8 @@
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
+pub mod random;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

@@ -1,23 +1,36 @@
-//! Random choices that can be repeated from a printed seed.
+//! Randomness that a failed run can be repeated with.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 
-/// The environment variable that repeats a run.
-const SEED_VARIABLE: &str = "DATASTORE_TEST_SEED";
+/// Takes the seed from this variable when it is set.
+pub const SEED_VARIABLE: &str = "DATASTORE_TEST_SEED";
 
-/// SplitMix64: every seed gives another sequence.
+/// The run's seed, printed so that a failure can be repeated.
+pub fn seed() -> u64 {
+    let given = std::env::var(SEED_VARIABLE).ok();
+    let seed = match given {
+        Some(text) => text.parse().expect("the seed is a number"),
+        None => RandomState::new().build_hasher().finish(),
+    };
+    eprintln!("{SEED_VARIABLE}={seed}");
+    seed
+}
+
+/// SplitMix64.
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of the seed in `DATASTORE_TEST_SEED`, or of a fresh one; it is printed either way.
-    pub fn seeded(test: &str) -> Random {
-        let seed = match std::env::var(SEED_VARIABLE) {
-            Ok(given) => given.parse().expect("a seed is a number"),
-            Err(_) => RandomState::new().hash_one(test),
-        };
-        println!("{test}: {SEED_VARIABLE}={seed}");
-        Random(seed)
+    /// The same seed and stream give the same numbers.
+    pub fn new(seed: u64, stream: u64) -> Random {
+        let mut random = Random(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        random.next();
+        random
+    }
+
+    /// A sequence of the run's seed.
+    pub fn seeded() -> Random {
+        Random::new(seed(), 0)
     }
 
     /// A sequence of its own, for another thread.
@@ -25,15 +38,27 @@ impl Random {
         Random(self.next())
     }
 
+    /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// From 0 to `bound` − 1.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
     }
 
     /// A number of the range.
     pub fn of(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
+    }
+
+    /// One of these.
+    pub fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
+        &from[self.below(from.len())]
     }
 }

@@ -1,0 +1,221 @@
+//! The promise: what a client sends, or doesn't read, costs bounded memory, and
+//! the others are served meanwhile; a full node refuses what needs room, says
+//! so, and takes writes again once there is room.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
+
+mod common;
+
+use std::io::Write;
+use std::time::Instant;
+
+use common::{Client, Node, Options, PATIENCE, temporary_directory};
+use serde_json::{Value, json};
+
+const MIB: usize = 1 << 20;
+/// What one client may make a node grow by, at most.
+const GROWTH_MAX: usize = 100 * MIB;
+
+fn with_node(flags: &[&str], work: impl FnOnce(&Node)) {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).with(flags).start();
+    node.client().when_ready(json!({ "op": "scan" }));
+    work(&node);
+}
+
+/// A figure of the process in bytes: `VmRSS` now, `VmHWM` the highest that ever was.
+fn process_bytes(node: &Node, figure: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with(figure)).expect("the system says it");
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// How much `work` made the node grow at its peak.
+fn peak_growth(node: &Node, work: impl FnOnce()) -> usize {
+    let before = process_bytes(node, "VmRSS");
+    work();
+    let growth = process_bytes(node, "VmHWM").saturating_sub(before);
+    eprintln!("grew by {} KiB", growth / 1024);
+    growth
+}
+
+/// Others are served, writes included.
+fn serves_others(node: &Node) {
+    let mut client = node.client();
+    for number in 0..50 {
+        client.ok(json!({ "op": "set", "key": "other", "value": number }));
+        assert_eq!(client.ok(json!({ "op": "get", "key": "other" }))["value"], number);
+    }
+}
+
+#[test]
+fn a_line_of_200_mib_is_refused_in_bounded_memory() {
+    with_node(&[], |node| {
+        let mut client = node.client();
+        let growth = peak_growth(node, || {
+            client.send_raw(br#"{"op":"set","id":9,"key":"k","value":""#);
+            let piece = vec![b'x'; MIB];
+            (0..200).for_each(|_| client.send_raw(&piece));
+            serves_others(node);
+            client.send_raw(b"\"}\n{\"op\":\"ping\"}\n");
+            let reply = client.receive();
+            assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!(9), &json!("line_too_long")));
+            assert_eq!(client.receive()["pong"], true, "the connection goes on");
+        });
+        assert!(growth < GROWTH_MAX);
+    });
+}
+
+#[test]
+fn many_half_sent_lines_stay_within_bounds_and_block_nobody() {
+    with_node(&[], |node| {
+        let growth = peak_growth(node, || {
+            let mut clients: Vec<Client> = (0..5).map(|_| node.client()).collect();
+            for client in &mut clients {
+                client.send_raw(br#"{"op":"set","key":"half","value":""#);
+                client.send_raw(&vec![b'x'; 6 * MIB]);
+            }
+            serves_others(node);
+            for client in &mut clients {
+                client.send_raw(b"\"}\n");
+                assert_eq!(client.receive()["ok"], true);
+            }
+        });
+        // A buffer of up to twice its content each, the value, its log record and its words.
+        assert!(growth < 3 * GROWTH_MAX);
+    });
+}
+
+/// Sends this for ever without reading; ends when the node has closed the connection.
+fn never_reads(node: &Node, lines: &[u8]) {
+    let mut client = node.client();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || while client.stream.write_all(lines).is_ok() {});
+        serves_others(node);
+        sender.join().expect("it only sends");
+    });
+    let stats = node.client().ok(json!({ "op": "stats", "section": "connections" }));
+    assert_eq!(stats["connections"]["closed_not_reading"], 1, "{stats}");
+    serves_others(node);
+}
+
+fn large_value(node: &Node) {
+    node.client().ok(json!({ "op": "set", "key": "large", "value": "x".repeat(MIB) }));
+}
+
+#[test]
+fn a_client_that_never_reads_large_values_costs_little_and_is_closed() {
+    with_node(&[], |node| {
+        large_value(node);
+        let lines = "{\"op\":\"get\",\"key\":\"large\"}\n".repeat(1_000);
+        let growth = peak_growth(node, || never_reads(node, lines.as_bytes()));
+        assert!(growth < GROWTH_MAX);
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_scans_costs_little_and_is_closed() {
+    with_node(&[], |node| {
+        large_value(node);
+        let lines = "{\"op\":\"scan\"}\n{\"op\":\"bulk_get\",\"keys\":[\"large\",\"x\"]}\n".repeat(500);
+        let growth = peak_growth(node, || never_reads(node, lines.as_bytes()));
+        assert!(growth < GROWTH_MAX);
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_its_errors_costs_little_and_is_closed() {
+    with_node(&[], |node| {
+        let lines = "x\n".repeat(100_000);
+        let growth = peak_growth(node, || never_reads(node, lines.as_bytes()));
+        assert!(growth < GROWTH_MAX);
+    });
+}
+
+#[test]
+fn a_client_that_reads_late_gets_everything() {
+    const REQUESTS: usize = 200;
+    with_node(&[], |node| {
+        large_value(node);
+        let mut client = node.client();
+        let growth = peak_growth(node, || {
+            let lines: String = (0..REQUESTS)
+                .map(|id| format!("{}\n", json!({ "op": "get", "key": "large", "id": id })))
+                .collect();
+            client.send_raw(lines.as_bytes());
+            serves_others(node);
+            for id in 0..REQUESTS {
+                let line = client.receive_line();
+                assert!(line.starts_with(&format!("{{\"id\":{id},\"ok\":true,\"found\":true")));
+                assert!(line.len() > MIB, "{} bytes", line.len());
+            }
+        });
+        assert!(growth < GROWTH_MAX);
+    });
+}
+
+fn memory(client: &mut Client) -> Value {
+    client.ok(json!({ "op": "stats", "section": "memory" }))["memory"].clone()
+}
+
+/// Values of words of their own, until the node is full and not just busy.
+fn fill(client: &mut Client) -> Vec<String> {
+    let mut keys = Vec::new();
+    loop {
+        let key = format!("fill-{}", keys.len());
+        let words: String = (0..800).map(|word| format!("w{}x{word} ", keys.len())).collect();
+        let reply = client.call(json!({ "op": "set", "key": key, "value": words }));
+        if reply["ok"] == true {
+            keys.push(key);
+            assert!(keys.len() < 10_000, "never full");
+            continue;
+        }
+        let error = &reply["error"];
+        assert_eq!((&error["code"], &error["outcome"]), (&json!("out_of_memory"), &json!("not_applied")));
+        let memory = memory(client);
+        if memory["used_bytes"].as_u64() > memory["max_bytes"].as_u64() {
+            return keys;
+        }
+    }
+}
+
+/// A write repeated until its room is free: indexes forget behind the answer to a delete.
+fn until_taken(client: &mut Client, request: &Value) {
+    let deadline = Instant::now() + PATIENCE;
+    while client.call(request.clone())["ok"] != true {
+        let now = memory(client);
+        assert!(Instant::now() < deadline, "never taken again: {now}");
+    }
+}
+
+#[test]
+fn a_full_node_refuses_what_needs_room_and_takes_it_again_after_deletes() {
+    with_node(&["--max-memory", "16777216"], |node| {
+        let mut client = node.client();
+        client.ok(json!({ "op": "add_vector", "key": "vector", "vector": [1, 2] }));
+        for round in 0..3 {
+            let keys = fill(&mut client);
+            assert!(keys.len() > 50, "round {round}: only {} fitted", keys.len());
+            let bulk: Vec<Value> = (0..20).map(|number| json!([format!("bulk-{number}"), 1])).collect();
+            let needs_room = [
+                json!({ "op": "set", "key": "one", "value": 1 }),
+                json!({ "op": "bulk_set", "records": bulk }),
+                json!({ "op": "bulk_set", "records": [["one", 1]] }),
+                json!({ "op": "add_vector", "key": "one", "vector": [1, 2] }),
+            ];
+            for request in &needs_room {
+                assert_eq!(client.refused(request.clone())["code"], "out_of_memory");
+            }
+            assert_eq!(client.ok(json!({ "op": "count", "prefix": "bulk-" }))["count"], 0);
+            assert_eq!(client.ok(json!({ "op": "get", "key": keys[0] }))["found"], true);
+            assert_eq!(client.ok(json!({ "op": "search_text", "query": "w0x7" }))["keys"], json!([keys[0]]));
+            assert_eq!(client.ok(json!({ "op": "delete", "key": keys[0] }))["deleted"], true);
+            let gone = client.ok(json!({ "op": "bulk_delete", "keys": keys }));
+            assert_eq!(gone["count"], keys.len() - 1);
+            needs_room.iter().for_each(|request| until_taken(&mut client, request));
+            assert_eq!(client.ok(json!({ "op": "get", "key": "one" }))["value"], 1);
+            let bulk: Vec<String> = (0..20).map(|number| format!("bulk-{number}")).collect();
+            assert_eq!(client.ok(json!({ "op": "bulk_delete", "keys": bulk }))["count"], 20);
+        }
+    });
+}
