@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
-use datastore::engine::{Answer, Append, Change, Condition, Entry, Output, Slice, WriteKind};
+use datastore::engine::{
+    Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Slice, WriteKind,
+};
 use datastore::error::Error;
 use datastore::messaging::{Span, reply};
 use slab::Slab;
@@ -219,11 +221,26 @@ impl Shard {
         let number = self.batches.insert(open) as u32;
         let refusal = self.node.permits.refusal();
         let mut admitted_bytes = 0;
-        for request in requests {
-            admitted_bytes += self.request(number, &arena, request, refusal.as_ref());
+        let mut waiting = requests.into_iter();
+        while !waiting.as_slice().is_empty() {
+            let window = waiting.as_slice().len().min(PREFETCH_WINDOW);
+            waiting.as_slice()[..window].iter().for_each(|request| self.prefetch(request));
+            for request in waiting.by_ref().take(window) {
+                admitted_bytes += self.request(number, &arena, request, refusal.as_ref());
+            }
         }
         if admitted_bytes > 0 {
             self.node.permits.take(admitted_bytes);
+        }
+    }
+
+    /// A read will look at its key's entry; a write only when it is applied.
+    fn prefetch(&self, request: &ShardRequest) {
+        match &request.operation {
+            ShardOperation::Get { hash, .. } | ShardOperation::GetVector { hash, .. } => {
+                self.slice.table().prefetch(*hash);
+            }
+            _ => {}
         }
     }
 
@@ -478,7 +495,7 @@ impl Handler<Counted<ShardMessage>> for Shard {
         match message {
             ShardMessage::Batch(batch) => self.batch(batch),
             ShardMessage::Committed(Committed { index, writes }) => {
-                self.slice.committed(index, writes.into_iter());
+                self.slice.committed(index, &writes);
             }
             ShardMessage::Refused { writes, error } => self.slice.refused(writes.into_iter(), &error),
             ShardMessage::BeginWalk { handed_over } => {

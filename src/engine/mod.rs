@@ -10,6 +10,7 @@ mod effect;
 mod entry;
 mod in_flight;
 mod placement;
+mod prefetch;
 mod slice;
 mod table;
 #[cfg(test)]
@@ -19,7 +20,8 @@ pub use effect::{DecodeError, Effect, Requests, encode_effect, encode_request_he
 pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry};
 pub use in_flight::{Condition, WriteKind};
 pub use placement::Placement;
-pub use slice::{Answer, Append, Output, PartAppend, Slice, replay};
+pub(crate) use prefetch::prefetch;
+pub use slice::{Answer, Append, Output, PREFETCH_WINDOW, PartAppend, Slice, replay};
 pub use table::Table;
 
 pub use crate::version::Version;

@@ -96,6 +96,9 @@ impl<T> Default for Output<T> {
     }
 }
 
+/// How many keys are looked up together, so that they wait for memory together.
+pub const PREFETCH_WINDOW: usize = 32;
+
 /// One key's write within a request.
 struct KeyWrite {
     key: Bytes,
@@ -285,11 +288,18 @@ impl<T> Slice<T> {
 
     /// The log made these writes durable in entry `index`, each with the
     /// ordinal of its request. They are applied in this order.
-    pub fn committed(&mut self, index: u64, writes: impl Iterator<Item = (u32, u32)>) {
+    pub fn committed(&mut self, index: u64, writes: &[(u32, u32)]) {
         assert!(index >= self.applied_index, "entry {index} after {}", self.applied_index);
         self.applied_index = index;
-        for (write, ordinal) in writes {
-            self.apply(Version { index, ordinal }, write);
+        for window in writes.chunks(PREFETCH_WINDOW) {
+            for &(write, _) in window {
+                if let Some(InFlight { body: Body::Single(write), .. }) = self.writes.get(write as usize) {
+                    self.table.prefetch(write.hash);
+                }
+            }
+            for &(write, ordinal) in window {
+                self.apply(Version { index, ordinal }, write);
+            }
         }
     }
 
@@ -317,24 +327,19 @@ impl<T> Slice<T> {
 
     /// Applies one key's write and says whether the key existed before.
     fn apply_one(&mut self, version: Version, write: &KeyWrite) -> bool {
-        let old = self.table.get(&write.key, write.hash).cloned();
-        let new = match &write.kind {
+        let (old, new) = self.table.update(&write.key, write.hash, |old| match &write.kind {
             WriteKind::Delete => None,
-            WriteKind::Set(value) => Some(match &old {
+            WriteKind::Set(value) => Some(match old {
                 Some(old) => old.with_value(version, value),
                 None => Entry::new(version, &write.key, Some(value), None),
             }),
             WriteKind::AddVector(vector) => Some(Entry::with_little_endian_vector(
                 version,
                 &write.key,
-                old.as_ref().and_then(Entry::value),
+                old.and_then(Entry::value),
                 vector,
             )),
-        };
-        match &new {
-            Some(entry) => drop(self.table.insert(entry.clone(), write.hash)),
-            None => drop(self.table.remove(&write.key, write.hash)),
-        }
+        });
         let existed = old.is_some();
         if existed || new.is_some() {
             self.output.changes.push(Change { old, new });
@@ -368,10 +373,12 @@ impl<T> Slice<T> {
     /// more, and hands it to the log or refuses it. Says whether it was handed on.
     fn decide(&mut self, waiting: WaitingWrite<T>, key: Bytes, hash: u64) -> bool {
         let WaitingWrite { token, kind, condition } = waiting;
-        let current = self.table.get(&key, hash).map(Entry::version);
-        if let Some(refusal) = refusal(condition, current) {
-            self.output.answers.push((token, Answer::Refused(refusal)));
-            return false;
+        if condition != Condition::None {
+            let current = self.table.get(&key, hash).map(Entry::version);
+            if let Some(refusal) = refusal(condition, current) {
+                self.output.answers.push((token, Answer::Refused(refusal)));
+                return false;
+            }
         }
         let ticket = self.draw_ticket();
         let write = KeyWrite { key, hash, kind };

@@ -53,6 +53,47 @@ impl Table {
         self.buckets[self.local(hash)].find(hash, |entry| entry.key() == key)
     }
 
+    /// Brings what [`Table::get`] will look at into the processor's cache. A
+    /// lookup waits for memory three times; asked for in windows, the lookups of
+    /// a window wait together.
+    pub fn prefetch(&self, hash: u64) {
+        self.buckets[self.local(hash)].find(hash, |entry| {
+            entry.prefetch();
+            false
+        });
+    }
+
+    /// Replaces a key's entry by what `change` makes of it (`None`: nothing is
+    /// left of it). Gives the old entry and the new one.
+    pub fn update(
+        &mut self,
+        key: &[u8],
+        hash: u64,
+        change: impl FnOnce(Option<&Entry>) -> Option<Entry>,
+    ) -> (Option<Entry>, Option<Entry>) {
+        let local = self.local(hash);
+        let Ok(mut found) = self.buckets[local].find_entry(hash, |entry| entry.key() == key) else {
+            let new = change(None);
+            if let Some(new) = &new {
+                self.insert(new.clone(), hash);
+            }
+            return (None, new);
+        };
+        let new = change(Some(found.get()));
+        let old = match &new {
+            Some(new) => {
+                self.entry_bytes += new.memory_bytes();
+                std::mem::replace(found.get_mut(), new.clone())
+            }
+            None => {
+                self.entries -= 1;
+                found.remove().0
+            }
+        };
+        self.entry_bytes -= old.memory_bytes();
+        (Some(old), new)
+    }
+
     /// Puts an entry in place of its key's old one, which is returned.
     pub fn insert(&mut self, entry: Entry, hash: u64) -> Option<Entry> {
         let local = self.local(hash);

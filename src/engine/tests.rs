@@ -218,8 +218,8 @@ impl World {
             apply_to_map(&mut self.map, Version { index: self.index, ordinal }, &effect);
         }
         self.log.push((self.index, payload));
-        let numbered = taken.iter().zip(0..).map(|((write, _), ordinal)| (*write, ordinal));
-        self.slice.committed(self.index, numbered);
+        let numbered: Vec<_> = taken.iter().zip(0..).map(|((write, _), ordinal)| (*write, ordinal)).collect();
+        self.slice.committed(self.index, &numbered);
     }
 
     /// Looks at every answer.

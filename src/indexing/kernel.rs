@@ -106,18 +106,6 @@ fn dot_avx2(left: &[f32], right: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + dot_portable(left_rest, right_rest)
 }
 
-/// Asks the processor to fetch up to `bytes` bytes at `address` into its cache.
-pub(super) fn prefetch(address: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..bytes).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch is a hint: it reads nothing and can't fault, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(offset).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (address, bytes);
-}
-
 /// The dot product in f64, in which products of f32s are exact: the same four
 /// sums in the same order on every machine.
 pub(super) fn dot_exact(left: &[f32], right: &[f32]) -> f64 {

@@ -26,7 +26,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
 
 use super::frequencies::Frequencies;
-use super::kernel::prefetch;
+use crate::engine::prefetch;
 
 /// A document's number within a shard's text index.
 pub(super) type DocumentId = u32;

@@ -17,8 +17,9 @@ use std::hash::Hasher as _;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use super::kernel::{dot_exact, error_bound, fastest_dot, prefetch};
+use super::kernel::{dot_exact, error_bound, fastest_dot};
 use super::top::{Hit, Top};
+use crate::engine::prefetch;
 use crate::engine::{Change, ENTRY_OVERHEAD_BYTES, Entry};
 
 /// A shard's part of a `vector_search`.

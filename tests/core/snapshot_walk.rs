@@ -173,7 +173,7 @@ impl World {
         match self.shards[shard].mailbox.pop_front() {
             None => {}
             Some(Message::Committed { index, writes }) => {
-                self.shards[shard].slice.committed(index, writes.into_iter());
+                self.shards[shard].slice.committed(index, &writes);
             }
             Some(Message::BeginWalk { handed_over }) => {
                 if let Some(walk) = &mut self.walk {
