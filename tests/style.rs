@@ -12,9 +12,9 @@ const LINES_MAX: usize = 450;
 const LONGER: [(&str, usize, &str); 5] = [
     ("actors/connection.rs", 600, "one client's slots, timers and socket share one state"),
     ("actors/shard.rs", 550, "a shard's messages are declared where they are handled"),
-    ("actors/recovery.rs", 520, "start-up in the order in which it happens"),
     ("src/engine/slice.rs", 500, "one state machine"),
     ("src/indexing/postings.rs", 500, "one structure and its three forms of a list"),
+    ("src/persistence/snapshot.rs", 480, "a snapshot's life: written, listed, verified, chosen"),
 ];
 
 /// What each module of the core may import beside itself. There is no circle:
@@ -183,10 +183,12 @@ fn files_are_short_enough_to_read() {
 
 #[test]
 fn exceptions_are_still_needed() {
+    /// Well below the bound, so that a file at its edge doesn't come and go.
+    const SHORT: usize = 400;
     for (name, _, reason) in LONGER {
         let text =
             std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let lines = text.lines().take_while(|line| !line.starts_with("mod tests {")).count();
-        assert!(lines > LINES_MAX, "{name} has only {lines} lines now: no exception ({reason}) is needed");
+        assert!(lines > SHORT, "{name} has only {lines} lines now: no exception ({reason}) is needed");
     }
 }
