@@ -97,6 +97,20 @@ fn the_table_of_imports_has_no_circle() {
 }
 
 #[test]
+fn the_architecture_page_has_the_same_table() {
+    let page = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the page");
+    for (module, allowed) in ALLOWED {
+        let names = if allowed.is_empty() { "nothing".to_string() } else { allowed.join(", ") };
+        let is_row = |line: &&str| {
+            let starts = [format!("| `src/{module}.rs` |"), format!("| `src/{module}/mod.rs` |")];
+            starts.iter().any(|start| line.starts_with(start))
+        };
+        let row = page.lines().find(is_row).unwrap_or_else(|| panic!("{module} has no row"));
+        assert!(row.ends_with(&format!("| {names} |")), "{module} may import {names}, the page says {row}");
+    }
+}
+
+#[test]
 fn core_modules_import_only_what_they_may() {
     for (name, text) in sources("src") {
         let module = name.trim_start_matches("src/").split(['/', '.']).next().expect("a module");
