@@ -13,7 +13,7 @@ use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
 use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, reserve_bytes};
 
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, record};
 use crate::node::{Node, lock};
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -180,8 +180,8 @@ impl<D: Disk> DiskThread<D> {
         {
             let mut figures = lock(&self.node.log_figures);
             figures.syncs += 1;
-            figures.sync_us.saturating_record(took.as_micros() as u64);
-            figures.records_per_sync.saturating_record(requests as u64);
+            record(&mut figures.sync_us, took.as_micros() as u64);
+            record(&mut figures.records_per_sync, requests as u64);
         }
         self.publish();
         match appended {
