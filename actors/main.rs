@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         }
     };
     settings.connections_max = server::connections_allowed(settings.connections_max);
-    let system = actix::System::new();
+    let system = actix_rt::System::new();
     let ended = system.block_on(run(settings));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,7 +58,7 @@ async fn run(settings: Settings) -> Result<(), String> {
 
     let running = start(settings, bound.port()).map_err(|error| error.to_string())?;
     let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
-    let accepting = actix::spawn(server::serve(
+    let accepting = actix_rt::spawn(server::serve(
         listener,
         running.node.clone(),
         running.cast.clone(),

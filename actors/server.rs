@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix::ArbiterHandle;
+use actix_rt::ArbiterHandle;
 use datastore::error::{Code, Error};
 use datastore::messaging::reply;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

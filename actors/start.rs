@@ -18,7 +18,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Arbiter, ArbiterHandle, Context};
+use actix::{Actor, Context};
+use actix_rt::{Arbiter, ArbiterHandle};
 use crossbeam_channel::Sender;
 use datastore::engine::Placement;
 use datastore::error::Error;
@@ -254,7 +255,7 @@ pub(crate) fn stop_after_fatal_error(error: &Error) {
     /// Long enough for the answers that are on their way.
     const GRACE: Duration = Duration::from_millis(500);
     tracing::error!(%error, "the log can't go on; the node stops");
-    actix::spawn(async {
+    actix_rt::spawn(async {
         tokio::time::sleep(GRACE).await;
         std::process::exit(1);
     });

@@ -188,12 +188,21 @@ fn until_taken(client: &mut Client, request: &Value) {
     }
 }
 
+/// Deletes are answered before the indexes have let go of what they held.
+fn until_used_is_below(client: &mut Client, bytes: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while memory(client)["used_bytes"].as_u64().unwrap() >= bytes {
+        assert!(Instant::now() < deadline, "never below {bytes}: {}", memory(client));
+    }
+}
+
 #[test]
 fn a_full_node_refuses_what_needs_room_and_takes_it_again_after_deletes() {
     with_node(&["--max-memory", "16777216"], |node| {
         let mut client = node.client();
         client.ok(json!({ "op": "add_vector", "key": "vector", "vector": [1, 2] }));
         for round in 0..3 {
+            until_used_is_below(&mut client, 4 << 20);
             let keys = fill(&mut client);
             assert!(keys.len() > 50, "round {round}: only {} fitted", keys.len());
             let bulk: Vec<Value> = (0..20).map(|number| json!([format!("bulk-{number}"), 1])).collect();
