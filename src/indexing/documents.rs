@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::postings::{DOCUMENTS_MAX, DocumentId, growth};
+use super::shrink::shrink_table;
 use crate::engine::Entry;
 
 /// A key's hash and its document. The hash stands here so that the table grows
@@ -133,12 +134,17 @@ impl Documents {
             self.entries[document as usize] = None;
             self.lengths[document as usize] = 0;
             self.free.push(document);
+            shrink_table(&mut self.by_key, |slot| Slot::table_hash(slot.hash));
+        }
+        if self.by_key.is_empty() {
+            // Nobody holds a number any more: they begin anew.
+            (self.entries, self.lengths, self.free) = Default::default();
         }
     }
 
+    /// Numbers that are free again count as free: the next documents take them.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Option<Entry>>()
-            + (self.lengths.capacity() + self.free.capacity()) * size_of::<u32>()
-            + self.by_key.allocation_size()
+        let live = self.entries.len() - self.free.len();
+        live * (size_of::<Option<Entry>>() + size_of::<u32>()) + self.by_key.allocation_size()
     }
 }

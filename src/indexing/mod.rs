@@ -21,6 +21,7 @@ mod json;
 mod kernel;
 mod order;
 mod postings;
+mod shrink;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -26,6 +26,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
 
 use super::frequencies::Frequencies;
+use super::shrink::shrink_table;
 use crate::engine::prefetch;
 
 /// A document's number within a shard's text index.
@@ -156,7 +157,10 @@ impl Dictionary {
                 }
             }
             Slot::Occupied(mut slot) if slot.get().head == document => match frequency {
-                0 => drop(slot.remove()),
+                0 => {
+                    slot.remove();
+                    shrink_table(&mut self.terms, |term| term.hash.table_hash());
+                }
                 _ => slot.get_mut().tail = frequency,
             },
             Slot::Occupied(mut slot) => {
@@ -191,8 +195,9 @@ impl Dictionary {
         self.terms.len()
     }
 
+    /// Places of lists that are free again count as free: the next lists take them.
     pub(super) fn bytes(&self) -> usize {
-        self.terms.allocation_size() + self.lists.capacity() * size_of::<(usize, List)>() + self.lists_bytes
+        self.terms.allocation_size() + self.lists.len() * size_of::<(usize, List)>() + self.lists_bytes
     }
 }
 

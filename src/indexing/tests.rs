@@ -160,3 +160,28 @@ fn sizes_shrink_when_keys_go() {
         indexes.search_value(&canonical_hash((1, 2), entry.value().unwrap()), None, 1, 1).total == 0
     }));
 }
+
+/// What was full once and is empty again must not count as full.
+#[test]
+fn deletes_give_memory_back() {
+    const KEYS: u32 = 5_000;
+    let entry = |number: u32| {
+        let value = format!("[\"common only{number}a only{number}b\",{}]", number / 2);
+        let vector = [number as f32, 1.0];
+        let version = Version { index: u64::from(number) + 1, ordinal: 0 };
+        Entry::new(version, format!("key-{number}").as_bytes(), Some(value.as_bytes()), Some(&vector))
+    };
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    let empty = indexes.sizes().bytes();
+    for _ in 0..2 {
+        (0..KEYS).for_each(|number| indexes.apply(&Change { old: None, new: Some(entry(number)) }));
+        let full = indexes.sizes().bytes();
+        let kept = 100;
+        (kept..KEYS).for_each(|number| indexes.apply(&Change { old: Some(entry(number)), new: None }));
+        let few = indexes.sizes().bytes();
+        assert!(few < full / 5, "{few} bytes for {kept} of {KEYS} keys, {full} for all");
+        (0..kept).for_each(|number| indexes.apply(&Change { old: Some(entry(number)), new: None }));
+        let none = indexes.sizes().bytes();
+        assert!(none < empty + full / 5, "{none} bytes for no key, {empty} at first, {full} for all");
+    }
+}

@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 
 use super::canonical::{CanonicalHash, canonical_hash};
 use super::order::{ByKey, Parts, TREE_BYTES_PER_KEY, collect_page};
+use super::shrink::shrink_table;
 use crate::engine::{Change, Entry};
 
 /// A shard's part of a page of `search_by_value`.
@@ -88,10 +89,12 @@ impl ValueIndex {
                     self.in_sets -= 1;
                     self.single.insert_unique(hash.0, (hash, entry), |slot| slot.0.0);
                 }
+                shrink_table(&mut self.several, |slot| slot.0.0);
             }
         } else if let Ok(slot) = self.single.find_entry(hash.0, |slot| slot.0 == hash && slot.1.key() == key)
         {
             slot.remove();
+            shrink_table(&mut self.single, |slot| slot.0.0);
         }
     }
 

@@ -18,6 +18,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::kernel::{dot_exact, error_bound, fastest_dot};
+use super::shrink::{shrink_table, shrink_vector};
 use super::top::{Hit, Top};
 use crate::engine::prefetch;
 use crate::engine::{Change, ENTRY_OVERHEAD_BYTES, Entry};
@@ -119,9 +120,12 @@ impl Group {
         let Some(row) = self.find(hash, key) else { return };
         if let Ok(slot) = self.rows.find_entry(Slot::table_hash(hash), |slot| slot.row as usize == row) {
             slot.remove();
+            shrink_table(&mut self.rows, |slot| Slot::table_hash(slot.hash));
         }
         self.inverse_norms.swap_remove(row);
         self.entries.swap_remove(row);
+        shrink_vector(&mut self.inverse_norms);
+        shrink_vector(&mut self.entries);
         let Some(moved) = self.entries.get(row) else { return };
         let from = self.entries.len();
         if let Some(slot) =
