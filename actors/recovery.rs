@@ -38,7 +38,7 @@ pub struct Recovered {
     pub disk: FileDisk,
     /// The last entry.
     pub last_index: u64,
-    /// Frames since the last snapshot, in bytes.
+    /// What the log has grown by since the snapshot's S, in bytes.
     pub log_bytes: u64,
     /// The S of each snapshot kept, oldest first.
     pub snapshots_kept: Vec<u64>,
@@ -130,7 +130,7 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
         last_bytes: snapshot.as_ref().map_or(0, |report| report.file_bytes),
         ..SnapshotFigures::default()
     };
-    let (last_index, log_bytes) = (report.last_index, report.bytes);
+    let (last_index, log_bytes) = (report.last_index, report.entry_bytes);
     Ok(Recovered {
         tables,
         log,

@@ -19,6 +19,8 @@ mod documents;
 mod frequencies;
 mod json;
 mod kernel;
+#[cfg(test)]
+mod measure;
 mod order;
 mod postings;
 mod shrink;

@@ -101,6 +101,7 @@ pub(super) fn recover<D: Disk>(
         bytes: scan.bytes,
         frames: scan.frames,
         entries: scan.entries,
+        entry_bytes: scan.entry_bytes,
         first_index,
         last_index,
         truncated,

@@ -82,6 +82,8 @@ pub struct RecoveryReport {
     pub frames: u64,
     /// Entries handed to the visitor.
     pub entries: u64,
+    /// Their payloads' bytes.
+    pub entry_bytes: u64,
     /// The first index that the log retains.
     pub first_index: u64,
     /// The last index; one less than `first_index` in an empty log.

@@ -39,6 +39,7 @@ pub(super) struct Scan {
     pub(super) bytes: u64,
     pub(super) frames: u64,
     pub(super) entries: u64,
+    pub(super) entry_bytes: u64,
 }
 
 impl Scan {
@@ -58,6 +59,7 @@ impl Scan {
             bytes: 0,
             frames: 0,
             entries: 0,
+            entry_bytes: 0,
         }
     }
 
@@ -96,6 +98,7 @@ impl Scan {
         for (index, entry) in (frame.header.first_index..).zip(frame.entries()) {
             if index > after {
                 self.entries += 1;
+                self.entry_bytes += entry.payload.len() as u64;
                 visit(RecoveredEntry { index, term: entry.term, kind: entry.kind, payload: entry.payload })
                     .map_err(|source| OpenError::Visit { index, source })?;
             }
