@@ -19,8 +19,6 @@ mod documents;
 mod frequencies;
 mod json;
 mod kernel;
-#[cfg(test)]
-mod measure;
 mod order;
 mod postings;
 mod shrink;

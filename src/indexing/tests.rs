@@ -1,5 +1,7 @@
 //! What the indexes do together; `query` tests them against a plain map.
 
+mod measure;
+
 use super::*;
 use crate::engine::Version;
 

@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use super::{Indexes, Kinds, TextStatistics, terms_of_query};
 use crate::engine::{Change, Entry, Version};
+use crate::indexing::{Indexes, Kinds, TextStatistics, terms_of_query};
 use crate::messaging::Match;
 
 const HASH_KEY: (u64, u64) = (1, 2);
