@@ -7,6 +7,8 @@
 
 mod barrier;
 mod meeting;
+#[cfg(test)]
+mod tests;
 
 pub use barrier::{Barrier, Class};
 pub use meeting::{Arrival, Meeting};
