@@ -325,6 +325,8 @@ impl<D: Disk> Log<D> {
                 self.file = file;
                 self.salt = creation.header.salt;
                 self.closed = false;
+                // Its header names where the frames before it end: a bad one among them is damage.
+                self.position.last_has_content = false;
                 // If this fails, the next cut or the next start does it.
                 let _ = self.remove_leftovers();
                 Ok(())

@@ -163,6 +163,17 @@ fn a_seal_is_tried_again_and_then_the_log_stops() {
     assert_eq!(entries, [(1, b"b".to_vec())], "its outcome was unknown, and it is here");
 }
 
+/// Else a disk whose syncs all fail would be given a new segment ten times a second.
+#[test]
+fn a_failed_idle_frame_is_not_tried_again() {
+    let (disk, mut log) = fresh(8192);
+    append(&mut log, &[b"x"], None).unwrap();
+    assert!(log.needs_idle_frame());
+    sync_fails(&disk, SyncPurpose::Append, FailedSync::Lost, 1);
+    assert!(matches!(log.append_idle_frame(), Err(AppendError::Refused { .. })));
+    assert!(!log.needs_idle_frame(), "the segment that seals it off proves the frame");
+}
+
 #[test]
 fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     let (disk, mut log) = fresh(8192);
