@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::{Buf, Bytes, BytesMut};
-use datastore::engine::Entry;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::messaging::{Decoded, Operation, reply};
@@ -30,7 +29,8 @@ use crate::Cast;
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
 use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
-use crate::shard::{Replies, ReplyItem, ShardRequest};
+use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
+use crate::slot::{Slot, SlotState, class, error_line, gathers};
 
 /// What a Connection hears.
 pub enum ConnectionMessage {
@@ -54,31 +54,6 @@ pub enum ConnectionMessage {
     },
     /// From the node: answer what came, then close.
     Stop,
-}
-
-/// Where a request stands.
-pub(crate) enum SlotState {
-    /// Waits for its turn to be dispatched.
-    Queued,
-    /// Dispatched; one answer is to come.
-    Waiting,
-    /// Dispatched to several; their answers gather here.
-    Gathering(Box<Gathering>),
-    /// The finished line.
-    Line(Bytes),
-    /// A large value or vector, to be written out when its turn has come.
-    Large { entry: Entry, vector: bool },
-    /// All answers are there, to be merged and written out when its turn has come.
-    Gathered(Box<Gathering>),
-}
-
-/// A request that has no reply on its way out yet.
-pub(crate) struct Slot {
-    pub(crate) id: Bytes,
-    pub(crate) class: Class,
-    pub(crate) state: SlotState,
-    line_bytes: usize,
-    arrived: Instant,
 }
 
 /// A request that waits for the barrier.
@@ -351,13 +326,7 @@ impl Connection {
 
     /// Writes out the first slot's reply if it is ready; says whether it was.
     fn encode_first(&mut self) -> bool {
-        let ready = match self.slots.front() {
-            None => false,
-            Some(slot) => {
-                !matches!(slot.state, SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_))
-            }
-        };
-        if !ready {
+        if self.slots.front().is_none_or(Slot::is_unanswered) {
             return false;
         }
         let Some(slot) = self.slots.pop_front() else { return false };
@@ -417,9 +386,7 @@ impl Connection {
         let timeout_ms = self.node.settings.request_timeout_ms;
         let timeout = Duration::from_millis(timeout_ms);
         while let Some(first) = self.slots.front() {
-            let unanswered =
-                matches!(first.state, SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_));
-            if !unanswered || first.arrived.elapsed() < timeout {
+            if !first.is_unanswered() || first.arrived.elapsed() < timeout {
                 return;
             }
             let sequence = self.first_sequence;
@@ -459,35 +426,6 @@ impl Connection {
         write(&mut line, &slot.id);
         slot.state = SlotState::Line(Bytes::from(line));
     }
-}
-
-/// An error's line.
-fn error_line(id: &[u8], error: &Error) -> Bytes {
-    let mut line = Vec::new();
-    reply::error(&mut line, id, error);
-    Bytes::from(line)
-}
-
-/// What matters to the barrier.
-fn class(operation: &Operation) -> Class {
-    match operation {
-        Operation::Set { .. } | Operation::Delete { .. } | Operation::AddVector { .. } => Class::SingleWrite,
-        Operation::BulkSet { .. } | Operation::BulkDelete { .. } => Class::MultiWrite,
-        Operation::Get { .. } | Operation::GetVector { .. } | Operation::BulkGet { .. } => Class::KeyRead,
-        Operation::SearchByValue { .. }
-        | Operation::SearchText { .. }
-        | Operation::VectorSearch { .. }
-        | Operation::Scan { .. }
-        | Operation::Count { .. }
-        | Operation::Snapshot => Class::WideRead,
-        _ => Class::Other,
-    }
-}
-
-/// Whether the answer is put together from several.
-fn gathers(operation: &Operation) -> bool {
-    matches!(class(operation), Class::MultiWrite | Class::WideRead)
-        || matches!(operation, Operation::BulkGet { .. })
 }
 
 impl Actor for Connection {

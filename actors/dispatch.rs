@@ -12,9 +12,11 @@ use datastore::query::{
     decode_rank_cursor, hello_body,
 };
 
-use crate::connection::{Connection, SlotState};
+use crate::connection::Connection;
 use crate::index_manager::IndexMessage;
-use crate::shard::{Batch, ShardMessage, ShardOperation, ShardRequest};
+use crate::shard::ShardMessage;
+use crate::shard_messages::{Batch, ShardOperation, ShardRequest};
+use crate::slot::SlotState;
 use crate::snapshot_writer::SnapshotMessage;
 use crate::stats;
 use crate::wal_writer::WalMessage;

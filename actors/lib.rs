@@ -12,14 +12,18 @@ mod log_replayer;
 mod mailbox;
 mod node;
 mod progress;
+mod random;
 mod recovery;
 mod request_stream;
 pub mod server;
 mod shard;
+mod shard_messages;
+mod slot;
 mod snapshot_loader;
 mod snapshot_writer;
 mod spare_maker;
 mod start;
+mod start_error;
 mod stats;
 mod wal_writer;
 

@@ -12,8 +12,12 @@ use datastore::persistence::{
 };
 
 use crate::progress::Progress;
-use crate::recovery::{NodeLog, StartError, random_u64};
+use crate::random::random_u64;
 use crate::snapshot_loader::{BATCHES_WAITING, join_all};
+use crate::start_error::StartError;
+
+/// The log as the node uses it: a real directory, with `--drop-rate`'s faults above it.
+pub type NodeLog = Log<FaultyDisk<FileDisk>>;
 
 /// An effect of the log on its way to a shard's table.
 struct Replayed {

@@ -6,25 +6,23 @@
 //!   ─► log_replayer: the entries behind its S, over the tables
 //! ```
 
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
-    Disk, FaultyDisk, FileDisk, Identity, IdentityError, Log, LogOptions, NodeUuid, OpenError, PassedOver,
-    RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
+    Disk, FaultyDisk, FileDisk, Identity, LogOptions, NodeUuid, OpenError, PassedOver, RecoveryReport,
+    Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
     first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
 
-use crate::log_replayer::replay_log;
+use crate::log_replayer::{NodeLog, replay_log};
 use crate::node::SnapshotFigures;
+use crate::random::random_u64;
 use crate::snapshot_loader::load_snapshot;
-
-/// The log as the node uses it: a real directory, with `--drop-rate`'s faults above it.
-pub type NodeLog = Log<FaultyDisk<FileDisk>>;
+use crate::start_error::StartError;
 
 /// What recovery leaves.
 pub struct Recovered {
@@ -47,64 +45,6 @@ pub struct Recovered {
     /// Held as long as the process lives.
     pub lock: File,
 }
-
-/// Why a node can't start. Nothing was served.
-#[derive(Debug)]
-#[allow(missing_docs)] // the fields are what their types say: a path, a name, the system's error
-pub enum StartError {
-    /// The data directory can't be used.
-    Directory { path: PathBuf, source: io::Error },
-    /// Another process has it.
-    Locked { path: PathBuf },
-    /// The start-up probe failed: the directory doesn't do what the log relies on.
-    Probe { path: PathBuf, step: &'static str, source: io::Error },
-    /// The identity file can't be read or written.
-    Identity(IdentityError),
-    /// The directory belongs to another mode of replication.
-    OtherMode { found: String, wanted: &'static str },
-    /// The log can't be opened.
-    Log(OpenError),
-    /// No snapshot can be used.
-    Snapshot(SnapshotError),
-    /// The system gave no random numbers.
-    Random(io::Error),
-    /// A thread could not be started.
-    Thread { name: String, source: io::Error },
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Directory { path, source } => {
-                write!(formatter, "the data directory {} can't be used: {source}", path.display())
-            }
-            StartError::Locked { path } => write!(
-                formatter,
-                "the data directory {} is in use by another process: stop it, or give another --data-dir",
-                path.display()
-            ),
-            StartError::Probe { path, step, source } => write!(
-                formatter,
-                "the data directory {} failed the start-up probe: could not {step}: {source}",
-                path.display()
-            ),
-            StartError::Identity(error) => error.fmt(formatter),
-            StartError::OtherMode { found, wanted } => write!(
-                formatter,
-                "the data directory was made with --mode {found} and this start is --mode {wanted}: export its data \
-                 and import it into a new directory to move"
-            ),
-            StartError::Log(error) => error.fmt(formatter),
-            StartError::Snapshot(error) => error.fmt(formatter),
-            StartError::Random(source) => write!(formatter, "the system gave no random numbers: {source}"),
-            StartError::Thread { name, source } => {
-                write!(formatter, "the thread {name} could not be started: {source}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// Brings back what the directory holds, or makes a new one.
 pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
@@ -168,16 +108,6 @@ fn probe(path: &Path) -> Result<(), StartError> {
     std::fs::rename(&first, &second).map_err(failed("rename a file"))?;
     std::fs::remove_file(&second).map_err(failed("remove a file"))?;
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync the directory"))
-}
-
-pub(crate) fn random_u64() -> Result<u64, StartError> {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    match filled {
-        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
-        Ok(_) => Err(StartError::Random(io::ErrorKind::UnexpectedEof.into())),
-        Err(error) => Err(StartError::Random(error.into())),
-    }
 }
 
 fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Result<Identity, StartError> {

@@ -20,6 +20,7 @@ use crate::connection::{Connection, ConnectionMessage};
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
+use crate::shard_messages::{Batch, Committed, Replies, ReplyItem, ShardOperation, ShardRequest};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -49,76 +50,6 @@ pub enum ShardMessage {
     },
     /// From the IndexManager: the buckets handed over are indexed.
     BucketsIndexed,
-}
-
-/// One read's requests for one shard.
-pub struct Batch {
-    /// What the spans point into.
-    pub arena: Bytes,
-    /// In the order of their lines.
-    pub requests: Vec<ShardRequest>,
-    /// Who asked.
-    pub reply_to: Mailbox<Connection>,
-}
-
-/// A request, or a shard's share of one.
-pub struct ShardRequest {
-    /// The request's place in its connection's order.
-    pub sequence: u64,
-    /// The `id` to echo.
-    pub id: Span,
-    /// What to do.
-    pub operation: ShardOperation,
-}
-
-/// What a shard can do for a connection. Every key comes with its hash.
-pub enum ShardOperation {
-    /// `get`.
-    Get { key: Span, hash: u64 },
-    /// `get_vector`.
-    GetVector { key: Span, hash: u64 },
-    /// `set`.
-    Set { key: Span, hash: u64, value: Span, condition: Condition },
-    /// `add_vector`.
-    AddVector { key: Span, hash: u64, vector: Span, condition: Condition },
-    /// `delete`.
-    Delete { key: Span, hash: u64, condition: Condition },
-    /// This shard's keys of a `bulk_get`.
-    BulkGet { keys: Vec<(Span, u64)> },
-    /// This shard's part of a `bulk_set` or, without values, a `bulk_delete`.
-    Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)> },
-    /// `count` of everything.
-    Count,
-}
-
-/// Writes of one log entry that concern one shard.
-pub struct Committed {
-    /// The entry.
-    pub index: u64,
-    /// The shard's number of the write, and the ordinal of its request.
-    pub writes: Vec<(u32, u32)>,
-}
-
-/// A shard's answers to one connection.
-pub struct Replies {
-    /// Which shard.
-    pub shard: usize,
-    /// Finished lines, one behind the other.
-    pub lines: Vec<u8>,
-    /// What there is, in the order in which it arose.
-    pub items: Vec<ReplyItem>,
-}
-
-/// One answer.
-pub enum ReplyItem {
-    /// A finished line: it ends at this byte of `lines`, where the next one begins.
-    Line { sequence: u64, end: usize },
-    /// A large value or vector: the connection writes it out when its turn has come.
-    Large { sequence: u64, entry: Entry, vector: bool },
-    /// This shard's entries of a `bulk_get`.
-    Entries { sequence: u64, entries: Vec<Option<Entry>> },
-    /// This shard's part of a multi-key write, or of a `count`.
-    Part { sequence: u64, outcome: Result<(usize, Option<datastore::version::Version>), Error> },
 }
 
 /// An answer with a value or vector above this is passed by reference, so that

@@ -5,7 +5,8 @@ use crossbeam_channel::Sender;
 use datastore::persistence::{FileDisk, prepare_spare, ready_spares};
 use datastore::settings::Settings;
 
-use crate::start::{StartError, spawn};
+use crate::start::spawn;
+use crate::start_error::StartError;
 
 /// Starts the thread; each message through the sender asks it to see that a spare is ready.
 pub(crate) fn start(settings: &Settings) -> Result<Sender<()>, StartError> {

@@ -39,7 +39,7 @@ use crate::shard::{Shard, ShardNeighbours};
 use crate::snapshot_writer::SnapshotWriter;
 use crate::wal_writer::WalWriter;
 
-pub use crate::recovery::StartError;
+pub use crate::start_error::StartError;
 
 /// Messages that may wait for one actor before what clients bring is refused.
 /// More than there can be connections, so that each may always have one under way.

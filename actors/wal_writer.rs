@@ -23,7 +23,8 @@ use crate::connection::{Connection, ConnectionMessage};
 use crate::disk_thread::{Acknowledgement, DiskOrder, Group};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
-use crate::shard::{Committed, Shard, ShardMessage};
+use crate::shard::{Shard, ShardMessage};
+use crate::shard_messages::Committed;
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 
 /// What the WalWriter hears.

@@ -1,0 +1,81 @@
+//! What connections and shards say to each other: a batch of requests there, a
+//! batch of answers back.
+
+use bytes::Bytes;
+use datastore::engine::{Condition, Entry};
+use datastore::error::Error;
+use datastore::messaging::Span;
+use datastore::version::Version;
+
+use crate::connection::Connection;
+use crate::mailbox::Mailbox;
+
+/// One read's requests for one shard.
+pub struct Batch {
+    /// What the spans point into.
+    pub arena: Bytes,
+    /// In the order of their lines.
+    pub requests: Vec<ShardRequest>,
+    /// Who asked.
+    pub reply_to: Mailbox<Connection>,
+}
+
+/// A request, or a shard's share of one.
+pub struct ShardRequest {
+    /// The request's place in its connection's order.
+    pub sequence: u64,
+    /// The `id` to echo.
+    pub id: Span,
+    /// What to do.
+    pub operation: ShardOperation,
+}
+
+/// What a shard can do for a connection. Every key comes with its hash.
+pub enum ShardOperation {
+    /// `get`.
+    Get { key: Span, hash: u64 },
+    /// `get_vector`.
+    GetVector { key: Span, hash: u64 },
+    /// `set`.
+    Set { key: Span, hash: u64, value: Span, condition: Condition },
+    /// `add_vector`.
+    AddVector { key: Span, hash: u64, vector: Span, condition: Condition },
+    /// `delete`.
+    Delete { key: Span, hash: u64, condition: Condition },
+    /// This shard's keys of a `bulk_get`.
+    BulkGet { keys: Vec<(Span, u64)> },
+    /// This shard's part of a `bulk_set` or, without values, a `bulk_delete`.
+    Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)> },
+    /// `count` of everything.
+    Count,
+}
+
+/// Writes of one log entry that concern one shard.
+pub struct Committed {
+    /// The entry.
+    pub index: u64,
+    /// The shard's number of the write, and the ordinal of its request.
+    pub writes: Vec<(u32, u32)>,
+}
+
+/// A shard's answers to one connection.
+pub struct Replies {
+    /// Which shard.
+    pub shard: usize,
+    /// Finished lines, one behind the other.
+    pub lines: Vec<u8>,
+    /// What there is, in the order in which it arose.
+    pub items: Vec<ReplyItem>,
+}
+
+/// One answer.
+pub enum ReplyItem {
+    /// A finished line: it ends at this byte of `lines`, where the next one begins.
+    Line { sequence: u64, end: usize },
+    /// A large value or vector: the connection writes it out when its turn has come.
+    Large { sequence: u64, entry: Entry, vector: bool },
+    /// This shard's entries of a `bulk_get`.
+    Entries { sequence: u64, entries: Vec<Option<Entry>> },
+    /// This shard's part of a multi-key write, or of a `count`.
+    Part { sequence: u64, outcome: Result<(usize, Option<Version>), Error> },
+}

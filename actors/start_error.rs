@@ -1,0 +1,65 @@
+//! Why a node can't start.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use datastore::persistence::{IdentityError, OpenError, SnapshotError};
+
+/// Why a node can't start. Nothing was served.
+#[derive(Debug)]
+#[allow(missing_docs)] // the fields are what their types say: a path, a name, the system's error
+pub enum StartError {
+    /// The data directory can't be used.
+    Directory { path: PathBuf, source: io::Error },
+    /// Another process has it.
+    Locked { path: PathBuf },
+    /// The start-up probe failed: the directory doesn't do what the log relies on.
+    Probe { path: PathBuf, step: &'static str, source: io::Error },
+    /// The identity file can't be read or written.
+    Identity(IdentityError),
+    /// The directory belongs to another mode of replication.
+    OtherMode { found: String, wanted: &'static str },
+    /// The log can't be opened.
+    Log(OpenError),
+    /// No snapshot can be used.
+    Snapshot(SnapshotError),
+    /// The system gave no random numbers.
+    Random(io::Error),
+    /// A thread could not be started.
+    Thread { name: String, source: io::Error },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Directory { path, source } => {
+                write!(formatter, "the data directory {} can't be used: {source}", path.display())
+            }
+            StartError::Locked { path } => write!(
+                formatter,
+                "the data directory {} is in use by another process: stop it, or give another --data-dir",
+                path.display()
+            ),
+            StartError::Probe { path, step, source } => write!(
+                formatter,
+                "the data directory {} failed the start-up probe: could not {step}: {source}",
+                path.display()
+            ),
+            StartError::Identity(error) => error.fmt(formatter),
+            StartError::OtherMode { found, wanted } => write!(
+                formatter,
+                "the data directory was made with --mode {found} and this start is --mode {wanted}: export its data \
+                 and import it into a new directory to move"
+            ),
+            StartError::Log(error) => error.fmt(formatter),
+            StartError::Snapshot(error) => error.fmt(formatter),
+            StartError::Random(source) => write!(formatter, "the system gave no random numbers: {source}"),
+            StartError::Thread { name, source } => {
+                write!(formatter, "the thread {name} could not be started: {source}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
