@@ -276,8 +276,9 @@ impl Shard {
             self.answer(token, answer);
         }
         self.slice.output().answers = answers; // its allocation is used again
-        self.send_answers();
+        // Before the answers go: whoever has one finds it in `stats`.
         self.publish();
+        self.send_answers();
         if append_waits && !self.flush_is_due {
             self.flush_is_due = true;
             // Runs when the mailbox is empty: what arrived meanwhile shares the append.

@@ -74,7 +74,7 @@
 //! assert!(slice.output().answers.is_empty(), "nothing is said before it is durable");
 //!
 //! let writes = std::mem::take(&mut slice.output().append).writes;
-//! slice.committed(1, writes.into_iter().zip(0..));
+//! slice.committed(1, &[(writes[0], 0)]); // entry 1, its request 0
 //! let (_, answer) = slice.output().answers.remove(0);
 //! assert!(matches!(answer, Answer::Written(version) if version.to_string() == "1.0"));
 //!

@@ -236,6 +236,8 @@ fn stats_has_the_section_asked_for_or_all() {
         let mut client = node.client();
         client.ok(json!({ "op": "bulk_set", "records": [["a", "x y"], ["b", "y"], ["c", 1]] }));
         client.ok(json!({ "op": "add_vector", "key": "c", "vector": [1, 2] }));
+        // Its turn comes when the indexes have the vector.
+        client.when_ready(json!({ "op": "vector_search", "vector": [1, 2] }));
         let all = client.ok(json!({ "op": "stats" }));
         for section in
             ["node", "actors", "connections", "wal", "keyspace", "indexes", "replication", "memory"]
