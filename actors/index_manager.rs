@@ -58,10 +58,20 @@ pub struct IndexManager {
 }
 
 impl IndexManager {
-    /// Empty indexes; the shard brings its entries when it starts.
-    pub fn new(number: usize, node: Arc<Node>, shard: Mailbox<Shard>, hash_key: (u64, u64)) -> IndexManager {
+    /// Empty indexes of a shard of `buckets_total` buckets, all of them still
+    /// `to_build`: the shard brings their entries when it starts.
+    pub fn new(
+        number: usize,
+        node: Arc<Node>,
+        shard: Mailbox<Shard>,
+        hash_key: (u64, u64),
+        (buckets_total, to_build): (usize, bool),
+    ) -> IndexManager {
         let indexes = Indexes::new(node.settings.indexes, hash_key);
-        IndexManager { number, node, indexes, shard, progress: (0, 1), published_memory: 0 }
+        let buckets_done = if to_build { 0 } else { buckets_total };
+        node.shard_figures[number].buckets_indexed.store(buckets_done, Ordering::Relaxed);
+        let progress = (buckets_done, buckets_total);
+        IndexManager { number, node, indexes, shard, progress, published_memory: 0 }
     }
 
     fn build(&mut self, entries: Vec<Entry>, buckets_done: usize, buckets_total: usize) {

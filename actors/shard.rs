@@ -55,10 +55,9 @@ pub enum ShardMessage {
 /// An answer with a value or vector above this is passed by reference, so that
 /// replies that nobody reads don't fill the memory.
 const LARGE_BYTES: usize = 4 * 1024;
-/// Buckets handed to the IndexManager at once while it is rebuilt.
-const INDEX_BUCKETS: usize = 16;
-/// Buckets handed to the SnapshotWriter at once.
-pub const WALK_BUCKETS: usize = 16;
+/// About so many entries are handed over at once, to the IndexManager while it is
+/// rebuilt and to the SnapshotWriter: the shard serves between.
+const WALK_ENTRIES: usize = 1_024;
 
 /// What a request's answer needs: 32 bytes that travel with each write.
 #[derive(Clone, Copy)]
@@ -124,6 +123,8 @@ impl Shard {
         applied_index: u64,
         neighbours: ShardNeighbours,
     ) -> Shard {
+        // Of an empty table there is nothing to index first.
+        let index_position = if table.is_empty() { table.walk_length() } else { 0 };
         Shard {
             number,
             node,
@@ -134,7 +135,7 @@ impl Shard {
             index_manager: neighbours.index_manager,
             snapshot_writer: neighbours.snapshot_writer,
             flush_is_due: false,
-            index_position: 0,
+            index_position,
             published_memory: 0,
         }
     }
@@ -380,21 +381,19 @@ impl Shard {
     /// Hands the next buckets to the IndexManager, which asks for more when it has indexed them.
     fn index_next_buckets(&mut self) {
         let table = self.slice.table();
-        let end = (self.index_position + INDEX_BUCKETS).min(table.walk_length());
-        let entries = (self.index_position..end).flat_map(|at| table.walk(at).cloned()).collect();
-        let message = IndexMessage::Build { entries, buckets_done: end, buckets_total: table.walk_length() };
-        self.index_position = end;
+        let (entries, next) = table.walk_step(self.index_position, WALK_ENTRIES);
+        let message = IndexMessage::Build { entries, buckets_done: next, buckets_total: table.walk_length() };
+        self.index_position = next;
         self.index_manager.send(message);
     }
 
     fn walk(&self, position: usize) {
         let table = self.slice.table();
-        let end = (position + WALK_BUCKETS).min(table.walk_length());
-        let entries = (position..end).flat_map(|at| table.walk(at).cloned()).collect();
+        let (entries, next) = table.walk_step(position, WALK_ENTRIES);
         self.snapshot_writer.send(SnapshotMessage::Walked {
             shard: self.number,
             entries,
-            next: (end < table.walk_length()).then_some(end),
+            next: (next < table.walk_length()).then_some(next),
             applied_index: self.slice.applied_index(),
         });
     }
@@ -415,7 +414,9 @@ impl Actor for Shard {
 
     fn started(&mut self, _context: &mut Self::Context) {
         self.publish();
-        self.index_next_buckets();
+        if self.index_position < self.slice.table().walk_length() {
+            self.index_next_buckets();
+        }
     }
 }
 

@@ -182,7 +182,8 @@ fn run(
     let hash_key = cast.index_hash_key;
     for (number, inbox) in index_inboxes.into_iter().enumerate() {
         let (node, shard) = (node.clone(), cast.shards[number].clone());
-        Arbiter::new().spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key)));
+        let buckets = (tables[number].walk_length(), !tables[number].is_empty());
+        Arbiter::new().spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = shard_inboxes.iter().map(|_| Arbiter::new().handle()).collect();
     let wal_writer = WalWriter::new(

@@ -140,6 +140,18 @@ impl Table {
         self.buckets.len()
     }
 
+    /// The next step of a walk: the entries from bucket `position` on, of so many
+    /// buckets that there are about `entries_wanted`, and where to go on.
+    pub fn walk_step(&self, position: usize, entries_wanted: usize) -> (Vec<Entry>, usize) {
+        let mut entries = Vec::new();
+        let mut next = position;
+        while next < self.buckets.len() && entries.len() < entries_wanted {
+            entries.extend(self.walk(next).cloned());
+            next += 1;
+        }
+        (entries, next)
+    }
+
     /// The entries of one bucket of a walk, shared.
     pub fn walk(&self, position: usize) -> impl Iterator<Item = &Entry> {
         self.buckets[position].iter()
