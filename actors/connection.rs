@@ -200,8 +200,7 @@ impl Connection {
                     start = end;
                 }
                 ReplyItem::Large { sequence, entry, vector } => {
-                    self.gate_swap(sequence, entry.memory_bytes());
-                    self.fill(sequence, SlotState::Large { entry, vector });
+                    self.fill(sequence, entry.memory_bytes(), SlotState::Large { entry, vector });
                 }
                 ReplyItem::Entries { sequence, entries } => {
                     self.gather(sequence, |gathering| gathering.entries(shard, entries));
@@ -219,8 +218,7 @@ impl Connection {
             self.answered(sequence);
             self.output_line(line);
         } else {
-            self.gate_swap(sequence, line.len());
-            self.fill(sequence, SlotState::Line(Bytes::copy_from_slice(line)));
+            self.fill(sequence, line.len(), SlotState::Line(Bytes::copy_from_slice(line)));
         }
     }
 
@@ -231,15 +229,6 @@ impl Connection {
             self.gate.add(line.len());
             self.gate.remove(slot.line_bytes);
             self.output.extend_from_slice(line);
-        }
-    }
-
-    /// Counts what a slot holds from now on instead of its request.
-    fn gate_swap(&mut self, sequence: u64, bytes: usize) {
-        if let Some(slot) = self.slot(sequence) {
-            let before = std::mem::replace(&mut slot.line_bytes, bytes);
-            self.gate.add(bytes);
-            self.gate.remove(before);
         }
     }
 
@@ -254,17 +243,23 @@ impl Connection {
         }
     }
 
-    fn fill(&mut self, sequence: u64, state: SlotState) {
+    /// A slot has its answer, which the gate counts from now on instead of the request.
+    fn fill(&mut self, sequence: u64, bytes: usize, state: SlotState) {
         self.answered(sequence);
         if let Some(slot) = self.slot(sequence) {
             slot.state = state;
+            let before = std::mem::replace(&mut slot.line_bytes, bytes);
+            self.gate.add(bytes);
+            self.gate.remove(before);
         }
     }
 
     /// One of several answers came; with the last one the slot is ready or asks again.
     pub(crate) fn gather(&mut self, sequence: u64, take: impl FnOnce(&mut Gathering)) {
         let Some(slot) = self.slot(sequence) else {
-            return self.gather_late(sequence);
+            // It timed out. The first of its parts releases the barrier: what that
+            // lets go earlier was promised nothing by an unknown outcome.
+            return self.answered(sequence);
         };
         let SlotState::Gathering(gathering) = &mut slot.state else { return };
         take(gathering);
@@ -280,20 +275,7 @@ impl Connection {
             self.search(sequence, query);
             return;
         }
-        let bytes = gathering.memory_bytes();
-        self.gate_swap(sequence, bytes);
-        self.fill(sequence, SlotState::Gathered(gathering));
-    }
-
-    /// A part of something that was answered `timeout`: once all are there, the
-    /// barrier is told. (The gathering itself lives on in `late`.)
-    fn gather_late(&mut self, sequence: u64) {
-        // Parts still to come are counted by the entry in `timed_out` alone: the
-        // first one releases the barrier, which only lets reads go earlier than
-        // an unknown outcome could have promised them anything.
-        if let Some(class) = self.timed_out.remove(&sequence) {
-            self.barrier.answered(class);
-        }
+        self.fill(sequence, gathering.memory_bytes(), SlotState::Gathered(gathering));
     }
 
     /// Sends all that is ready and in order, as far as the socket takes it.

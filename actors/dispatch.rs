@@ -149,9 +149,7 @@ impl Connection {
     }
 
     fn overloaded(what: &str) -> Error {
-        const RETRY_AFTER_MS: u64 = 100;
-        Error::new(Code::Overloaded, format!("{what} has as many messages waiting as it may hold"))
-            .with_detail(datastore::error::Detail::RetryAfterMs(RETRY_AFTER_MS))
+        Error::overloaded(format!("{what} has as many messages waiting as it may hold"))
     }
 
     fn ask_one_shard(&mut self, sequence: u64, id: Span, hash: u64, operation: ShardOperation) -> Refusal {

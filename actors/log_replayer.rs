@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use datastore::engine::{Effect, Placement, Requests, Table, Version, replay};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, RecoveryReport, Replay,
+    FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, RecoveryReport, Replay, next_random,
 };
 
 use crate::progress::Progress;
@@ -74,13 +74,7 @@ pub(crate) fn replay_log(
 /// to differ, not to be secret.
 fn salts(seed: u64) -> impl FnMut() -> u64 + Send + 'static {
     let mut state = seed;
-    move || {
-        // SplitMix64: every state gives another output, for 2^64 of them.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+    move || next_random(&mut state)
 }
 
 struct Router {

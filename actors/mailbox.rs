@@ -67,6 +67,11 @@ impl Counts {
     }
 }
 
+/// Locks figures; they stay meaningful whatever happened to the thread that held them.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Percentiles of a duration, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Percentiles {
@@ -137,8 +142,7 @@ impl Gauge {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // Counters stay meaningful whatever happened to the thread that held them.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 
     fn enqueue(&self) -> usize {
@@ -241,11 +245,6 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
 }
 
 impl<A: Actor> Mailbox<A> {
-    /// A mailbox around the address of a running actor.
-    pub fn of(address: Addr<A>, gauge: Arc<Gauge>) -> Mailbox<A> {
-        Mailbox { address, gauge }
-    }
-
     /// Sends a message; it is dropped, and counted as rejected, when the actor is gone.
     pub fn send<M>(&self, message: M)
     where

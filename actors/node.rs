@@ -2,16 +2,17 @@
 //! the figures that they publish.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use datastore::engine::Placement;
-use datastore::error::{Code, Detail, Error};
+use datastore::error::{Code, Error};
 use datastore::indexing::Sizes;
 use datastore::limits;
 use datastore::settings::Settings;
 use hdrhistogram::Histogram;
 
+pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram};
 
 /// Shared by every actor of one node.
@@ -154,14 +155,9 @@ impl Permits {
             }
         }
         if self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX {
-            const RETRY_AFTER_MS: u64 = 100;
-            return Some(
-                Error::new(
-                    Code::Overloaded,
-                    "the node has as many writes under way as it may hold; try again",
-                )
-                .with_detail(Detail::RetryAfterMs(RETRY_AFTER_MS)),
-            );
+            return Some(Error::overloaded(
+                "the node has as many writes under way as it may hold; try again",
+            ));
         }
         None
     }
@@ -229,9 +225,4 @@ impl Node {
     pub fn next_multi(&self) -> u64 {
         self.next_multi.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// Locks figures; they stay meaningful whatever happened to the thread that held them.
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

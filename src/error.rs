@@ -7,6 +7,9 @@
 
 use crate::version::Version;
 
+/// What `overloaded` tells clients to wait: longer than what is under way usually takes.
+const RETRY_AFTER_MS: u64 = 100;
+
 /// Whether a failed request took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -146,6 +149,11 @@ impl Error {
     /// An error with the outcome that its code stands for.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         Error { code, message: message.into(), outcome: code.rule().2, detail: Detail::None }
+    }
+
+    /// `overloaded`, with when to try again.
+    pub fn overloaded(message: impl Into<String>) -> Error {
+        Error::new(Code::Overloaded, message).with_detail(Detail::RetryAfterMs(RETRY_AFTER_MS))
     }
 
     /// The same error with a fact beside its message.

@@ -160,11 +160,6 @@ impl<T> Slice<T> {
         self.applied_index
     }
 
-    /// Requests handed to the log and not yet settled.
-    pub fn writes_in_flight(&self) -> usize {
-        self.writes.len()
-    }
-
     /// What has come out; the caller empties it.
     pub fn output(&mut self) -> &mut Output<T> {
         &mut self.output
@@ -327,19 +322,8 @@ impl<T> Slice<T> {
 
     /// Applies one key's write and says whether the key existed before.
     fn apply_one(&mut self, version: Version, write: &KeyWrite) -> bool {
-        let (old, new) = self.table.update(&write.key, write.hash, |old| match &write.kind {
-            WriteKind::Delete => None,
-            WriteKind::Set(value) => Some(match old {
-                Some(old) => old.with_value(version, value),
-                None => Entry::new(version, &write.key, Some(value), None),
-            }),
-            WriteKind::AddVector(vector) => Some(Entry::with_little_endian_vector(
-                version,
-                &write.key,
-                old.and_then(Entry::value),
-                vector,
-            )),
-        });
+        let effect = write.effect();
+        let (old, new) = self.table.update(&write.key, write.hash, |old| applied(&effect, version, old));
         let existed = old.is_some();
         if existed || new.is_some() {
             self.output.changes.push(Change { old, new });
@@ -460,27 +444,27 @@ fn refusal(condition: Condition, current: Option<Version>) -> Option<Error> {
     Some(Error::new(code, format!("{wanted}; {is}")).with_detail(Detail::Current(current)))
 }
 
+/// What an effect makes of a key's entry (`None`: the key is absent).
+fn applied(effect: &Effect<'_>, version: Version, old: Option<&Entry>) -> Option<Entry> {
+    match *effect {
+        Effect::Delete { .. } => None,
+        Effect::Set { key, value } => Some(match old {
+            Some(old) => old.with_value(version, value),
+            None => Entry::new(version, key, Some(value), None),
+        }),
+        Effect::AddVector { key, vector } => {
+            let value = old.and_then(Entry::value);
+            Some(Entry::with_little_endian_vector(version, key, value, vector))
+        }
+    }
+}
+
 /// Puts one effect of the log into a table during recovery, unless the key
 /// already has a write at or behind this version (a snapshot may be ahead of
 /// the log's earlier entries).
 pub fn replay(table: &mut Table, version: Version, effect: &Effect<'_>, hash: u64) {
-    let key = effect.key();
-    let current = table.get(key, hash);
-    if current.is_some_and(|entry| entry.version() >= version) {
-        return;
-    }
-    let entry = match *effect {
-        Effect::Delete { .. } => {
-            table.remove(key, hash);
-            return;
-        }
-        Effect::Set { value, .. } => match current {
-            Some(old) => old.with_value(version, value),
-            None => Entry::new(version, key, Some(value), None),
-        },
-        Effect::AddVector { vector, .. } => {
-            Entry::with_little_endian_vector(version, key, current.and_then(Entry::value), vector)
-        }
-    };
-    table.insert(entry, hash);
+    table.update(effect.key(), hash, |old| match old {
+        Some(later) if later.version() >= version => Some(later.clone()),
+        old => applied(effect, version, old),
+    });
 }

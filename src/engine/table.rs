@@ -110,16 +110,6 @@ impl Table {
         None
     }
 
-    /// Removes a key's entry and returns it.
-    pub fn remove(&mut self, key: &[u8], hash: u64) -> Option<Entry> {
-        let local = self.local(hash);
-        let found = self.buckets[local].find_entry(hash, |entry| entry.key() == key).ok()?;
-        let (entry, _) = found.remove();
-        self.entries -= 1;
-        self.entry_bytes -= entry.memory_bytes();
-        Some(entry)
-    }
-
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.entries

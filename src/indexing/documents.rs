@@ -4,29 +4,12 @@
 //! words that changed are touched; a number that was freed is given out again,
 //! so that the numbers stay dense and bitmaps small.
 
-use std::hash::Hasher as _;
-
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
+use super::key_slot::{KeySlot, hash_of};
 use super::postings::{DOCUMENTS_MAX, DocumentId, growth};
 use super::shrink::shrink_table;
 use crate::engine::Entry;
-
-/// A key's hash and its document. The hash stands here so that the table grows
-/// without touching a single key.
-#[derive(Clone, Copy)]
-struct Slot {
-    hash: u32,
-    document: DocumentId,
-}
-
-impl Slot {
-    /// The table takes its position from the low bits and its tag from the high ones.
-    fn table_hash(hash: u32) -> u64 {
-        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
 
 pub(super) struct Documents {
     hash_key: (u64, u64),
@@ -34,7 +17,7 @@ pub(super) struct Documents {
     /// Tokens of each document, those that occur again counted again.
     lengths: Vec<u32>,
     free: Vec<DocumentId>,
-    by_key: HashTable<Slot>,
+    by_key: HashTable<KeySlot>,
     /// The sum of all lengths.
     tokens: u64,
 }
@@ -52,9 +35,7 @@ impl Documents {
     }
 
     fn hash(&self, key: &[u8]) -> u32 {
-        let mut hasher = SipHasher13::new_with_keys(self.hash_key.0, self.hash_key.1);
-        hasher.write(key);
-        hasher.finish() as u32
+        hash_of(self.hash_key, key)
     }
 
     /// How many documents there are.
@@ -82,12 +63,12 @@ impl Documents {
 
     pub(super) fn find(&self, key: &[u8]) -> Option<DocumentId> {
         let hash = self.hash(key);
-        let slot = self.by_key.find(Slot::table_hash(hash), |slot| self.is(slot, hash, key))?;
-        Some(slot.document)
+        let slot = self.by_key.find(KeySlot::table_hash(hash), |slot| self.is(slot, hash, key))?;
+        Some(slot.place)
     }
 
-    fn is(&self, slot: &Slot, hash: u32, key: &[u8]) -> bool {
-        slot.hash == hash && self.entry(slot.document).is_some_and(|entry| entry.key() == key)
+    fn is(&self, slot: &KeySlot, hash: u32, key: &[u8]) -> bool {
+        slot.hash == hash && self.entry(slot.place).is_some_and(|entry| entry.key() == key)
     }
 
     /// Gives a new document a number; `None` when there is none left.
@@ -111,8 +92,8 @@ impl Documents {
             None => return None,
         };
         self.tokens += u64::from(length);
-        self.by_key.insert_unique(Slot::table_hash(hash), Slot { hash, document }, |slot| {
-            Slot::table_hash(slot.hash)
+        self.by_key.insert_unique(KeySlot::table_hash(hash), KeySlot { hash, place: document }, |slot| {
+            KeySlot::table_hash(slot.hash)
         });
         Some(document)
     }
@@ -127,14 +108,14 @@ impl Documents {
 
     pub(super) fn remove(&mut self, document: DocumentId, key: &[u8]) {
         let hash = self.hash(key);
-        let table_hash = Slot::table_hash(hash);
-        if let Ok(slot) = self.by_key.find_entry(table_hash, |slot| slot.document == document) {
+        let table_hash = KeySlot::table_hash(hash);
+        if let Ok(slot) = self.by_key.find_entry(table_hash, |slot| slot.place == document) {
             slot.remove();
             self.tokens -= u64::from(self.length(document));
             self.entries[document as usize] = None;
             self.lengths[document as usize] = 0;
             self.free.push(document);
-            shrink_table(&mut self.by_key, |slot| Slot::table_hash(slot.hash));
+            shrink_table(&mut self.by_key, |slot| KeySlot::table_hash(slot.hash));
         }
         if self.by_key.is_empty() {
             // Nobody holds a number any more: they begin anew.

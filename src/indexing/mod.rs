@@ -19,6 +19,7 @@ mod documents;
 mod frequencies;
 mod json;
 mod kernel;
+mod key_slot;
 mod order;
 mod postings;
 mod shrink;

@@ -12,12 +12,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::hash::Hasher as _;
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
 use super::kernel::{dot_exact, error_bound, fastest_dot};
+use super::key_slot::{KeySlot, hash_of};
 use super::shrink::{shrink_table, shrink_vector};
 use super::top::{Hit, Top};
 use crate::engine::prefetch;
@@ -34,21 +33,6 @@ pub struct VectorPage {
     pub lengths: Vec<usize>,
 }
 
-/// A key's hash and its row; the hash stands here so that the table grows
-/// without touching a key.
-#[derive(Clone, Copy)]
-struct Slot {
-    hash: u32,
-    row: u32,
-}
-
-impl Slot {
-    /// The table takes its position from the low bits and its tag from the high ones.
-    fn table_hash(hash: u32) -> u64 {
-        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
 /// The vectors of one length.
 #[derive(Default)]
 struct Group {
@@ -56,7 +40,7 @@ struct Group {
     /// makes the row a candidate always.
     inverse_norms: Vec<f32>,
     entries: Vec<Entry>,
-    rows: HashTable<Slot>,
+    rows: HashTable<KeySlot>,
     /// Rows that came since they were last in the order of their addresses.
     disorder: usize,
 }
@@ -75,10 +59,11 @@ impl Group {
                 self.entries[row] = entry.clone();
             }
             None => {
-                let slot = Slot { hash, row: self.entries.len() as u32 };
+                let slot = KeySlot { hash, place: self.entries.len() as u32 };
                 self.inverse_norms.push(inverse);
                 self.entries.push(entry.clone());
-                self.rows.insert_unique(Slot::table_hash(hash), slot, |slot| Slot::table_hash(slot.hash));
+                self.rows
+                    .insert_unique(KeySlot::table_hash(hash), slot, |slot| KeySlot::table_hash(slot.hash));
             }
         }
     }
@@ -106,21 +91,21 @@ impl Group {
         }
         self.entries = rows.into_iter().map(|(entry, _, _)| entry).collect();
         for slot in self.rows.iter_mut() {
-            slot.row = moved[slot.row as usize];
+            slot.place = moved[slot.place as usize];
         }
     }
 
     fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
-        let is_key = |slot: &Slot| slot.hash == hash && self.entries[slot.row as usize].key() == key;
-        self.rows.find(Slot::table_hash(hash), is_key).map(|slot| slot.row as usize)
+        let is_key = |slot: &KeySlot| slot.hash == hash && self.entries[slot.place as usize].key() == key;
+        self.rows.find(KeySlot::table_hash(hash), is_key).map(|slot| slot.place as usize)
     }
 
     /// Takes the key's row out and moves the last row into its place.
     fn remove(&mut self, hash: u32, key: &[u8], last_hash: impl Fn(&Entry) -> u32) {
         let Some(row) = self.find(hash, key) else { return };
-        if let Ok(slot) = self.rows.find_entry(Slot::table_hash(hash), |slot| slot.row as usize == row) {
+        if let Ok(slot) = self.rows.find_entry(KeySlot::table_hash(hash), |slot| slot.place as usize == row) {
             slot.remove();
-            shrink_table(&mut self.rows, |slot| Slot::table_hash(slot.hash));
+            shrink_table(&mut self.rows, |slot| KeySlot::table_hash(slot.hash));
         }
         self.inverse_norms.swap_remove(row);
         self.entries.swap_remove(row);
@@ -129,9 +114,9 @@ impl Group {
         let Some(moved) = self.entries.get(row) else { return };
         let from = self.entries.len();
         if let Some(slot) =
-            self.rows.find_mut(Slot::table_hash(last_hash(moved)), |slot| slot.row as usize == from)
+            self.rows.find_mut(KeySlot::table_hash(last_hash(moved)), |slot| slot.place as usize == from)
         {
-            slot.row = row as u32;
+            slot.place = row as u32;
         }
     }
 
@@ -324,10 +309,4 @@ impl VectorIndex {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes as u64
     }
-}
-
-fn hash_of(hash_key: (u64, u64), key: &[u8]) -> u32 {
-    let mut hasher = SipHasher13::new_with_keys(hash_key.0, hash_key.1);
-    hasher.write(key);
-    hasher.finish() as u32
 }

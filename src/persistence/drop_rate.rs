@@ -75,8 +75,9 @@ impl<D: Disk> FaultyDisk<D> {
     }
 }
 
-/// SplitMix64: small, and good enough to decide which sync fails.
-pub(super) fn next_random(state: &mut u64) -> u64 {
+/// SplitMix64: every state gives another number, for 2^64 of them. Good enough to
+/// decide which sync fails and to tell segments apart; not for secrets.
+pub fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

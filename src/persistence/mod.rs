@@ -28,7 +28,7 @@ mod snapshot_reader;
 mod tests;
 
 pub use disk::{Disk, LOG_DIRECTORY, ROOT_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
-pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile};
+pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile, next_random};
 pub use file_disk::FileDisk;
 pub use frame::AppendEntry;
 pub use full::{DiskGauge, reserve_bytes};
