@@ -1,0 +1,3 @@
+//! A tool.
+
+fn main() {}

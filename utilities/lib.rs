@@ -1,0 +1,3 @@
+//! What the tools share.
+
+pub mod load;

@@ -1,0 +1,1 @@
+//! One load generator for JSON lines and RESP.
