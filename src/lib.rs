@@ -29,6 +29,9 @@
 //! - [`query`]: what every shard is asked, how the answers gather and merge into
 //!   one page, and the cursors between pages.
 //!
+//! - `connector` (feature `client`): the Rust client, the one part that opens
+//!   sockets. It shares the table of errors with the node, and nothing else.
+//!
 //! # A write, top to bottom
 //!
 //! ```text
@@ -86,6 +89,8 @@
 //! assert_eq!(page.hits[0].entry.key(), b"bio");
 //! ```
 
+#[cfg(feature = "client")]
+pub mod connector;
 pub mod engine;
 pub mod error;
 pub mod indexing;

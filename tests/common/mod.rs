@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
+pub mod programs;
 pub mod random;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -27,7 +28,7 @@ pub fn temporary_directory() -> tempfile::TempDir {
 
 /// The node's binary, without any flag.
 pub fn binary() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_datastore-node"))
+    Command::new(programs::program("datastore-node"))
 }
 
 /// A node to be started.
@@ -37,9 +38,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Four shards and small segments, whatever the machine.
+    /// Four shards and small segments, whatever the machine, on a port that the system chooses.
     pub fn in_directory(directory: &Path) -> Options {
-        let arguments = ["--shards", "4", "--segment-bytes", "1048576"].map(String::from).to_vec();
+        let arguments =
+            ["--port", "0", "--shards", "4", "--segment-bytes", "1048576"].map(String::from).to_vec();
         Options { directory: directory.to_path_buf(), arguments }
     }
 
@@ -57,7 +59,7 @@ impl Options {
     fn command(&self) -> Command {
         let mut command = binary();
         command
-            .args(["--port", "0", "--log-format", "json", "--data-dir"])
+            .args(["--log-format", "json", "--data-dir"])
             .arg(&self.directory)
             .args(&self.arguments)
             .stdin(Stdio::null())

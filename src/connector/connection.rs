@@ -1,0 +1,213 @@
+//! The task behind a connector: it owns the socket.
+//!
+//! ```text
+//!   calls ──► channel ──► writer ──► socket ──► reader ──► each call's reply
+//!                            └─ in flight, in order ─┘
+//! ```
+//!
+//! What waits in the channel while the socket is busy leaves in one write. A
+//! call that its caller has given up before it was sent is not sent. When the
+//! connection ends, calls in flight are told so, those still in the channel go
+//! over the next connection, which is made when the next call comes.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::{BAD_REPLY, CLIENT_TIMEOUT, CONNECTION_LOST, Error};
+use super::request::Reply;
+
+/// Calls that leave in one write.
+const CALLS_PER_WRITE_MAX: usize = 1_024;
+/// Bytes after which a write isn't made longer.
+const WRITE_BYTES: usize = 256 * 1024;
+/// Room for a read of the socket.
+const READ_BYTES: usize = 64 * 1024;
+/// Longer than any reply: a page ends at 4 MiB and the values of a `bulk_get` at 32 MiB.
+const REPLY_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// One request on its way.
+pub(super) struct Call {
+    /// The line with its newline.
+    pub line: Bytes,
+    /// Whether the request may change something.
+    pub changes: bool,
+    /// Who waits; closed when nobody does.
+    pub done: oneshot::Sender<Result<Reply, Error>>,
+}
+
+/// Where to, and how long to wait.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub address: String,
+    pub connect_timeout: Duration,
+    pub timeout: Duration,
+}
+
+/// A request that was handed to the socket.
+struct Sent {
+    changes: bool,
+    deadline: Instant,
+    done: oneshot::Sender<Result<Reply, Error>>,
+}
+
+/// Requests without a reply, oldest first: replies come in this order.
+type InFlight = Mutex<VecDeque<Sent>>;
+
+/// Why a connection ended.
+struct Ended {
+    code: &'static str,
+    message: String,
+}
+
+/// Serves calls until every connector to this task is gone.
+pub(super) async fn run(target: Target, mut calls: mpsc::Receiver<Call>) {
+    while let Some(first) = calls.recv().await {
+        if first.done.is_closed() {
+            continue;
+        }
+        match connect(&target).await {
+            Ok(stream) => serve(&target, stream, first, &mut calls).await,
+            Err(error) => {
+                // Whoever waits waited for this connection. Who calls from now on gets another try.
+                first.done.send(Err(error.clone())).ok();
+                while let Ok(call) = calls.try_recv() {
+                    call.done.send(Err(error.clone())).ok();
+                }
+            }
+        }
+    }
+}
+
+async fn connect(target: &Target) -> Result<TcpStream, Error> {
+    let address = &target.address;
+    let failed = |why: String| Error::not_connected(format!("no connection to {address}: {why}"));
+    let stream = timeout(target.connect_timeout, TcpStream::connect(address))
+        .await
+        .map_err(|_| failed(format!("not accepted within {} ms", target.connect_timeout.as_millis())))?
+        .map_err(|error| failed(error.to_string()))?;
+    // Requests are small and each write holds all there is: nothing is gained by waiting for more.
+    stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+    Ok(stream)
+}
+
+async fn serve(target: &Target, stream: TcpStream, first: Call, calls: &mut mpsc::Receiver<Call>) {
+    let (reading, writing) = stream.into_split();
+    let in_flight = InFlight::default();
+    let ended = tokio::select! {
+        // The first call is in flight before anything is read, so that a node
+        // that refuses the connection with a line tells it to somebody.
+        biased;
+        ended = write_requests(target, writing, first, calls, &in_flight) => ended,
+        ended = read_replies(target, reading, &in_flight) => ended,
+    };
+    let now = Instant::now();
+    let message = format!("{}: {}", target.address, ended.message);
+    for sent in lock(&in_flight).drain(..) {
+        // Only who waited in vain is told so; the others lost their connection by it.
+        let late = ended.code == CLIENT_TIMEOUT && sent.deadline > now;
+        let code = if late { CONNECTION_LOST } else { ended.code };
+        sent.done.send(Err(Error::unanswered(code, message.clone(), sent.changes))).ok();
+    }
+}
+
+async fn write_requests(
+    target: &Target,
+    mut socket: OwnedWriteHalf,
+    first: Call,
+    calls: &mut mpsc::Receiver<Call>,
+    in_flight: &InFlight,
+) -> Ended {
+    let mut waiting = vec![first];
+    let mut buffer = Vec::with_capacity(READ_BYTES);
+    loop {
+        let deadline = Instant::now() + target.timeout;
+        {
+            let mut in_flight = lock(in_flight);
+            for call in waiting.drain(..).filter(|call| !call.done.is_closed()) {
+                buffer.extend_from_slice(&call.line);
+                in_flight.push_back(Sent { changes: call.changes, deadline, done: call.done });
+            }
+        }
+        if let Err(error) = socket.write_all(&buffer).await {
+            return Ended {
+                code: CONNECTION_LOST,
+                message: format!("the request could not be sent: {error}"),
+            };
+        }
+        buffer.clear();
+        buffer.shrink_to(WRITE_BYTES);
+        let Some(call) = calls.recv().await else {
+            return Ended { code: CONNECTION_LOST, message: "the connector is gone".to_string() };
+        };
+        let mut bytes = call.line.len();
+        waiting.push(call);
+        while bytes < WRITE_BYTES && waiting.len() < CALLS_PER_WRITE_MAX {
+            let Ok(call) = calls.try_recv() else { break };
+            bytes += call.line.len();
+            waiting.push(call);
+        }
+    }
+}
+
+async fn read_replies(target: &Target, mut socket: OwnedReadHalf, in_flight: &InFlight) -> Ended {
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut scanned = 0;
+    loop {
+        while let Some(at) = memchr::memchr(b'\n', &buffer[scanned..]) {
+            let line = buffer.split_to(scanned + at + 1).freeze();
+            scanned = 0;
+            if let Err(ended) = answer(line, in_flight) {
+                return ended;
+            }
+        }
+        scanned = buffer.len();
+        if scanned > REPLY_BYTES_MAX {
+            return Ended {
+                code: BAD_REPLY,
+                message: format!("a reply of more than {REPLY_BYTES_MAX} bytes"),
+            };
+        }
+        buffer.reserve(READ_BYTES);
+        // With nothing in flight it looks again after a while: a request may have been sent since.
+        let deadline = first_deadline(in_flight).unwrap_or_else(|| Instant::now() + target.timeout);
+        match timeout_at(deadline, socket.read_buf(&mut buffer)).await {
+            Ok(Ok(0)) => {
+                let message = "the node closed the connection before it answered".to_string();
+                return Ended { code: CONNECTION_LOST, message };
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Ended { code: CONNECTION_LOST, message: error.to_string() },
+            Err(_) if first_deadline(in_flight).is_none_or(|deadline| deadline > Instant::now()) => {}
+            Err(_) => return Ended { code: CLIENT_TIMEOUT, message: "no reply in time".to_string() },
+        }
+    }
+}
+
+/// Gives a line to the oldest request in flight.
+fn answer(line: Bytes, in_flight: &InFlight) -> Result<(), Ended> {
+    let Some(sent) = lock(in_flight).pop_front() else {
+        return Err(Ended { code: BAD_REPLY, message: "a reply that nobody asked for".to_string() });
+    };
+    let reply = Reply::read(line, sent.changes);
+    let bad = reply.as_ref().err().filter(|error| error.code == BAD_REPLY).map(|error| error.message.clone());
+    sent.done.send(reply).ok();
+    // Behind garbage no line can be trusted to belong to its request.
+    bad.map_or(Ok(()), |message| Err(Ended { code: BAD_REPLY, message }))
+}
+
+fn first_deadline(in_flight: &InFlight) -> Option<Instant> {
+    lock(in_flight).front().map(|sent| sent.deadline)
+}
+
+/// The lock is held for pushes and pops only, which leave the queue whole whatever happens.
+fn lock(in_flight: &InFlight) -> std::sync::MutexGuard<'_, VecDeque<Sent>> {
+    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+}
