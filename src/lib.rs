@@ -99,5 +99,6 @@ pub mod messaging;
 pub mod ordering;
 pub mod persistence;
 pub mod query;
+pub mod replication;
 pub mod settings;
 pub mod version;

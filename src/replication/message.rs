@@ -1,0 +1,149 @@
+//! What nodes of a cluster say to each other about the log.
+//!
+//! These are plain values; `src/messaging` gives them bytes, and
+//! [`super::raft`] gives them meaning. Each field says who sets it.
+
+use bytes::Bytes;
+
+/// A node's number in its cluster; never 0.
+pub type NodeId = u64;
+
+/// What an entry of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// One group commit of writes.
+    Writes,
+    /// What a new leader begins its term with: nothing, so that it learns what is committed.
+    Empty,
+}
+
+impl EntryKind {
+    /// The byte in log frames and peer frames.
+    pub fn to_byte(self) -> u8 {
+        match self {
+            EntryKind::Writes => 0,
+            EntryKind::Empty => 2,
+        }
+    }
+
+    /// The kind that a byte stands for.
+    pub fn from_byte(byte: u8) -> Option<EntryKind> {
+        [EntryKind::Writes, EntryKind::Empty].into_iter().find(|kind| kind.to_byte() == byte)
+    }
+}
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place; the first one is 1.
+    pub index: u64,
+    /// The term of the leader that proposed it. Index and term name an entry for ever.
+    pub term: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Encoded effects; empty where there are none.
+    pub payload: Bytes,
+}
+
+/// Who votes and who only listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// They elect, and their disks count towards a majority. Ascending.
+    pub voters: Vec<NodeId>,
+    /// They receive the log and count for nothing yet. Ascending.
+    pub learners: Vec<NodeId>,
+    /// While a change is under way: the voters before it, whose majority counts too.
+    pub voters_outgoing: Vec<NodeId>,
+    /// While a change is under way: who becomes a learner at its end.
+    pub learners_next: Vec<NodeId>,
+    /// Whether the change under way ends by itself.
+    pub auto_leave: bool,
+}
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// Leader: entries behind `index`, which has `log_term`; `commit`.
+    Append,
+    /// Follower: has everything up to `index`; or `reject`, with `reject_hint` and its `log_term`.
+    AppendResponse,
+    /// Candidate: asks for a vote in `term`; its log ends at `index`, `log_term`.
+    RequestVote,
+    /// Voter: `reject` or not.
+    RequestVoteResponse,
+    /// Leader: a snapshot is on its way out of band; `snapshot` says which.
+    Snapshot,
+    /// Leader: is there; `commit`; `context` of reads that wait for a round.
+    Heartbeat,
+    /// Follower: heard it; `context` comes back.
+    HeartbeatResponse,
+    /// To the leader: hand over to `from`.
+    TransferLeader,
+    /// From the leader that hands over: campaign at once.
+    TimeoutNow,
+    /// Before a campaign, in a term that nobody has entered yet: would you vote for me?
+    RequestPreVote,
+    /// The answer to that.
+    RequestPreVoteResponse,
+}
+
+impl MessageKind {
+    /// Every kind, at the place of its byte on the wire.
+    pub const ALL: [MessageKind; 11] = [
+        MessageKind::Append,
+        MessageKind::AppendResponse,
+        MessageKind::RequestVote,
+        MessageKind::RequestVoteResponse,
+        MessageKind::Snapshot,
+        MessageKind::Heartbeat,
+        MessageKind::HeartbeatResponse,
+        MessageKind::TransferLeader,
+        MessageKind::TimeoutNow,
+        MessageKind::RequestPreVote,
+        MessageKind::RequestPreVoteResponse,
+    ];
+}
+
+/// A snapshot's place in the log and the members there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotMark {
+    /// The last entry that it holds.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The members as of that entry.
+    pub members: Members,
+}
+
+/// One message from one node to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// What it is about.
+    pub kind: MessageKind,
+    /// Who sends it.
+    pub from: NodeId,
+    /// Who receives it.
+    pub to: NodeId,
+    /// The sender's term; a pre-vote's is one ahead of it.
+    pub term: u64,
+    /// See the kinds; else 0.
+    pub log_term: u64,
+    /// See the kinds; else 0.
+    pub index: u64,
+    /// The sender's commit index, as far as the receiver is known to have the log; else 0.
+    pub commit: u64,
+    /// The term of the entry at `commit`, with votes and their answers; else 0.
+    pub commit_term: u64,
+    /// A response that says no.
+    pub reject: bool,
+    /// With a rejected append: where the receiver's log may still agree.
+    pub reject_hint: u64,
+    /// With a rejected append: the receiver wants a snapshot of at least this index; else 0.
+    pub request_snapshot: u64,
+    /// Of reads that wait for a heartbeat round, or of a hand-over; else empty.
+    pub context: Bytes,
+    /// The entries of an append.
+    pub entries: Vec<LogEntry>,
+    /// Of [`MessageKind::Snapshot`].
+    pub snapshot: Option<SnapshotMark>,
+}

@@ -1,0 +1,121 @@
+//! Our own messages and the Raft crate's, one into the other. Its own encoding
+//! is never used for what comes from the network: its parser recurses without
+//! a bound (RUSTSEC-2024-0437).
+
+use ::raft::eraftpb;
+
+use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, SnapshotMark};
+
+/// The crate's message types at the places of [`MessageKind::ALL`]. Its others are
+/// said within a node, or forward a follower's requests, which this node doesn't.
+const TYPES: [eraftpb::MessageType; 11] = [
+    eraftpb::MessageType::MsgAppend,
+    eraftpb::MessageType::MsgAppendResponse,
+    eraftpb::MessageType::MsgRequestVote,
+    eraftpb::MessageType::MsgRequestVoteResponse,
+    eraftpb::MessageType::MsgSnapshot,
+    eraftpb::MessageType::MsgHeartbeat,
+    eraftpb::MessageType::MsgHeartbeatResponse,
+    eraftpb::MessageType::MsgTransferLeader,
+    eraftpb::MessageType::MsgTimeoutNow,
+    eraftpb::MessageType::MsgRequestPreVote,
+    eraftpb::MessageType::MsgRequestPreVoteResponse,
+];
+
+/// `None` for what no peer may hear: a forwarded proposal would be decided
+/// twice, a forwarded read answered by a node that didn't check its conditions.
+pub(super) fn outgoing(mut message: eraftpb::Message) -> Option<Message> {
+    let place = TYPES.iter().position(|kind| *kind == message.get_msg_type())?;
+    let kind = MessageKind::ALL[place];
+    Some(Message {
+        kind,
+        from: message.from,
+        to: message.to,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        commit: message.commit,
+        commit_term: message.commit_term,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        request_snapshot: message.request_snapshot,
+        snapshot: (kind == MessageKind::Snapshot).then(|| mark(message.get_snapshot())),
+        entries: message.take_entries().into_iter().map(entry).collect(),
+        context: message.context,
+    })
+}
+
+pub(super) fn incoming(message: Message) -> eraftpb::Message {
+    let mut into = eraftpb::Message::default();
+    let place = MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap_or_default();
+    into.set_msg_type(TYPES[place]);
+    into.from = message.from;
+    into.to = message.to;
+    into.term = message.term;
+    into.log_term = message.log_term;
+    into.index = message.index;
+    into.commit = message.commit;
+    into.commit_term = message.commit_term;
+    into.reject = message.reject;
+    into.reject_hint = message.reject_hint;
+    into.request_snapshot = message.request_snapshot;
+    into.context = message.context;
+    into.set_entries(message.entries.into_iter().map(raft_entry).collect());
+    if let Some(mark) = message.snapshot {
+        into.set_snapshot(raft_snapshot(&mark));
+    }
+    into
+}
+
+/// An entry of the crate's. Ours of kind Empty and Writes are its normal ones,
+/// told apart by whether there is something in them.
+pub(super) fn entry(entry: eraftpb::Entry) -> LogEntry {
+    let kind = if entry.data.is_empty() { EntryKind::Empty } else { EntryKind::Writes };
+    LogEntry { index: entry.index, term: entry.term, kind, payload: entry.data }
+}
+
+pub(super) fn raft_entry(entry: LogEntry) -> eraftpb::Entry {
+    let mut into = eraftpb::Entry::default();
+    into.index = entry.index;
+    into.term = entry.term;
+    into.data = entry.payload;
+    into
+}
+
+pub(super) fn conf_state(members: &Members) -> eraftpb::ConfState {
+    let mut state = eraftpb::ConfState::default();
+    state.voters = members.voters.clone();
+    state.learners = members.learners.clone();
+    state.voters_outgoing = members.voters_outgoing.clone();
+    state.learners_next = members.learners_next.clone();
+    state.auto_leave = members.auto_leave;
+    state
+}
+
+pub(super) fn members(state: &eraftpb::ConfState) -> Members {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    Members {
+        voters: sorted(&state.voters),
+        learners: sorted(&state.learners),
+        voters_outgoing: sorted(&state.voters_outgoing),
+        learners_next: sorted(&state.learners_next),
+        auto_leave: state.auto_leave,
+    }
+}
+
+pub(super) fn mark(snapshot: &eraftpb::Snapshot) -> SnapshotMark {
+    let metadata = snapshot.get_metadata();
+    SnapshotMark { index: metadata.index, term: metadata.term, members: members(metadata.get_conf_state()) }
+}
+
+pub(super) fn raft_snapshot(mark: &SnapshotMark) -> eraftpb::Snapshot {
+    let mut snapshot = eraftpb::Snapshot::default();
+    snapshot.mut_metadata().index = mark.index;
+    snapshot.mut_metadata().term = mark.term;
+    snapshot.mut_metadata().set_conf_state(conf_state(&mark.members));
+    snapshot
+}

@@ -1,0 +1,55 @@
+//! A cluster in one thread: the real cores over a virtual clock, network and disk.
+//!
+//! ```text
+//!   schedule (time, order) ─► node.step(…) ─► pump ─► effects ─► schedule, network, disk, checker
+//! ```
+//!
+//! All chance comes from one seed, so that a failure is replayed by its number:
+//! `DATASTORE_SIMULATION_SEED=7 cargo test -p datastore --lib simulation`.
+//! More of them: `DATASTORE_SIMULATION_SEEDS=10000`.
+//!
+//! What can go wrong: messages are lost, late, doubled and out of order; nodes
+//! are parted, in both directions or in one; nodes crash and lose what was not
+//! synced; a sync takes seconds, or fails and is done again; a node stops for
+//! seconds and goes on as if nothing had happened.
+
+mod checker;
+mod cluster;
+mod disk;
+mod faults;
+mod node;
+mod tests;
+
+pub use cluster::{Cluster, Report};
+
+/// Bugs that the simulation must catch: each is a mistake that a store like this
+/// one has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A write is durable as soon as it is ordered.
+    PersistedBeforeSync,
+    /// A follower's promises leave before what they promise is durable.
+    PromisesBeforeSync,
+    /// The vote is forgotten in a crash.
+    VoteNotPersisted,
+    /// The term is forgotten in a crash.
+    TermNotPersisted,
+    /// A leader answers reads from what it has.
+    ReadWithoutRound,
+    /// A read is answered before its index is applied.
+    ReadBeforeApply,
+    /// A replaced suffix stays in the log on the disk.
+    ForgottenTruncation,
+    /// A write is acknowledged when it is proposed.
+    AcknowledgedAtPropose,
+    /// A write is acknowledged when it is on the leader's own disk.
+    AcknowledgedAtOwnSync,
+    /// A write is acknowledged by its index alone, whatever stands there.
+    AcknowledgedByIndex,
+    /// A restart applies all that is in the log.
+    TailAppliedAtRestart,
+    /// A refused proposal is in the log all the same.
+    RefusedButProposed,
+    /// An entry is applied when it is appended.
+    AppliedAtAppend,
+}

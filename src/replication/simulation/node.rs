@@ -1,0 +1,142 @@
+//! One simulated node: the real replica, a state to apply to, a disk.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::Mutant;
+use super::checker::Operation;
+use super::disk::SimulatedDisk;
+use crate::replication::message::{EntryKind, LogEntry, Members, NodeId};
+use crate::replication::raft::{Handle, Options, Replica, Start, election_timeout_ticks};
+
+/// What entries are applied to: how often each key was written and by whom
+/// last, and a hash over all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub applied: u64,
+    pub registers: BTreeMap<u8, Operation>,
+    pub hash: u64,
+}
+
+impl State {
+    pub fn apply(&mut self, entry: &LogEntry) {
+        assert_eq!(entry.index, self.applied + 1, "entries are applied in order");
+        self.applied = entry.index;
+        if entry.kind == EntryKind::Writes {
+            self.registers.insert(key_of(&entry.payload), operation_of(&entry.payload));
+        }
+        for byte in entry.payload.iter().copied().chain(entry.term.to_le_bytes()) {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+}
+
+/// A write as an entry's payload.
+pub fn payload(operation: Operation, key: u8) -> Bytes {
+    let mut bytes = operation.to_le_bytes().to_vec();
+    bytes.push(key);
+    bytes.into()
+}
+
+pub fn operation_of(payload: &[u8]) -> Operation {
+    u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"))
+}
+
+fn key_of(payload: &[u8]) -> u8 {
+    payload[8]
+}
+
+/// A process that runs.
+pub struct Process {
+    pub replica: Replica,
+    pub state: State,
+    /// Writes that were proposed here: entry index to (term, operation).
+    pub proposed: BTreeMap<u64, (u64, Operation)>,
+    /// Reads under way: operation, and what clients had seen when it began.
+    pub reads: BTreeMap<Handle, u64>,
+    /// Writes on their way to a proposal.
+    pub handles: BTreeMap<Handle, Operation>,
+    pub next_handle: Handle,
+    /// Snapshots that came out of band, by their index.
+    pub received: BTreeMap<u64, State>,
+}
+
+/// A machine: its disk outlives its processes.
+pub struct Node {
+    pub id: NodeId,
+    pub disk: SimulatedDisk,
+    pub process: Option<Process>,
+    /// Counts its starts, so that what an earlier process ordered reaches no later one.
+    pub incarnation: u64,
+    /// Stopped, as by SIGSTOP, until this time.
+    pub paused_until_ms: u64,
+    /// Syncs take so long now.
+    pub sync_ms: u64,
+}
+
+pub const ELECTION_TICKS: usize = 10;
+
+impl Node {
+    pub fn new(id: NodeId, mutant: Option<Mutant>) -> Node {
+        let disk = SimulatedDisk::new(mutant);
+        Node { id, disk, process: None, incarnation: 0, paused_until_ms: 0, sync_ms: 1 }
+    }
+
+    /// Starts a process from what the disk has.
+    pub fn start(&mut self, voters: &[NodeId], mutant: Option<Mutant>) {
+        let durable = &self.disk.durable;
+        let mut state = State::default();
+        let mut members = Members { voters: voters.to_vec(), ..Members::default() };
+        if let Some((mark, of_snapshot)) = &durable.snapshot {
+            state = of_snapshot.clone();
+            members = mark.members.clone();
+        }
+        let mut commit = durable.hard_state.commit.max(state.applied);
+        if mutant == Some(Mutant::TailAppliedAtRestart) {
+            commit = durable.last();
+        }
+        let mut applied = Vec::new();
+        let mut tail = Vec::new();
+        for entry in &durable.entries {
+            if entry.index <= commit {
+                applied.push((entry.term, entry.kind));
+                if entry.index > state.applied {
+                    state.apply(entry);
+                }
+            } else {
+                tail.push(entry.clone());
+            }
+        }
+        let start = Start { hard_state: durable.hard_state, members, cut: durable.cut, applied, tail };
+        let place = voters.iter().position(|voter| *voter == self.id).unwrap_or(voters.len());
+        let mut replica = Replica::new(options(self.id, place), start);
+        if let Some((mark, _)) = &durable.snapshot {
+            replica.snapshot_made(mark.clone(), durable.cut.0);
+        }
+        self.incarnation += 1;
+        self.process = Some(Process {
+            replica,
+            state,
+            proposed: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            next_handle: 0,
+            received: BTreeMap::new(),
+        });
+    }
+}
+
+fn options(node_id: NodeId, place: usize) -> Options {
+    Options {
+        node_id,
+        heartbeat_ticks: 2,
+        election_ticks: ELECTION_TICKS,
+        timeout_ticks: election_timeout_ticks(ELECTION_TICKS, place),
+        message_bytes_max: 64,
+        in_flight_messages_max: 8,
+        uncommitted_bytes_max: 4_096,
+        committed_bytes_max: 64,
+        payload_bytes_max: 128,
+    }
+}
