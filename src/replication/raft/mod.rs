@@ -52,8 +52,6 @@ mod hard_state;
 mod replica;
 mod storage;
 
-
-
 pub use hard_state::{HARD_STATE_BYTES, HardState};
 pub use replica::{
     Effect, Handle, Input, Options, Persist, Replica, Role, RoleChange, Start, Status, election_timeout_ticks,

@@ -228,7 +228,8 @@ impl Replica {
             max_committed_size_per_ready: options.committed_bytes_max,
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let node = RawNode::new(&config, storage, &logger).unwrap_or_else(|error| panic!("a replica can't begin: {error}"));
+        let node = RawNode::new(&config, storage, &logger)
+            .unwrap_or_else(|error| panic!("a replica can't begin: {error}"));
         let role = RoleChange { role: Role::Follower, leader: None, term: start.hard_state.term };
         Replica {
             node,
@@ -289,7 +290,8 @@ impl Replica {
         let mut followers: Vec<_> = Vec::new();
         if self.role.role == Role::Leader {
             let others = raft.prs().iter().filter(|(id, _)| **id != self.options.node_id);
-            followers = others.map(|(id, progress)| (*id, progress.matched, progress.recent_active)).collect();
+            followers =
+                others.map(|(id, progress)| (*id, progress.matched, progress.recent_active)).collect();
             followers.sort_unstable();
         }
         Status {
@@ -299,6 +301,11 @@ impl Replica {
             applied: self.handed_out,
             followers,
         }
+    }
+
+    /// Who votes and who listens.
+    pub fn members(&self) -> Members {
+        convert::members(&self.node.raft.prs().conf().to_conf_state())
     }
 
     /// The term of an entry of the log, if it is retained.
@@ -351,7 +358,8 @@ impl Replica {
     /// One round of heartbeats for all reads that wait.
     fn begin_read_round(&mut self) {
         let raft = &self.node.raft;
-        let knows_what_is_committed = raft.raft_log.term(raft.raft_log.committed).is_ok_and(|term| term == raft.term);
+        let knows_what_is_committed =
+            raft.raft_log.term(raft.raft_log.committed).is_ok_and(|term| term == raft.term);
         if self.reads.is_empty() || raft.state != StateRole::Leader || !knows_what_is_committed {
             return;
         }
@@ -401,17 +409,16 @@ impl Replica {
     fn take_ready(&mut self) {
         let mut ready = self.node.ready();
         let number = ready.number();
-        let hard_state = ready.hs().map(|state| HardState {
-            term: state.term,
-            vote: state.vote,
-            commit: state.commit,
-        });
+        let hard_state =
+            ready.hs().map(|state| HardState { term: state.term, vote: state.vote, commit: state.commit });
         self.note_role();
         let entries: Vec<LogEntry> = ready.entries().iter().cloned().map(convert::entry).collect();
         let at_once = ready.take_messages();
         let persisted = ready.take_persisted_messages();
         let mut then_send = Vec::new();
-        for (message, may_leave) in at_once.into_iter().map(|m| (m, true)).chain(persisted.into_iter().map(|m| (m, false))) {
+        for (message, may_leave) in
+            at_once.into_iter().map(|m| (m, true)).chain(persisted.into_iter().map(|m| (m, false)))
+        {
             let Some(message) = convert::outgoing(message) else { continue };
             let promises_nothing = message.kind == MessageKind::HeartbeatResponse;
             if (may_leave || promises_nothing) && message.term <= self.durable_term {
@@ -425,7 +432,8 @@ impl Replica {
             ready.take_committed_entries().into_iter().map(convert::entry).collect();
         let snapshot = (!ready.snapshot().is_empty()).then(|| convert::mark(ready.snapshot()));
         self.keep(hard_state, snapshot.as_ref(), &entries);
-        let is_empty = entries.is_empty() && hard_state.is_none() && snapshot.is_none() && then_send.is_empty();
+        let is_empty =
+            entries.is_empty() && hard_state.is_none() && snapshot.is_none() && then_send.is_empty();
         let must_sync = ready.must_sync();
         self.node.advance_append_async(ready);
         if !is_empty {
@@ -477,7 +485,8 @@ impl Replica {
         let leader = (raft.leader_id != 0).then_some(raft.leader_id);
         let change = RoleChange { role, leader, term: raft.term };
         if change != self.role {
-            let led = self.role.role == Role::Leader && (role != Role::Leader || change.term != self.role.term);
+            let led =
+                self.role.role == Role::Leader && (role != Role::Leader || change.term != self.role.term);
             self.role = change;
             self.effects.push(Effect::Role(change));
             if led {

@@ -50,7 +50,10 @@ impl Checker {
     /// What was acknowledged is the committed entry there, and on a majority's disks.
     pub fn acknowledged(&mut self, operation: Operation, index: u64, disks: usize, majority: usize) {
         let (_, payload) = self.committed.get(&index).expect("acknowledged before anyone applied it");
-        assert!(!payload.is_empty() && super::node::operation_of(payload) == operation, "operation {operation} was acknowledged and is not at {index}");
+        assert!(
+            !payload.is_empty() && super::node::operation_of(payload) == operation,
+            "operation {operation} was acknowledged and is not at {index}"
+        );
         assert!(disks >= majority, "operation {operation} was acknowledged with {disks} disks");
         self.seen = self.seen.max(index);
         self.acknowledged += 1;

@@ -44,10 +44,6 @@ impl SimulatedDisk {
         Some(persist)
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// A snapshot of the node's own is durable; the log is cut behind it.
     pub fn snapshot(&mut self, mark: SnapshotMark, state: State, cut_index: u64) {
         self.durable.cut_to(cut_index.min(mark.index));
@@ -85,6 +81,22 @@ impl Durable {
         }
         let place = (index - self.cut.0 - 1) as usize;
         self.entries.get(place).is_some_and(|entry| entry.term == term)
+    }
+
+    /// Entries `low..high`, up to so many bytes but one at least; none if the first is gone.
+    pub fn read(&self, low: u64, high: u64, bytes_max: u64) -> Vec<LogEntry> {
+        let mut bytes = 0;
+        let wanted =
+            self.entries.iter().skip_while(|entry| entry.index < low).take_while(|entry| entry.index < high);
+        let mut found: Vec<LogEntry> = Vec::new();
+        for entry in wanted {
+            bytes += entry.payload.len() as u64;
+            if entry.index != low + found.len() as u64 || (bytes > bytes_max && !found.is_empty()) {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        found
     }
 
     fn apply(&mut self, persist: &Persist, installed: Option<State>, mutant: Option<Mutant>) {

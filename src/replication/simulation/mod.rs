@@ -50,6 +50,4 @@ pub enum Mutant {
     TailAppliedAtRestart,
     /// A refused proposal is in the log all the same.
     RefusedButProposed,
-    /// An entry is applied when it is appended.
-    AppliedAtAppend,
 }

@@ -1,6 +1,6 @@
 //! One simulated node: the real replica, a state to apply to, a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -53,8 +53,11 @@ pub struct Process {
     pub state: State,
     /// Writes that were proposed here: entry index to (term, operation).
     pub proposed: BTreeMap<u64, (u64, Operation)>,
-    /// Reads under way: operation, and what clients had seen when it began.
-    pub reads: BTreeMap<Handle, u64>,
+    /// Reads under way: what clients had seen when each began, and the index that
+    /// must be applied before it is answered, once that is known.
+    pub reads: BTreeMap<Handle, (u64, Option<u64>)>,
+    /// Handed out and not applied yet.
+    pub committed: VecDeque<LogEntry>,
     /// Writes on their way to a proposal.
     pub handles: BTreeMap<Handle, Operation>,
     pub next_handle: Handle,
@@ -120,6 +123,7 @@ impl Node {
             state,
             proposed: BTreeMap::new(),
             reads: BTreeMap::new(),
+            committed: VecDeque::new(),
             handles: BTreeMap::new(),
             next_handle: 0,
             received: BTreeMap::new(),

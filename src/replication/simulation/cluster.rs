@@ -1,0 +1,454 @@
+//! The schedule, and what each effect does to the cluster. See the module's header.
+
+use std::collections::BTreeMap;
+
+use super::Mutant;
+use super::checker::{Checker, Operation};
+use super::faults::{Faults, Figures};
+use super::node::{Node, Process, State, payload};
+use crate::persistence::next_random;
+use crate::replication::message::{LogEntry, Message, MessageKind, NodeId, SnapshotMark};
+use crate::replication::raft::{Effect, Input, Persist, Role};
+
+pub const TICK_MS: u64 = 50;
+/// How many clients there are, and how long each waits between two operations.
+const CLIENTS: u64 = 4;
+const CLIENT_PAUSE_MS: u64 = 20;
+const KEYS: u64 = 4;
+/// After the faults: long enough for an election, and for everyone to catch up.
+const CALM_MS: u64 = 20_000;
+
+/// What is to happen.
+pub enum Event {
+    Tick(usize, u64),
+    Deliver(Message, Option<State>),
+    Synced(usize, u64),
+    Apply(usize, u64),
+    Fetched(usize, u64, (u64, u64, u64, u64)),
+    SnapshotReport(usize, u64, NodeId, bool),
+    Client(u64),
+    Fault,
+    Restart(usize),
+}
+
+/// What a run has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    pub milliseconds: u64,
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub reads: u64,
+    pub committed: u64,
+    pub figures: Figures,
+}
+
+/// The cluster.
+pub struct Cluster {
+    pub now_ms: u64,
+    order: u64,
+    pub random: u64,
+    schedule: BTreeMap<(u64, u64), Event>,
+    pub nodes: Vec<Node>,
+    voters: Vec<NodeId>,
+    pub faults: Faults,
+    checker: Checker,
+    mutant: Option<Mutant>,
+    next_operation: Operation,
+    pub calm: bool,
+}
+
+impl Cluster {
+    /// A cluster of so many nodes, all started.
+    pub fn new(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
+        let voters: Vec<NodeId> = (1..=nodes).collect();
+        let mut cluster = Cluster {
+            now_ms: 0,
+            order: 0,
+            random: seed,
+            schedule: BTreeMap::new(),
+            nodes: voters.iter().map(|id| Node::new(*id, mutant)).collect(),
+            voters,
+            faults: Faults::default(),
+            checker: Checker::default(),
+            mutant,
+            next_operation: 0,
+            calm: false,
+        };
+        (0..cluster.nodes.len()).for_each(|place| cluster.start(place));
+        (0..CLIENTS).for_each(|client| cluster.after(client, Event::Client(client)));
+        cluster.after(1_000, Event::Fault);
+        cluster
+    }
+
+    /// Runs with faults, then without, and checks that everyone agrees at the end.
+    pub fn run(mut self, milliseconds: u64) -> Report {
+        self.run_until(milliseconds);
+        self.calm = true;
+        self.faults.heal();
+        for place in 0..self.nodes.len() {
+            self.nodes[place].paused_until_ms = 0;
+            self.nodes[place].sync_ms = 1;
+            if self.nodes[place].process.is_none() {
+                self.start(place);
+            }
+        }
+        let before = self.checker.acknowledged;
+        self.run_until(milliseconds + CALM_MS);
+        assert!(self.checker.acknowledged > before, "nothing was acknowledged when all was well again");
+        let leaders = self.processes().filter(|process| process.replica.status().role.role == Role::Leader);
+        assert_eq!(leaders.count(), 1, "one leader when all is well");
+        let (first, last) = self
+            .processes()
+            .map(|process| process.state.applied)
+            .fold((u64::MAX, 0), |(low, high), at| (low.min(at), high.max(at)));
+        assert!(first + 50 > last, "a node hasn't caught up: {first} and {last} are applied");
+        Report {
+            milliseconds: self.now_ms,
+            acknowledged: self.checker.acknowledged,
+            refused: self.checker.refusals,
+            reads: self.checker.reads,
+            committed: self.checker.last_committed(),
+            figures: self.faults.figures,
+        }
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref())
+    }
+
+    fn run_until(&mut self, end_ms: u64) {
+        while let Some(entry) = self.schedule.first_entry() {
+            if entry.key().0 > end_ms {
+                break;
+            }
+            let ((at, _), event) = entry.remove_entry();
+            self.now_ms = at;
+            self.happen(event);
+        }
+        self.now_ms = end_ms;
+    }
+
+    pub fn after(&mut self, delay_ms: u64, event: Event) {
+        self.order += 1;
+        self.schedule.insert((self.now_ms + delay_ms, self.order), event);
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        next_random(&mut self.random) % bound
+    }
+
+    pub fn start(&mut self, place: usize) {
+        self.nodes[place].start(&self.voters, self.mutant);
+        self.after(TICK_MS, Event::Tick(place, self.nodes[place].incarnation));
+    }
+
+    pub fn crash(&mut self, place: usize) {
+        self.nodes[place].process = None;
+        let mut random = next_random(&mut self.random);
+        self.nodes[place].disk.crash(&mut random);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick(place, incarnation) => {
+                if self.is_paused(place) {
+                    return self.when_it_goes_on(place, Event::Tick(place, incarnation));
+                }
+                if self.is_running(place, incarnation) {
+                    self.after(TICK_MS, Event::Tick(place, incarnation));
+                    self.step(place, Input::Tick);
+                }
+            }
+            Event::Deliver(message, state) => self.deliver(message, state),
+            Event::Synced(place, incarnation) => self.synced(place, incarnation),
+            Event::Apply(place, incarnation) => {
+                if self.is_running(place, incarnation) {
+                    self.apply(place);
+                }
+            }
+            Event::Fetched(place, incarnation, (number, low, high, bytes_max)) => {
+                if self.is_running(place, incarnation) {
+                    let entries = self.nodes[place].disk.durable.read(low, high, bytes_max);
+                    self.step(place, Input::Fetched(number, entries));
+                }
+            }
+            Event::SnapshotReport(place, incarnation, to, is_there) => {
+                if self.is_running(place, incarnation) {
+                    self.step(place, Input::SnapshotSent(to, is_there));
+                }
+            }
+            Event::Client(client) => {
+                let pause = 1 + self.below(CLIENT_PAUSE_MS);
+                self.after(pause, Event::Client(client));
+                self.client();
+            }
+            Event::Fault if self.calm => {}
+            Event::Fault => {
+                let pause = 50 + self.below(1_500);
+                self.after(pause, Event::Fault);
+                self.fault();
+            }
+            Event::Restart(place) => {
+                if self.nodes[place].process.is_none() {
+                    self.start(place);
+                }
+            }
+        }
+    }
+
+    fn is_running(&self, place: usize, incarnation: u64) -> bool {
+        self.nodes[place].incarnation == incarnation && self.nodes[place].process.is_some()
+    }
+
+    fn is_paused(&self, place: usize) -> bool {
+        self.nodes[place].paused_until_ms > self.now_ms
+    }
+
+    fn when_it_goes_on(&mut self, place: usize, event: Event) {
+        self.after(self.nodes[place].paused_until_ms - self.now_ms, event);
+    }
+
+    fn deliver(&mut self, message: Message, state: Option<State>) {
+        let place = message.to as usize - 1;
+        if self.is_paused(place) {
+            return self.when_it_goes_on(place, Event::Deliver(message, state));
+        }
+        let Some(process) = &mut self.nodes[place].process else { return };
+        if let (Some(mark), Some(state)) = (&message.snapshot, state) {
+            process.received.insert(mark.index, state);
+        }
+        self.step(place, Input::Received(message));
+    }
+
+    /// A client does something at some node, mostly at one that leads.
+    fn client(&mut self) {
+        let leads = |node: &Node| {
+            node.process.as_ref().is_some_and(|process| process.replica.status().role.role == Role::Leader)
+        };
+        let leaders: Vec<usize> = (0..self.nodes.len()).filter(|place| leads(&self.nodes[*place])).collect();
+        let anywhere = leaders.is_empty() || self.below(10) == 0;
+        let place = if anywhere {
+            self.below(self.nodes.len() as u64) as usize
+        } else {
+            leaders[self.below(leaders.len() as u64) as usize]
+        };
+        let (is_write, key) = (self.below(10) < 6, self.below(KEYS) as u8);
+        if self.is_paused(place) {
+            return; // it will be read when the client has gone
+        }
+        self.next_operation += 1;
+        let (operation, seen) = (self.next_operation, self.checker.seen);
+        let leads_here = leads(&self.nodes[place]);
+        let Some(process) = &mut self.nodes[place].process else { return };
+        process.next_handle += 1;
+        let handle = process.next_handle;
+        if is_write {
+            process.handles.insert(handle, operation);
+            self.step(place, Input::Propose(handle, payload(operation, key)));
+        } else if self.mutant == Some(Mutant::ReadWithoutRound) && leads_here {
+            self.checker.read(process.state.applied, seen);
+        } else {
+            process.reads.insert(handle, (seen, None));
+            self.step(place, Input::Read(handle));
+        }
+    }
+
+    fn step(&mut self, place: usize, input: Input) {
+        let Some(process) = &mut self.nodes[place].process else { return };
+        process.replica.step(input);
+        let effects = process.replica.pump();
+        for effect in effects {
+            self.carry_out(place, effect);
+        }
+    }
+
+    fn carry_out(&mut self, place: usize, effect: Effect) {
+        let (id, incarnation) = (self.nodes[place].id, self.nodes[place].incarnation);
+        let Some(process) = &mut self.nodes[place].process else { return };
+        match effect {
+            Effect::Role(change) => self.checker.role(id, change),
+            Effect::Send(message) => self.send(place, message),
+            Effect::Persist(persist) => self.persist(place, persist),
+            Effect::Proposed(handle, index, term) => {
+                let Some(operation) = process.handles.remove(&handle) else { return };
+                process.proposed.insert(index, (term, operation));
+                if self.mutant == Some(Mutant::AcknowledgedAtPropose) {
+                    self.acknowledge(operation, index, term);
+                }
+            }
+            Effect::Dropped(handle) => {
+                let Some(operation) = process.handles.remove(&handle) else { return };
+                self.checker.refused(operation);
+                if self.mutant == Some(Mutant::RefusedButProposed) {
+                    self.forward(operation);
+                }
+            }
+            Effect::Commit(entries) => {
+                process.committed.extend(entries);
+                let delay = self.below(4);
+                self.after(delay, Event::Apply(place, incarnation));
+            }
+            Effect::ReadReady(handle, index) => {
+                if let Some((_, ready_at)) = process.reads.get_mut(&handle) {
+                    *ready_at = Some(if self.mutant == Some(Mutant::ReadBeforeApply) { 0 } else { index });
+                }
+                self.answer_reads(place);
+            }
+            Effect::ReadLost(handle) => {
+                process.reads.remove(&handle);
+            }
+            Effect::Fetch { number, low, high, bytes_max } => {
+                self.after(1, Event::Fetched(place, incarnation, (number, low, high, bytes_max)));
+            }
+            Effect::SnapshotWanted(_) => self.snapshot(place, false),
+        }
+    }
+
+    fn persist(&mut self, place: usize, mut persist: Persist) {
+        let incarnation = self.nodes[place].incarnation;
+        let sync_ms = self.nodes[place].sync_ms;
+        let installed = persist.snapshot.as_ref().and_then(|mark| {
+            self.nodes[place].process.as_mut().and_then(|process| process.received.remove(&mark.index))
+        });
+        assert_eq!(
+            persist.snapshot.is_some(),
+            installed.is_some(),
+            "a snapshot is installed that never came"
+        );
+        if self.mutant == Some(Mutant::PromisesBeforeSync) {
+            let promises = std::mem::take(&mut persist.then_send);
+            promises.into_iter().for_each(|message| self.send(place, message));
+        }
+        let at_once = self.mutant == Some(Mutant::PersistedBeforeSync) && persist.snapshot.is_none();
+        let number = persist.number;
+        let promises = if at_once { std::mem::take(&mut persist.then_send) } else { Vec::new() };
+        self.nodes[place].disk.write(persist, installed);
+        let delay = 1 + self.below(sync_ms + 1);
+        self.after(delay, Event::Synced(place, incarnation));
+        if at_once {
+            promises.into_iter().for_each(|message| self.send(place, message));
+            self.step(place, Input::Persisted(number));
+        }
+    }
+
+    fn synced(&mut self, place: usize, incarnation: u64) {
+        if !self.is_running(place, incarnation) {
+            return;
+        }
+        if self.is_paused(place) {
+            return self.when_it_goes_on(place, Event::Synced(place, incarnation));
+        }
+        if !self.calm && self.below(100) < self.faults.failed_syncs_percent {
+            // Sealed, and the same entries framed again: nothing is decided by a failure.
+            self.faults.figures.failed_syncs += 1;
+            return self.after(5, Event::Synced(place, incarnation));
+        }
+        let Some(persist) = self.nodes[place].disk.sync() else { return };
+        if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.durable.snapshot) {
+            let state = state.clone();
+            if let Some(process) = &mut self.nodes[place].process {
+                process.committed.clear();
+                process.state = state;
+            }
+        }
+        if self.mutant == Some(Mutant::AcknowledgedAtOwnSync) {
+            self.acknowledge_own(place, &persist.entries);
+        }
+        persist.then_send.into_iter().for_each(|message| self.send(place, message));
+        self.step(place, Input::Persisted(persist.number));
+    }
+
+    fn apply(&mut self, place: usize) {
+        let id = self.nodes[place].id;
+        let mut answered = Vec::new();
+        let Some(process) = &mut self.nodes[place].process else { return };
+        while let Some(entry) = process.committed.pop_front() {
+            process.state.apply(&entry);
+            self.checker.applied(id, &entry, &process.state);
+            if let Some((term, operation)) = process.proposed.remove(&entry.index)
+                && (term == entry.term || self.mutant == Some(Mutant::AcknowledgedByIndex))
+            {
+                answered.push((operation, entry.index, entry.term));
+            }
+        }
+        for (operation, index, term) in answered {
+            self.acknowledge(operation, index, term);
+        }
+        self.answer_reads(place);
+    }
+
+    fn answer_reads(&mut self, place: usize) {
+        let Some(process) = &mut self.nodes[place].process else { return };
+        let applied = process.state.applied;
+        let checker = &mut self.checker;
+        process.reads.retain(|_, (seen, ready_at)| {
+            let is_ready = ready_at.is_some_and(|index| index <= applied);
+            if is_ready {
+                checker.read(applied, *seen);
+            }
+            !is_ready
+        });
+    }
+
+    fn acknowledge(&mut self, operation: Operation, index: u64, term: u64) {
+        let disks = self.nodes.iter().filter(|node| node.disk.durable.has(index, term)).count();
+        self.checker.acknowledged(operation, index, disks, self.nodes.len() / 2 + 1);
+    }
+
+    fn acknowledge_own(&mut self, place: usize, entries: &[LogEntry]) {
+        for entry in entries {
+            let process = self.nodes[place].process.as_mut();
+            if let Some((term, operation)) = process.and_then(|process| process.proposed.remove(&entry.index))
+            {
+                self.acknowledge(operation, entry.index, term);
+            }
+        }
+    }
+
+    /// The mistake of a node that refuses a request and hands it on as well.
+    fn forward(&mut self, operation: Operation) {
+        for place in 0..self.nodes.len() {
+            let Some(process) = &mut self.nodes[place].process else { continue };
+            if process.replica.status().role.role == Role::Leader {
+                process.next_handle += 1;
+                let handle = process.next_handle;
+                process.handles.insert(handle, operation);
+                return self.step(place, Input::Propose(handle, payload(operation, 0)));
+            }
+        }
+    }
+
+    fn send(&mut self, place: usize, message: Message) {
+        let Some(delay) = self.faults.delay(&message, &mut self.random) else { return };
+        let mut state = None;
+        if message.kind == MessageKind::Snapshot {
+            let newest = self.nodes[place].disk.durable.snapshot.as_ref();
+            let of_message = newest.filter(|(mark, _)| Some(mark) == message.snapshot.as_ref());
+            state = of_message.map(|(_, state)| state.clone());
+            let (to, is_there, incarnation) = (message.to, state.is_some(), self.nodes[place].incarnation);
+            self.after(delay + 20, Event::SnapshotReport(place, incarnation, to, is_there));
+            if !is_there {
+                return; // a newer one has taken its place
+            }
+        }
+        if self.faults.doubles(&mut self.random) {
+            let again = delay + self.below(100);
+            self.after(again, Event::Deliver(message.clone(), state.clone()));
+        }
+        self.after(delay, Event::Deliver(message, state));
+    }
+
+    /// The node makes a snapshot of what it has applied, and may cut its log.
+    pub fn snapshot(&mut self, place: usize, cut: bool) {
+        let keep = self.below(6);
+        let Node { process, disk, .. } = &mut self.nodes[place];
+        let Some(process) = process else { return };
+        let index = process.state.applied;
+        let is_newer = disk.durable.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
+        let Some(term) = process.replica.term_of(index).filter(|_| index > 0 && is_newer) else { return };
+        let mark = SnapshotMark { index, term, members: process.replica.members() };
+        let cut_index = if cut { index.saturating_sub(keep) } else { disk.durable.cut.0 };
+        disk.snapshot(mark.clone(), process.state.clone(), cut_index);
+        process.replica.snapshot_made(mark, disk.durable.cut.0);
+    }
+}

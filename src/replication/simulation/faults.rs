@@ -1,0 +1,118 @@
+//! What goes wrong, and when.
+
+use std::collections::BTreeSet;
+
+use super::cluster::{Cluster, Event};
+use crate::persistence::next_random;
+use crate::replication::message::{Message, NodeId};
+use crate::replication::raft::Role;
+
+/// How often each thing went wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    pub crashes: u64,
+    pub partitions: u64,
+    pub pauses: u64,
+    pub slow_disks: u64,
+    pub failed_syncs: u64,
+    pub lost_messages: u64,
+    pub snapshots: u64,
+}
+
+/// What is wrong now.
+#[derive(Default)]
+pub struct Faults {
+    /// From and to.
+    blocked: BTreeSet<(NodeId, NodeId)>,
+    loss_percent: u64,
+    double_percent: u64,
+    delay_ms_max: u64,
+    pub failed_syncs_percent: u64,
+    pub figures: Figures,
+}
+
+impl Faults {
+    pub fn heal(&mut self) {
+        *self = Faults { figures: self.figures, ..Faults::default() };
+    }
+
+    /// When the message arrives, or `None` if it doesn't.
+    pub fn delay(&mut self, message: &Message, random: &mut u64) -> Option<u64> {
+        let is_lost = self.blocked.contains(&(message.from, message.to))
+            || next_random(random) % 100 < self.loss_percent;
+        if is_lost {
+            self.figures.lost_messages += 1;
+            return None;
+        }
+        Some(next_random(random) % (self.delay_ms_max + 2))
+    }
+
+    pub fn doubles(&self, random: &mut u64) -> bool {
+        next_random(random) % 100 < self.double_percent
+    }
+}
+
+impl Cluster {
+    /// One more thing goes wrong, or is mended.
+    pub fn fault(&mut self) {
+        let place = self.below(self.nodes.len() as u64) as usize;
+        match self.below(12) {
+            0 | 1 => self.crash_for_a_while(place),
+            2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
+            3 => self.part(place, true, true),
+            4 => {
+                let leads = |place: &usize| {
+                    let process = self.nodes[*place].process.as_ref();
+                    process.is_some_and(|process| process.replica.status().role.role == Role::Leader)
+                };
+                let leader = (0..self.nodes.len()).find(leads).unwrap_or(place);
+                self.part(leader, true, true);
+            }
+            5 => {
+                let outwards = self.below(2) == 0;
+                self.part(place, outwards, !outwards);
+            }
+            6 => {
+                self.faults.figures.pauses += 1;
+                self.nodes[place].paused_until_ms = self.now_ms + 100 + self.below(4_000);
+            }
+            7 => {
+                self.faults.figures.slow_disks += 1;
+                self.nodes[place].sync_ms = [1, 50, 5_000][self.below(3) as usize];
+            }
+            8 => {
+                self.faults.loss_percent = [0, 5, 30][self.below(3) as usize];
+                self.faults.double_percent = self.below(20);
+                self.faults.delay_ms_max = [1, 20, 300][self.below(3) as usize];
+            }
+            9 => self.faults.failed_syncs_percent = [0, 0, 30][self.below(3) as usize],
+            10 => {
+                self.faults.figures.snapshots += 1;
+                self.snapshot(place, true);
+            }
+            _ => self.faults.blocked.clear(),
+        }
+    }
+
+    fn crash_for_a_while(&mut self, place: usize) {
+        self.faults.figures.crashes += 1;
+        self.crash(place);
+        let down_ms = 10 + self.below(2_000);
+        self.after(down_ms, Event::Restart(place));
+    }
+
+    /// One node is parted from all others.
+    fn part(&mut self, place: usize, outwards: bool, inwards: bool) {
+        self.faults.figures.partitions += 1;
+        self.faults.blocked.clear();
+        let alone = self.nodes[place].id;
+        for other in self.nodes.iter().map(|node| node.id).filter(|id| *id != alone) {
+            if outwards {
+                self.faults.blocked.insert((alone, other));
+            }
+            if inwards {
+                self.faults.blocked.insert((other, alone));
+            }
+        }
+    }
+}

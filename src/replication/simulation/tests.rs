@@ -1,0 +1,95 @@
+//! The runs.
+
+use super::{Cluster, Mutant, Report};
+
+const SEED: &str = "DATASTORE_SIMULATION_SEED";
+const SEEDS: &str = "DATASTORE_SIMULATION_SEEDS";
+const SEEDS_DEFAULT: u64 = 60;
+const RUN_MS: u64 = 60_000;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    match variable(SEED) {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable(SEEDS).unwrap_or(SEEDS_DEFAULT),
+    }
+}
+
+#[test]
+fn nothing_that_must_hold_is_broken_by_any_seed() {
+    let mut sum = Report::default();
+    for seed in seeds() {
+        for nodes in [3, 5] {
+            eprintln!("{SEED}={seed}, {nodes} nodes");
+            let report = Cluster::new(seed, nodes, None).run(RUN_MS);
+            sum.milliseconds += report.milliseconds;
+            sum.acknowledged += report.acknowledged;
+            sum.refused += report.refused;
+            sum.reads += report.reads;
+            sum.committed += report.committed;
+            sum.figures.crashes += report.figures.crashes;
+            sum.figures.partitions += report.figures.partitions;
+            sum.figures.pauses += report.figures.pauses;
+            sum.figures.slow_disks += report.figures.slow_disks;
+            sum.figures.failed_syncs += report.figures.failed_syncs;
+            sum.figures.lost_messages += report.figures.lost_messages;
+            sum.figures.snapshots += report.figures.snapshots;
+        }
+    }
+    println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
+    assert!(sum.acknowledged > 0 && sum.reads > 0);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let run = || {
+        let report = Cluster::new(7, 3, None).run(RUN_MS);
+        format!("{report:?}")
+    };
+    assert_eq!(run(), run());
+}
+
+/// Runs with a bug until a seed catches it; gives what was said.
+fn caught(mutant: Mutant) -> Option<(u64, String)> {
+    const TRIED_MAX: u64 = 200;
+    (0..TRIED_MAX).find_map(|seed| {
+        let run = std::panic::catch_unwind(|| Cluster::new(seed, 3, Some(mutant)).run(RUN_MS));
+        let said = run.err()?;
+        let text = said.downcast_ref::<String>().cloned();
+        Some((
+            seed,
+            text.or_else(|| said.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default(),
+        ))
+    })
+}
+
+#[test]
+fn every_seeded_bug_is_caught() {
+    const ALL: [Mutant; 12] = [
+        Mutant::PersistedBeforeSync,
+        Mutant::PromisesBeforeSync,
+        Mutant::VoteNotPersisted,
+        Mutant::TermNotPersisted,
+        Mutant::ReadWithoutRound,
+        Mutant::ReadBeforeApply,
+        Mutant::ForgottenTruncation,
+        Mutant::AcknowledgedAtPropose,
+        Mutant::AcknowledgedAtOwnSync,
+        Mutant::AcknowledgedByIndex,
+        Mutant::TailAppliedAtRestart,
+        Mutant::RefusedButProposed,
+    ];
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
+    let results = ALL.map(|mutant| (mutant, caught(mutant)));
+    std::panic::set_hook(report);
+    for (mutant, result) in &results {
+        println!("{mutant:?}: {result:?}");
+    }
+    for (mutant, result) in results {
+        assert!(result.is_some(), "{mutant:?} was not caught");
+    }
+}
