@@ -46,7 +46,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> History {
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES, retired_segments_max: 1, mutant };
+        let options = LogOptions { segment_bytes: SEGMENT_BYTES, mutant, ..LogOptions::default() };
         History {
             disk: MemoryDisk::new(),
             options,
@@ -204,6 +204,7 @@ impl History {
         if length == 1000 {
             let number = log.figures().frame_number + 2;
             let place = FramePlace {
+                kind: frame::KIND_GROUP,
                 salt: 0,
                 predecessor_crc: 0,
                 term: 1,
