@@ -181,7 +181,12 @@ impl History {
                 });
             }
             // Definite: from now on nobody may ever see it.
-            Err(AppendError::Refused { .. } | AppendError::DiskFull { .. } | AppendError::TooLarge) => {
+            Err(
+                AppendError::Refused { .. }
+                | AppendError::DiskFull { .. }
+                | AppendError::TooLarge
+                | AppendError::NotReplaceable { .. },
+            ) => {
                 self.promise(|promise| promise.in_flight = None);
             }
             Err(AppendError::Unsealed { .. }) => self.stopped = true,
