@@ -40,6 +40,7 @@ impl<D: Disk> Log<D> {
     /// `through`: a snapshot has them. The one appended to stays, and so does
     /// the last one that holds the hard state.
     pub fn cut(&mut self, through: u64) -> io::Result<CutReport> {
+        self.finality.raise(through);
         let mut report = CutReport { first_index: self.first_index(), ..CutReport::default() };
         if self.unlink_pending {
             self.disk.sync_directory(LOG_DIRECTORY)?;
@@ -47,7 +48,6 @@ impl<D: Disk> Log<D> {
         }
         // Recovery knows them by their neighbours, which are about to go.
         self.remove_leftovers()?;
-        self.finality.raise(through);
         for _ in 0..self.segments_below(through) {
             let kept_elsewhere = self.segments.iter().skip(1).any(|segment| segment.has_hard_state);
             if self.position.hard_state.is_some() && !kept_elsewhere {
