@@ -35,6 +35,8 @@ pub(super) enum Mutant {
     CommittedReplaced,
     /// A cut takes the last frame's first index for that of all segments behind it.
     CutTooFar,
+    /// The log's first index is taken from its oldest segment alone.
+    OldestHeaderCounts,
     /// The old segments are removed before the one that begins anew is durable.
     RestartRemovesFirst,
     /// The segment that begins anew gets its frame only when it has its name.

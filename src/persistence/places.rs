@@ -162,8 +162,8 @@ impl EntryPlaces {
         self.first_index = self.first_index.min(from);
     }
 
-    /// Forgets the entries before `first_index`, as [`super::CutReport`] says
-    /// it after a cut, but for the term of the last of them.
+    /// Forgets the entries before `first_index`, which [`super::LogFigures`] says
+    /// after a cut, failed or not, but for the term of the last of them.
     pub fn cut(&mut self, first_index: u64) {
         let first_index = first_index.min(self.next_index);
         if first_index <= self.first_index {

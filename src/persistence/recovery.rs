@@ -75,7 +75,11 @@ pub(super) fn recover<D: Disk>(
     let Some(&oldest) = chain.first() else {
         return Err(damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage)));
     };
-    let first_index = first_index(&headers, &chain);
+    let first_index = if broken!(options, OldestHeaderCounts) {
+        headers[&oldest].first_index
+    } else {
+        first_index(&headers, &chain)
+    };
     if first_index > replay.after.saturating_add(1) {
         return Err(OpenError::Gap { needed: replay.after + 1, first: first_index });
     }

@@ -198,7 +198,11 @@ impl<'a, D: Disk> AtCommit<'a, D> {
 
     /// Hands over what waits and is final.
     fn release(&mut self) -> Result<(), OpenError> {
-        while let Some(first) = self.waiting.front().filter(|first| first.first_index <= self.commit) {
+        while let Some(first) = self.waiting.front() {
+            // Nothing of it is new: else each frame would check the first one again.
+            if first.first_index > self.commit || self.visitor.through >= self.commit {
+                break;
+            }
             let (place, last_index) = (first.place, first.end_index - 1);
             let read_again;
             let bytes = match &first.bytes {
@@ -268,14 +272,14 @@ impl<D: Disk> Replayer for AtCommit<'_, D> {
             self.commit = self.commit.max((self.commit_of)(hard_state));
         }
         if broken!(self.options, CommitIgnored) {
-            self.commit = u64::MAX - 1;
+            self.commit = self.places.next_index() - 1;
         }
         self.release()?;
         if self.waiting.is_empty() {
             self.visitor.hand_over(&read.frame, self.commit)?;
         }
         self.wait(read);
-        self.release()
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), OpenError> {

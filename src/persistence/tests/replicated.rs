@@ -314,6 +314,40 @@ fn small_frames_share_a_place_and_a_changed_one_is_not_read() {
     assert!(matches!(cut, Err(ReadError::NotWhole { .. })));
 }
 
+/// The last frame replaces entries: if it is not whole, it looks torn, and the old ones are there.
+#[test]
+fn every_flipped_bit_is_found_or_shows_the_log_before_its_last_frame() {
+    let (disk, mut log) = begun(8192);
+    let mut places = EntryPlaces::new(1, None);
+    write(&mut log, &mut places, 1, 1, &[b"1", b"2", b"3"], 1).unwrap();
+    write(&mut log, &mut places, 2, 2, &[b"2'"], 0).unwrap();
+    write(&mut log, &mut places, 3, 2, &[b"3'", b"4'"], 2).unwrap();
+    write(&mut log, &mut places, 3, 3, &[b"3''"], 0).unwrap();
+    let bytes = disk.bytes("log/00000001.wal").unwrap();
+    let end = 4096 + log.figures().frame_bytes as usize;
+    let mut found = [0; 3];
+    for bit in (0..92 * 8).chain(4096 * 8..end * 8) {
+        let changed = disk.clone_state();
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        changed.set_bytes("log/00000001.wal", flipped);
+        let Ok(opened) = open_replicated(&changed, &options(8192), 0, 1) else {
+            found[0] += 1;
+            continue;
+        };
+        assert_eq!(visited(&opened), [(1, b"1".to_vec()), (2, b"2'".to_vec())], "bit {bit}");
+        if opened.recovery.report.torn.is_some() {
+            found[1] += 1;
+            assert_eq!(tail(&opened), [(3, 2), (4, 2)], "bit {bit}");
+        } else {
+            found[2] += 1;
+            assert_eq!(tail(&opened), [(3, 3)], "bit {bit}");
+        }
+    }
+    println!("flipped bits: {} refused, {} torn, {} of no consequence", found[0], found[1], found[2]);
+    assert!(found[0] > 1_000 && found[1] > 500 && found[2] == 0);
+}
+
 /// Crashes one history at every moment: states, replacements, restarts.
 fn crash_everywhere(seed: u64, actions: usize, mutant: Option<Mutant>) -> Result<(u64, u64, u64), String> {
     let mut history = ReplicatedHistory::new(seed, mutant);
@@ -354,8 +388,19 @@ fn every_fault_put_into_a_replicated_log_is_found() {
         Mutant::ReplacedTooEarly,
         Mutant::CommittedReplaced,
         Mutant::CutTooFar,
+        Mutant::OldestHeaderCounts,
         Mutant::RestartRemovesFirst,
         Mutant::RestartFrameLater,
+        // And those that any log can have.
+        Mutant::AcknowledgeBeforeSync,
+        Mutant::SegmentNotSynced,
+        Mutant::SegmentNameNotSynced,
+        Mutant::NoSeal,
+        Mutant::SealKeepsRefusedFrame,
+        Mutant::UnsealedIsRefused,
+        Mutant::GrowsBesideSuccessor,
+        Mutant::UnlinkNotSynced,
+        Mutant::RecoveryTrustsCache,
     ];
     const SEEDS_MAX: u64 = 300;
     for mutant in mutants {
