@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 
 use super::super::mutant::Mutant;
 use super::super::{
-    AppendEntry, AppendError, CrashKind, Disk, EntryPlaces, FailedSync, Fault, Log, LogOptions, MemoryDisk,
-    OpenError, Operation, ReadError, Replay, SyncPurpose, first_retained_index, initialise, read_entries,
-    segment_name,
+    AppendEntry, AppendError, CrashKind, Disk, EntryPlaces, FailedSync, Fault, FileDisk, Log, LogOptions,
+    MemoryDisk, OpenError, Operation, ReadError, RecoveredEntry, Replay, SyncPurpose, VisitError,
+    first_retained_index, initialise, read_entries, segment_name,
 };
 use super::crash_states::{STATES_DEFAULT, crash_at_each_step, from_environment};
 use super::replicated_history::{Found, ReplicatedHistory, commit_of, hard_state, open_replicated};
@@ -312,6 +312,56 @@ fn small_frames_share_a_place_and_a_changed_one_is_not_read() {
     disk.set_bytes(&name, bytes);
     let cut = read_entries(&disk, &runs, 199, 200, 100);
     assert!(matches!(cut, Err(ReadError::NotWhole { .. })));
+}
+
+/// `cargo test --release -- --ignored --nocapture replicated_speed`
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::disallowed_methods, reason = "a measurement needs a clock")]
+fn replicated_speed() {
+    const FRAMES: u64 = 500;
+    const ENTRIES: u64 = 1000;
+    // How many frames the commit index is behind; 500: nothing is final before the end.
+    for behind in [1, 10, FRAMES] {
+        let root = std::env::temp_dir().join(format!("datastore-replicated-{}", std::process::id()));
+        let disk = FileDisk::open(&root).unwrap();
+        let options = LogOptions::default();
+        initialise(&disk, &options, &identity(), 1).unwrap();
+        let open = |visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>| {
+            let (disk, replay) = (disk.clone(), Replay::default());
+            Log::open_replicated(disk, options.clone(), &identity(), replay, commit_of, salts(1), visit)
+                .unwrap()
+        };
+        let (mut log, _) = open(&mut |_| Ok(()));
+        let payload = vec![5u8; 1000];
+        let pieces = [&payload[..]; 1];
+        let entries = vec![AppendEntry { kind: 1, term: 1, payload: &pieces }; ENTRIES as usize];
+        for frame in 1..=FRAMES {
+            let state = hard_state(1, frame.saturating_sub(behind) * ENTRIES);
+            log.append(&entries, Some(&state)).unwrap();
+        }
+        log.append(&[], Some(&hard_state(1, FRAMES * ENTRIES))).unwrap();
+        drop(log);
+        let began = std::time::Instant::now();
+        let mut count = 0;
+        let (_, recovery) = open(&mut |_| {
+            count += 1;
+            Ok(())
+        });
+        let megabytes = recovery.report.bytes as f64 / 1e6;
+        let recovered = megabytes / began.elapsed().as_secs_f64();
+        let began = std::time::Instant::now();
+        let (mut low, high) = (1, FRAMES * ENTRIES + 1);
+        while low < high {
+            let runs = recovery.places.between(low, high, 8 << 20);
+            low += read_entries(&disk, &runs, low, high, 8 << 20).unwrap().len() as u64;
+        }
+        let read = megabytes / began.elapsed().as_secs_f64();
+        println!(
+            "{behind} frames behind: {count} entries recovered at {recovered:.0} MB/s, read back at {read:.0} MB/s"
+        );
+        std::fs::remove_dir_all(root).unwrap();
+    }
 }
 
 /// The last frame replaces entries: if it is not whole, it looks torn, and the old ones are there.
