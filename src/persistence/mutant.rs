@@ -33,7 +33,7 @@ pub(super) enum Mutant {
     ReplacedTooEarly,
     /// Entries that are committed may be replaced.
     CommittedReplaced,
-    /// A cut takes the last frame's first index for that of all segments behind it.
+    /// A cut that may take any segment takes all but the current one.
     CutTooFar,
     /// The log's first index is taken from its oldest segment alone.
     OldestHeaderCounts,

@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 
 use super::super::mutant::Mutant;
 use super::super::{
-    AppendEntry, AppendError, CrashKind, Disk, EntryPlaces, FailedSync, Fault, FileDisk, Log, LogOptions,
-    MemoryDisk, OpenError, Operation, ReadError, RecoveredEntry, Replay, SyncPurpose, VisitError,
-    first_retained_index, initialise, read_entries, segment_name,
+    AppendEntry, AppendError, CrashKind, Disk, EntryPlaces, FailedSync, Fault, FileDisk, FrameRun, Log,
+    LogOptions, MemoryDisk, OpenError, Operation, OwnedEntry, ReadError, RecoveredEntry, Replay, SyncPurpose,
+    VisitError, first_retained_index, initialise, prepare_spare, read_entries, segment_name,
 };
 use super::crash_states::{STATES_DEFAULT, crash_at_each_step, from_environment};
 use super::replicated_history::{Found, ReplicatedHistory, commit_of, hard_state, open_replicated};
@@ -312,6 +312,53 @@ fn small_frames_share_a_place_and_a_changed_one_is_not_read() {
     disk.set_bytes(&name, bytes);
     let cut = read_entries(&disk, &runs, 199, 200, 100);
     assert!(matches!(cut, Err(ReadError::NotWhole { .. })));
+}
+
+/// The reader has only places and a disk; meanwhile the log goes on, goes back and is cut.
+#[test]
+fn another_thread_reads_what_was_there_or_is_told_that_it_is_gone() {
+    let (disk, mut log) = begun(8192);
+    let mut places = EntryPlaces::new(1, None);
+    // Bounded, so that the reader is never so far behind that all is gone.
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<(Vec<FrameRun>, u64, u64)>(2);
+    std::thread::scope(|scope| {
+        let disk = &disk;
+        let reader = scope.spawn(move || {
+            let (mut read, mut gone) = (0, 0);
+            for (runs, low, high) in receiver {
+                match read_entries(disk, &runs, low, high, u64::MAX) {
+                    Ok(entries) => {
+                        assert!(entries.iter().map(|entry| entry.index).eq(low..high));
+                        // Each payload says which entry it is.
+                        let is_right = |entry: &OwnedEntry| entry.payload[..8] == entry.index.to_le_bytes();
+                        assert!(entries.iter().all(is_right));
+                        read += 1;
+                    }
+                    Err(ReadError::Gone { .. } | ReadError::NotWhole { .. }) => gone += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            (read, gone)
+        });
+        for round in 0..400u64 {
+            let next = log.next_index();
+            let first_index = if round % 5 == 4 { next - 1 } else { next };
+            let payload = [first_index.to_le_bytes(); 60].concat();
+            write(&mut log, &mut places, first_index, round, &[&payload], next - 1 - u64::from(next > 1))
+                .unwrap();
+            let low = places.first_index();
+            sender.send((places.between(low, log.next_index(), u64::MAX), low, log.next_index())).unwrap();
+            if round % 20 == 19 {
+                log.cut(log.next_index() - 10).unwrap();
+                places.cut(log.figures().first_index);
+                prepare_spare(log.disk(), round, 8192).unwrap();
+            }
+        }
+        drop(sender);
+        let (read, gone) = reader.join().unwrap();
+        println!("{read} reads, {gone} gone");
+        assert!(read > 0 && read + gone == 400);
+    });
 }
 
 /// `cargo test --release -- --ignored --nocapture replicated_speed`

@@ -476,7 +476,8 @@ fn check_places(
 ) -> Result<(), String> {
     let (first, next) = (places.first_index(), places.next_index());
     if first > snapshot.max(model.base) + 1 || first <= model.base || next != model.next_index() {
-        return Err(format!("places from {first} to {next}, the log is {model:?}"));
+        let log = (model.base, model.next_index());
+        return Err(format!("places from {first} to {next}, the log is {log:?}, the snapshot {snapshot}"));
     }
     let wanted = model.between(first, next);
     if read(disk, places, first, next, u64::MAX)? != wanted {
