@@ -288,6 +288,10 @@ fn told(failure: &AppendError) -> (Error, bool) {
         AppendError::TooLarge => {
             (Error::new(Code::BatchTooLarge, "the request is more than a log frame can hold"), false)
         }
+        // Not asked for by this node: its entries get the next indexes.
+        AppendError::NotReplaceable { .. } => {
+            (Error::new(Code::Internal, format!("{failure}")).with_outcome(Outcome::NotApplied), false)
+        }
         AppendError::DiskFull { .. } => {
             (Error::new(Code::DiskFull, format!("{failure}; free some room: reads go on")), false)
         }

@@ -55,6 +55,10 @@ pub const SEGMENT_BYTES_MAX: u64 = 4 * GIB as u64;
 pub const SNAPSHOT_EVERY_BYTES_DEFAULT: u64 = 256 * MIB as u64;
 /// A failed seal is tried again in another new file this many times before the node stops.
 pub const SEAL_ATTEMPTS_MAX: u32 = 8;
+/// How much of the entries that may still be replaced recovery keeps in memory; it reads the others again.
+pub const RECOVERY_HELD_BYTES_MAX: usize = 64 * MIB;
+/// Frames up to this length together are one place in the index of entries.
+pub const PLACE_BYTES_MAX: u64 = 16 * KIB as u64;
 /// `--request-timeout-ms` unless given.
 pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 10_000;
 /// A started line must make progress within this time while the node is reading.

@@ -8,6 +8,24 @@
 //!
 //! The order is what recovery relies on: a segment that is missing between two
 //! others is damage, one that is missing at the front was cut.
+//!
+//! In a replicated log the indexes may go back, and segments begin at indexes
+//! that don't ascend (see `log.rs`):
+//!
+//! ```text
+//! header: first index  1            11           6            9
+//!                     │ 1 … 10     │ 11 12 5'   │ 6' 7' 8'   │ 9' …
+//! cut(7)              └ go ────────────────────┘ └ stays: entry 8 is above 7
+//! ```
+//!
+//! All that counts in the segments before one lies below the first index of its
+//! header. So the *last* segment that begins at or below `through` + 1 becomes
+//! the oldest: nothing above `through` goes. A segment that once held higher
+//! indexes holds nothing back: it goes when a later one begins low enough, and
+//! that is so when the log has grown by one more segment at the latest. A crash
+//! half-way leaves 11 as the oldest header, with 6 behind it; so the log's first
+//! index is the lowest of the headers', and the snapshot's entry 7 reaches it.
+//! What was cut can't be replaced any more.
 
 use std::io;
 
@@ -22,14 +40,15 @@ impl<D: Disk> Log<D> {
     /// `through`: a snapshot has them. The one appended to stays, and so does
     /// the last one that holds the hard state.
     pub fn cut(&mut self, through: u64) -> io::Result<CutReport> {
-        let mut report = CutReport { first_index: self.segments[0].first_index, ..CutReport::default() };
+        self.finality.raise(through);
+        let mut report = CutReport { first_index: self.first_index(), ..CutReport::default() };
         if self.unlink_pending {
             self.disk.sync_directory(LOG_DIRECTORY)?;
             self.unlink_pending = false;
         }
         // Recovery knows them by their neighbours, which are about to go.
         self.remove_leftovers()?;
-        while self.segments.len() > 1 && self.segments[1].first_index <= through.saturating_add(1) {
+        for _ in 0..self.segments_below(through) {
             let kept_elsewhere = self.segments.iter().skip(1).any(|segment| segment.has_hard_state);
             if self.position.hard_state.is_some() && !kept_elsewhere {
                 break;
@@ -39,7 +58,7 @@ impl<D: Disk> Log<D> {
             self.segments.pop_front();
             report.segments += 1;
             report.bytes += oldest.file_bytes;
-            report.first_index = self.segments[0].first_index;
+            report.first_index = self.first_index();
             // One by one: were a later one gone and an earlier one back after a
             // crash, the log would have a hole.
             if !broken!(self.options, UnlinkNotSynced) {
@@ -49,6 +68,16 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(report)
+    }
+
+    /// How many segments hold only entries up to `through`, or superseded ones.
+    fn segments_below(&self, through: u64) -> usize {
+        if broken!(self.options, CutTooFar) {
+            let begins = self.segments.iter().map(|segment| segment.first_index).min();
+            return if begins <= Some(through) { self.segments.len() - 1 } else { 0 };
+        }
+        let begins_below = |segment: &SegmentState| segment.first_index <= through.saturating_add(1);
+        self.segments.iter().rposition(begins_below).unwrap_or(0)
     }
 
     fn unlink(&self, segment: &SegmentState) -> io::Result<()> {

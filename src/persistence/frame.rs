@@ -4,7 +4,7 @@
 //!  0      4      5     6         8           12           16            20        24
 //! ┌──────┬──────┬─────┬─────────┬───────────┬────────────┬─────────────┬─────────┐
 //! │magic │ kind │ 0   │ hard    │ payload   │ entries    │ payload CRC │ pred.   │
-//! │"FRM1"│ 1    │     │ state   │ bytes     │            │             │ CRC     │
+//! │"FRM1"│1 or 2│     │ state   │ bytes     │            │             │ CRC     │
 //! │      │      │     │ bytes   │           │            │             │         │
 //! ├──────┴──────┴─────┼─────────┴───────────┼────────────┴─────────────┼─────────┤
 //! │ 24 term           │ 32 frame number     │ 40 first entry index     │ 48 …    │
@@ -31,11 +31,24 @@
 //! A frame holds 0 to n entries. One without entries takes a frame number and
 //! no index: it carries a hard state, or says only that the frame before it is
 //! durable.
+//!
+//! A frame of kind 1 goes on at the next index. One of kind 2 begins at an
+//! earlier one, and its entries take the place of *all* entries from there on:
+//!
+//! ```text
+//!   frame 1 (kind 1)    frame 2 (kind 1)   frame 3 (kind 2, first index 3)
+//!   entries 1 2 3       entries 4 5        entries 3' 4'
+//!   the log             1 2 3' 4'          3, 4 and 5 are superseded
+//! ```
+//!
+//! Superseded entries stay in their frames, and their frames in the chain.
 
 /// The first bytes of a frame's header.
 const MAGIC: [u8; 4] = *b"FRM1";
-/// The only kind of frame so far.
+/// A frame that continues at the next index.
 pub const KIND_GROUP: u8 = 1;
+/// A frame whose entries supersede all entries from its first index on.
+pub const KIND_REPLACING: u8 = 2;
 /// Where frames may begin, and the unit of their length.
 pub const ALIGNMENT_BYTES: usize = 8;
 
@@ -91,7 +104,7 @@ impl AppendEntry<'_> {
 /// A frame's header, but for the CRCs of itself and of its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// [`KIND_GROUP`].
+    /// [`KIND_GROUP`] or [`KIND_REPLACING`].
     pub kind: u8,
     /// The length of the hard state that begins the payload; 0 when there is none.
     pub hard_state_bytes: u16,
@@ -140,6 +153,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// What a frame says beside its entries.
 #[derive(Clone, Copy, Debug)]
 pub struct FramePlace {
+    /// See [`FrameHeader::kind`].
+    pub kind: u8,
     /// The segment's salt.
     pub salt: u64,
     /// See [`FrameHeader::predecessor_crc`].
@@ -178,7 +193,7 @@ pub fn encode(out: &mut Vec<u8>, place: &FramePlace, entries: &[AppendEntry<'_>]
         entry.payload.iter().for_each(|piece| out.extend_from_slice(piece));
     }
     let header = FrameHeader {
-        kind: KIND_GROUP,
+        kind: place.kind,
         hard_state_bytes: hard_state.len() as u16,
         payload_bytes: (out.len() - FRAME_HEADER_BYTES) as u32,
         entries: entries.len() as u32,
@@ -262,7 +277,7 @@ pub fn decode_header(bytes: &[u8], salt: u64) -> Option<(FrameHeader, u32)> {
 /// entries fill its payload exactly. Any bytes may be given.
 pub fn decode(bytes: &[u8], salt: u64) -> Option<Frame<'_>> {
     let (header, crc) = decode_header(bytes, salt)?;
-    if header.kind != KIND_GROUP {
+    if !matches!(header.kind, KIND_GROUP | KIND_REPLACING) {
         return None;
     }
     let padded = bytes.get(FRAME_HEADER_BYTES..header.frame_bytes())?;

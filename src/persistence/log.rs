@@ -14,26 +14,48 @@
 //!
 //! The latest hard state stands in the first frame of every segment, so that
 //! cutting the log from the front never loses it.
+//!
+//! A replicated log ([`Log::open_replicated`]) may also replace entries that are
+//! not final: [`Log::append_at`] an earlier index supersedes all from there on.
+//! The next index goes back, and so a segment may begin at a lower index than
+//! the one before it:
+//!
+//! ```text
+//! header: first index     1                11               8
+//!                      │ 1 … 10 │ 11 12 │ 5' 6' 7' │ 8' 9' … │
+//!                                       └ replaces 5 and all behind it
+//! ```
+//!
+//! A header's first index is the next index at that moment, and nothing changes
+//! it later. So every entry of an earlier segment that still counts lies below
+//! it: going back since then has only taken entries away. That is all that
+//! `cut.rs` needs, and why the log's first index is the lowest of the headers'.
+//!
+//! In memory a frame changes nothing until it is durable: one that fails to
+//! replace entries leaves them, as its bytes are sealed off like any other's.
 
 use std::collections::VecDeque;
 use std::io;
 
-use super::disk::{Disk, LOG_DIRECTORY, SyncPurpose, remove_if_present};
+use super::disk::{Disk, SyncPurpose};
 use super::frame::{self, AppendEntry, FramePlace};
-use super::identity::{Identity, IdentityError, NodeUuid};
+use super::identity::{Identity, NodeUuid};
 use super::log_report::{AppendError, Appended, LogFigures, LogOptions};
 use super::mutant::broken;
+use super::places::{EntryPlaces, Place};
 use super::recovery;
-use super::recovery_report::{OpenError, RecoveredEntry, RecoveryReport, Replay, VisitError};
-use super::segment::{
-    Creation, SEGMENT_HEADER_BYTES, SegmentHeader, create_segment, ready_spares, segment_name,
+use super::recovery_report::{
+    OpenError, RecoveredEntry, RecoveryReport, Replay, ReplicatedRecovery, VisitError,
 };
-use crate::limits::SEGMENT_BYTES_MIN;
+use super::replayer::{AtCommit, AtOnce, CommitOf};
+use super::rotation::is_disk_full;
+use super::segment::{SEGMENT_HEADER_BYTES, ready_spares};
 
 /// A segment of the chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SegmentState {
     pub(super) number: u64,
+    /// What its header says.
     pub(super) first_index: u64,
     /// Where its frames end.
     pub(super) valid_bytes: u64,
@@ -71,14 +93,40 @@ pub struct Log<D: Disk> {
     /// The highest number that was ever tried.
     pub(super) last_number: u64,
     pub(super) position: Position,
+    pub(super) finality: Finality,
     pub(super) failures: Failures,
-    /// Attempts that failed when they had their name already: they are removed
-    /// as soon as a later one succeeds.
+    /// Segments that recovery passes over: attempts that failed when they had
+    /// their name already, and what a restart has discarded. They are removed
+    /// as soon as a later segment is there.
     pub(super) leftovers: Vec<u64>,
     /// A segment was unlinked and that is not durable yet.
     pub(super) unlink_pending: bool,
-    stopped: bool,
-    buffer: Vec<u8>,
+    pub(super) stopped: bool,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// Which entries can't be replaced any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Finality {
+    /// All that are durable.
+    AtOnce,
+    /// All up to the commit index, which hard states carry, or that a snapshot has.
+    AtCommit { commit_of: CommitOf, through: u64 },
+}
+
+impl Finality {
+    pub(super) fn raise(&mut self, index: u64) {
+        if let Finality::AtCommit { through, .. } = self {
+            *through = index.max(*through);
+        }
+    }
+
+    pub(super) fn raise_by(&mut self, hard_state: &[u8]) {
+        if let Finality::AtCommit { commit_of, .. } = self {
+            let index = commit_of(hard_state);
+            self.raise(index);
+        }
+    }
 }
 
 /// Counted for [`LogFigures`].
@@ -87,43 +135,6 @@ pub(super) struct Failures {
     pub(super) syncs: u64,
     pub(super) seals: u64,
     pub(super) segments: u64,
-}
-
-/// Makes a new data directory: the log's first segment, then the identity. A
-/// crash in between leaves a directory that this function may be called for
-/// again; one that has an identity, or frames, is left as it is.
-pub fn initialise<D: Disk>(
-    disk: &D,
-    options: &LogOptions,
-    identity: &Identity,
-    salt: u64,
-) -> Result<(), OpenError> {
-    if Identity::load(disk)?.is_some() {
-        return Err(OpenError::AlreadyInitialised);
-    }
-    recovery::remove_unused_log(disk)?;
-    let header = SegmentHeader {
-        flags: 0,
-        node: identity.node,
-        number: 1,
-        salt,
-        predecessor: 0,
-        predecessor_length: 0,
-        first_frame: 1,
-        first_index: 1,
-        predecessor_crc: 0,
-    };
-    let creation = Creation {
-        header,
-        bytes: options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64),
-        purpose: SyncPurpose::Other,
-        use_spare: false,
-        #[cfg(test)]
-        mutant: None,
-    };
-    create_segment(disk, &creation)
-        .map_err(|error| OpenError::Io { file: segment_name(1), source: error.source })?;
-    identity.store(disk).map_err(|error: IdentityError| OpenError::Identity(error))
 }
 
 impl<D: Disk> Log<D> {
@@ -137,7 +148,45 @@ impl<D: Disk> Log<D> {
         salts: impl FnMut() -> u64 + Send + 'static,
         visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
-        let recovered = recovery::recover(&disk, &options, identity.node, replay, visit)?;
+        let mut replayer = AtOnce::new(replay, visit);
+        let recovered = recovery::recover(&disk, &options, identity.node, replay, &mut replayer)?;
+        Ok(Log::recovered(disk, options, identity, salts, recovered, Finality::AtOnce))
+    }
+
+    /// Recovers a replicated log: every entry above `replay.after` that is final
+    /// goes to `visit` in order; the others are listed. An entry is final when
+    /// the newest hard state's commit index, which `commit_of` reads out of it,
+    /// or `replay` reaches it.
+    pub fn open_replicated(
+        disk: D,
+        options: LogOptions,
+        identity: &Identity,
+        replay: Replay,
+        commit_of: CommitOf,
+        salts: impl FnMut() -> u64 + Send + 'static,
+        visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
+    ) -> Result<(Log<D>, ReplicatedRecovery), OpenError> {
+        let mut replayer = AtCommit::new(&disk, &options, replay, commit_of, visit);
+        let recovered = recovery::recover(&disk, &options, identity.node, replay, &mut replayer)?;
+        let committed = replayer.into_committed();
+        let position = &recovered.position;
+        let hard_state = position.hard_state.clone();
+        let is_empty = committed.places.next_index() == 0;
+        let places = if is_empty { EntryPlaces::new(position.next_index, None) } else { committed.places };
+        let finality = Finality::AtCommit { commit_of, through: committed.through };
+        let (log, report) = Log::recovered(disk, options, identity, salts, recovered, finality);
+        let (final_index, tail) = (committed.through, committed.tail);
+        Ok((log, ReplicatedRecovery { report, hard_state, final_index, tail, places }))
+    }
+
+    fn recovered(
+        disk: D,
+        options: LogOptions,
+        identity: &Identity,
+        salts: impl FnMut() -> u64 + Send + 'static,
+        recovered: recovery::Recovered<D::File>,
+        finality: Finality,
+    ) -> (Log<D>, RecoveryReport) {
         let log = Log {
             disk,
             options,
@@ -149,13 +198,14 @@ impl<D: Disk> Log<D> {
             closed: false,
             last_number: recovered.last_number,
             position: recovered.position,
+            finality,
             failures: Failures::default(),
             leftovers: Vec::new(),
             unlink_pending: false,
             stopped: false,
             buffer: Vec::new(),
         };
-        Ok((log, recovered.report))
+        (log, recovered.report)
     }
 
     /// Appends one frame: one write, one sync. The entries get the next indexes.
@@ -165,9 +215,20 @@ impl<D: Disk> Log<D> {
         entries: &[AppendEntry<'_>],
         hard_state: Option<&[u8]>,
     ) -> Result<Appended, AppendError> {
-        if self.stopped {
-            return Err(AppendError::Unsealed { source: io::Error::other("the log has stopped") });
-        }
+        self.append_at(self.position.next_index, entries, hard_state)
+    }
+
+    /// Appends one frame whose entries begin at `first_index`. If that is not
+    /// the next index, they supersede all entries from there on, once the frame
+    /// is durable; on failure the log is as before.
+    pub fn append_at(
+        &mut self,
+        first_index: u64,
+        entries: &[AppendEntry<'_>],
+        hard_state: Option<&[u8]>,
+    ) -> Result<Appended, AppendError> {
+        self.check_running()?;
+        self.check_place(first_index, entries.is_empty())?;
         // Room for the hard state that a new segment's first frame repeats.
         let longest = hard_state.or(self.position.hard_state.as_deref()).unwrap_or(&[]);
         let Some(payload_bytes) = frame::payload_bytes(entries, longest) else {
@@ -175,11 +236,40 @@ impl<D: Disk> Log<D> {
         };
         let frame_bytes = frame::FRAME_HEADER_BYTES + payload_bytes.next_multiple_of(frame::ALIGNMENT_BYTES);
         self.make_room(frame_bytes as u64)?;
-        let crc = self.encode(entries, hard_state);
+        let crc = self.encode(first_index, entries, hard_state);
+        if broken!(self.options, ReplacedTooEarly) {
+            self.position.next_index = first_index;
+        }
         if let Err(source) = self.write_and_sync() {
             return Err(self.refuse(source));
         }
-        Ok(self.settle(entries, hard_state, crc))
+        Ok(self.settle(first_index, entries, hard_state, crc))
+    }
+
+    pub(super) fn check_running(&self) -> Result<(), AppendError> {
+        if self.stopped {
+            return Err(AppendError::Unsealed { source: io::Error::other("the log has stopped") });
+        }
+        Ok(())
+    }
+
+    /// Whether entries may begin there.
+    fn check_place(&self, first_index: u64, without_entries: bool) -> Result<(), AppendError> {
+        let (replaceable_from, next_index) = (self.replaceable_from(), self.position.next_index);
+        let replaces = (replaceable_from..next_index).contains(&first_index) && !without_entries;
+        if first_index == next_index || replaces || broken!(self.options, CommittedReplaced) {
+            return Ok(());
+        }
+        Err(AppendError::NotReplaceable { first_index, replaceable_from, next_index })
+    }
+
+    /// The first index whose entry may be replaced. In a log that is not
+    /// replicated it is the next index: what is durable is final.
+    pub fn replaceable_from(&self) -> u64 {
+        match self.finality {
+            Finality::AtOnce => self.position.next_index,
+            Finality::AtCommit { through, .. } => through.saturating_add(1).min(self.position.next_index),
+        }
     }
 
     /// Whether only a further frame can prove that the last one was durable.
@@ -214,14 +304,16 @@ impl<D: Disk> Log<D> {
         ready_spares(&self.disk).is_ok_and(|spares| spares == 0)
     }
 
-    fn encode(&mut self, entries: &[AppendEntry<'_>], hard_state: Option<&[u8]>) -> u32 {
+    fn encode(&mut self, first_index: u64, entries: &[AppendEntry<'_>], hard_state: Option<&[u8]>) -> u32 {
         let repeated = if self.current().has_hard_state { None } else { self.position.hard_state.as_deref() };
+        let replaces = first_index < self.position.next_index;
         let place = FramePlace {
+            kind: if replaces { frame::KIND_REPLACING } else { frame::KIND_GROUP },
             salt: self.salt,
             predecessor_crc: self.position.crc,
             term: entries.last().map_or(self.position.term, |entry| entry.term),
             number: self.position.next_frame,
-            first_index: self.position.next_index,
+            first_index,
             durable_number: self.position.next_frame - 1,
         };
         frame::encode(&mut self.buffer, &place, entries, hard_state.or(repeated).unwrap_or(&[]))
@@ -236,7 +328,7 @@ impl<D: Disk> Log<D> {
         self.disk.sync(&mut self.file, SyncPurpose::Append)
     }
 
-    fn refuse(&mut self, source: io::Error) -> AppendError {
+    pub(super) fn refuse(&mut self, source: io::Error) -> AppendError {
         self.failures.syncs += 1;
         if broken!(self.options, NoSeal) {
             return AppendError::Refused { source };
@@ -254,17 +346,24 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn settle(&mut self, entries: &[AppendEntry<'_>], hard_state: Option<&[u8]>, crc: u32) -> Appended {
+    fn settle(
+        &mut self,
+        first_index: u64,
+        entries: &[AppendEntry<'_>],
+        hard_state: Option<&[u8]>,
+        crc: u32,
+    ) -> Appended {
         let bytes = self.buffer.len() as u64;
-        let first_index = self.position.next_index;
+        let (segment, offset) = (self.current().number, self.current().valid_bytes);
         let frame_number = self.position.next_frame;
-        self.position.next_index += entries.len() as u64;
+        self.position.next_index = first_index + entries.len() as u64;
         self.position.next_frame += 1;
         self.position.crc = crc;
         self.position.term = entries.last().map_or(self.position.term, |entry| entry.term);
         self.position.last_has_content = !entries.is_empty() || hard_state.is_some();
         if let Some(hard_state) = hard_state {
             self.position.hard_state = Some(hard_state.to_vec());
+            self.finality.raise_by(hard_state);
         }
         let has_hard_state = self.position.hard_state.is_some();
         let current = self.current_mut();
@@ -275,105 +374,9 @@ impl<D: Disk> Log<D> {
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = Vec::new();
         }
-        Appended { first_index, last_index: self.position.next_index - 1, frame_number, bytes }
-    }
-
-    /// Goes on in a new segment if the frame doesn't fit this one. Nothing of
-    /// the frame is written yet, so that a failure here is a plain refusal.
-    fn make_room(&mut self, frame_bytes: u64) -> Result<(), AppendError> {
-        let current = self.current();
-        if !self.closed && current.valid_bytes + frame_bytes <= current.file_bytes {
-            return Ok(());
-        }
-        let bytes = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + frame_bytes);
-        self.new_segment(bytes, SyncPurpose::Other, true).map_err(|source| {
-            if is_disk_full(&source) {
-                AppendError::DiskFull { source }
-            } else {
-                AppendError::Refused { source }
-            }
-        })
-    }
-
-    /// Begins a new segment behind the last durable frame. On failure the log
-    /// is as before, but for `closed`.
-    pub(super) fn new_segment(
-        &mut self,
-        bytes: u64,
-        purpose: SyncPurpose,
-        use_spare: bool,
-    ) -> io::Result<()> {
-        self.last_number += 1;
-        let creation = Creation {
-            header: self.next_header(purpose),
-            bytes,
-            purpose,
-            use_spare,
-            #[cfg(test)]
-            mutant: self.options.mutant,
-        };
-        match create_segment(&self.disk, &creation) {
-            Ok((file, file_bytes)) => {
-                self.segments.push_back(SegmentState {
-                    number: creation.header.number,
-                    first_index: creation.header.first_index,
-                    valid_bytes: SEGMENT_HEADER_BYTES as u64,
-                    file_bytes,
-                    has_hard_state: false,
-                    sealed: false,
-                });
-                self.file = file;
-                self.salt = creation.header.salt;
-                self.closed = false;
-                // Its header names where the frames before it end: a bad one among them is damage.
-                self.position.last_has_content = false;
-                // If this fails, the next cut or the next start does it.
-                let _ = self.remove_leftovers();
-                Ok(())
-            }
-            Err(error) => {
-                self.failures.segments += 1;
-                // The new segment may be found after a crash, and cuts this one
-                // off where it ends now: what came behind would be lost.
-                self.closed |= error.may_exist && !broken!(self.options, GrowsBesideSuccessor);
-                if error.may_exist {
-                    self.leftovers.push(creation.header.number);
-                }
-                Err(error.source)
-            }
-        }
-    }
-
-    pub(super) fn remove_leftovers(&mut self) -> io::Result<()> {
-        if self.leftovers.is_empty() {
-            return Ok(());
-        }
-        for &number in &self.leftovers {
-            remove_if_present(&self.disk, &segment_name(number))?;
-        }
-        self.disk.sync_directory(LOG_DIRECTORY)?;
-        self.leftovers.clear();
-        Ok(())
-    }
-
-    fn next_header(&mut self, purpose: SyncPurpose) -> SegmentHeader {
-        let (predecessor, predecessor_length) = (self.current().number, self.current().valid_bytes);
-        let too_long = if broken!(self.options, SealKeepsRefusedFrame) && purpose == SyncPurpose::Seal {
-            self.buffer.len() as u64
-        } else {
-            0
-        };
-        SegmentHeader {
-            flags: if purpose == SyncPurpose::Seal { super::segment::FLAG_SEALS } else { 0 },
-            node: self.node,
-            number: self.last_number,
-            salt: if broken!(self.options, NoSalt) { 0 } else { (self.salts)() },
-            predecessor,
-            predecessor_length: predecessor_length + too_long,
-            first_frame: self.position.next_frame,
-            first_index: self.position.next_index,
-            predecessor_crc: self.position.crc,
-        }
+        let last_index = self.position.next_index - 1;
+        let place = Place { segment, salt: self.salt, offset, bytes };
+        Appended { first_index, last_index, frame_number, bytes, place }
     }
 
     pub(super) fn current(&self) -> &SegmentState {
@@ -385,6 +388,11 @@ impl<D: Disk> Log<D> {
         &mut self.segments[last]
     }
 
+    /// The first index that the log retains, as far as headers tell.
+    pub(super) fn first_index(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.first_index).min().unwrap_or(self.position.next_index)
+    }
+
     /// The log's figures.
     pub fn figures(&self) -> LogFigures {
         let header_bytes = SEGMENT_HEADER_BYTES as u64;
@@ -392,7 +400,7 @@ impl<D: Disk> Log<D> {
             segments: self.segments.len(),
             bytes: self.segments.iter().map(|segment| segment.file_bytes).sum(),
             frame_bytes: self.segments.iter().map(|segment| segment.valid_bytes - header_bytes).sum(),
-            first_index: self.segments[0].first_index,
+            first_index: self.first_index(),
             durable_index: self.position.next_index - 1,
             frame_number: self.position.next_frame - 1,
             sync_failures: self.failures.syncs,
@@ -401,12 +409,3 @@ impl<D: Disk> Log<D> {
         }
     }
 }
-
-fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// The size of a segment that seals another, unless segments are smaller still:
-/// small, so that it is made quickly.
-pub(super) const SEALING_SEGMENT_BYTES: u64 = SEGMENT_BYTES_MIN;
-const _: () = assert!(SEALING_SEGMENT_BYTES > SEGMENT_HEADER_BYTES as u64);

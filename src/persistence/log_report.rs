@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 
-use crate::limits::SEGMENT_BYTES_DEFAULT;
+use super::places::Place;
+use crate::limits::{RECOVERY_HELD_BYTES_MAX, SEGMENT_BYTES_DEFAULT};
 
 /// How the log uses its disk.
 #[derive(Clone, Debug)]
@@ -12,6 +13,9 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// How many segments that were cut are kept for [`super::prepare_spare`].
     pub retired_segments_max: usize,
+    /// How many bytes of frames that may still be replaced recovery keeps in
+    /// memory; those beyond are read a second time.
+    pub held_bytes_max: usize,
     #[cfg(test)]
     pub(super) mutant: Option<super::mutant::Mutant>,
 }
@@ -21,6 +25,7 @@ impl Default for LogOptions {
         LogOptions {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             retired_segments_max: 1,
+            held_bytes_max: RECOVERY_HELD_BYTES_MAX,
             #[cfg(test)]
             mutant: None,
         }
@@ -38,6 +43,8 @@ pub struct Appended {
     pub frame_number: u64,
     /// What it takes on disk.
     pub bytes: u64,
+    /// Where it lies, for [`super::EntryPlaces`].
+    pub place: Place,
 }
 
 /// Why entries were not appended.
@@ -56,6 +63,17 @@ pub enum AppendError {
     },
     /// The entries don't fit the longest frame. Nothing has happened.
     TooLarge,
+    /// The entries can't stand there: they would leave a gap, or take the place
+    /// of entries that are final, or there are none to take any place. Nothing
+    /// has happened.
+    NotReplaceable {
+        /// Where the entries were to begin.
+        first_index: u64,
+        /// The first index whose entry may be replaced.
+        replaceable_from: u64,
+        /// The index behind the last entry.
+        next_index: u64,
+    },
     /// The write or the sync failed, and the file could not be sealed: whether a
     /// recovery finds the entries is unknown. The node must stop, and every
     /// later append gets this answer.
@@ -71,6 +89,10 @@ impl fmt::Display for AppendError {
             AppendError::Refused { source } => write!(formatter, "the disk refused the write: {source}"),
             AppendError::DiskFull { source } => write!(formatter, "the disk is full: {source}"),
             AppendError::TooLarge => write!(formatter, "more than a frame can hold"),
+            AppendError::NotReplaceable { first_index, replaceable_from, next_index } => write!(
+                formatter,
+                "entries can't begin at {first_index}: only those from {replaceable_from} on may be replaced, and the next one is {next_index}"
+            ),
             AppendError::Unsealed { source } => {
                 write!(formatter, "the disk refused the write and the log could not be sealed: {source}")
             }
@@ -84,7 +106,7 @@ impl std::error::Error for AppendError {
             AppendError::Refused { source }
             | AppendError::DiskFull { source }
             | AppendError::Unsealed { source } => Some(source),
-            AppendError::TooLarge => None,
+            AppendError::TooLarge | AppendError::NotReplaceable { .. } => None,
         }
     }
 }
@@ -111,7 +133,7 @@ pub struct LogFigures {
     pub frame_bytes: u64,
     /// The index of the first entry retained.
     pub first_index: u64,
-    /// The index of the last entry: all up to it are durable.
+    /// The index of the last entry: all up to it are durable. It goes down when entries are replaced by fewer.
     pub durable_index: u64,
     /// The number of the last frame.
     pub frame_number: u64,

@@ -1,7 +1,9 @@
 //! What is durable: the write-ahead log, the snapshots that let it be cut, and
 //! the identity of the directory that holds them. See `log.rs` for how a write
 //! becomes durable, `seal.rs` for how one is refused, `recovery.rs` for how both
-//! are found again.
+//! are found again. A replicated log decides later what is final: `replayer.rs`
+//! for what recovery makes of that, `places.rs` and `read.rs` for reading entries
+//! back, `restart.rs` for beginning anew behind a snapshot.
 
 mod cut;
 mod disk;
@@ -10,14 +12,20 @@ mod file_disk;
 pub mod frame;
 mod full;
 mod identity;
+mod initialise;
 mod log;
 mod log_report;
 mod memory_disk;
 mod memory_state;
 mod mutant;
+mod places;
+mod read;
 mod recovery;
 mod recovery_report;
 mod repair;
+mod replayer;
+mod restart;
+mod rotation;
 mod scan;
 mod seal;
 pub mod segment;
@@ -33,12 +41,19 @@ pub use file_disk::FileDisk;
 pub use frame::AppendEntry;
 pub use full::{DiskGauge, reserve_bytes};
 pub use identity::{IDENTITY_FILE, IDENTITY_FORMAT, Identity, IdentityError, NodeUuid};
-pub use log::{Log, initialise};
+pub use initialise::initialise;
+pub use log::Log;
 pub use log_report::{AppendError, Appended, CutReport, LogFigures, LogOptions};
 pub use memory_disk::{MemoryDisk, MemoryFile};
 pub use memory_state::{CrashKind, FailedSync, Fault, Operation};
+pub use places::{EntryPlaces, FrameRun, Place};
+pub use read::{OwnedEntry, ReadError, read_entries};
 pub use recovery::first_retained_index;
-pub use recovery_report::{Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, TornTail, VisitError};
+pub use recovery_report::{
+    Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, ReplicatedRecovery, TailEntry, TornTail,
+    VisitError,
+};
+pub use replayer::CommitOf;
 pub use segment::{SEGMENT_FORMAT, prepare_spare, ready_spares, segment_name};
 pub use snapshot::{
     PassedOver, SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,

@@ -25,6 +25,22 @@ pub(super) enum Mutant {
     NoSalt,
     /// Recovery trusts what it reads without making it durable.
     RecoveryTrustsCache,
+    /// Recovery hands over entries that a later frame has superseded.
+    SupersededStays,
+    /// Recovery hands over entries behind the commit index.
+    CommitIgnored,
+    /// The index goes back before the frame that replaces entries is durable.
+    ReplacedTooEarly,
+    /// Entries that are committed may be replaced.
+    CommittedReplaced,
+    /// A cut that may take any segment takes all but the current one.
+    CutTooFar,
+    /// The log's first index is taken from its oldest segment alone.
+    OldestHeaderCounts,
+    /// The old segments are removed before the one that begins anew is durable.
+    RestartRemovesFirst,
+    /// The segment that begins anew gets its frame only when it has its name.
+    RestartFrameLater,
 }
 
 /// Whether the test's fault `$name` is switched on: never, outside of tests.

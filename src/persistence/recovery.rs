@@ -23,6 +23,9 @@
 //! frame (all others were synced before it was written) is written again and
 //! synced, and the directory is synced, before anyone is told of it.
 //!
+//! A segment that the log begins anew with (`restart.rs`) ends the chain: what is
+//! older counts no more, whether it is still there or not.
+//!
 //! Nothing is written before everything is read and the log is found to be good
 //! enough to start with.
 
@@ -34,12 +37,13 @@ use super::identity::NodeUuid;
 use super::log::{Position, SegmentState};
 use super::log_report::LogOptions;
 use super::mutant::broken;
-use super::recovery_report::{Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, VisitError, at};
+use super::recovery_report::{Damage, OpenError, RecoveryReport, Replay, at};
 use super::repair;
+use super::replayer::Replayer;
 use super::scan::{Scan, Tail, scan_segment};
 use super::segment::{
-    FLAG_SEALS, HeaderFault, LogFile, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, classify, in_log,
-    segment_name,
+    FLAG_RESTARTS, FLAG_SEALS, HeaderFault, LogFile, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader,
+    classify, in_log, segment_name,
 };
 
 /// What [`super::Log`] is made of after a recovery.
@@ -60,7 +64,7 @@ pub(super) fn recover<D: Disk>(
     options: &LogOptions,
     node: NodeUuid,
     replay: Replay,
-    visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
+    replayer: &mut dyn Replayer,
 ) -> Result<Recovered<D::File>, OpenError> {
     let (mut headers, mut damage) = read_headers(disk, node)?;
     let last_number = segment_numbers(disk)?.last().copied().unwrap_or(0);
@@ -71,7 +75,11 @@ pub(super) fn recover<D: Disk>(
     let Some(&oldest) = chain.first() else {
         return Err(damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage)));
     };
-    let first_index = headers[&oldest].first_index;
+    let first_index = if broken!(options, OldestHeaderCounts) {
+        headers[&oldest].first_index
+    } else {
+        first_index(&headers, &chain)
+    };
     if first_index > replay.after.saturating_add(1) {
         return Err(OpenError::Gap { needed: replay.after + 1, first: first_index });
     }
@@ -81,7 +89,7 @@ pub(super) fn recover<D: Disk>(
     for place in 0..chain.len() {
         let number = chain[place];
         let next = chain.get(place + 1).map(|next| headers[next]);
-        tail = scan_segment(disk, &mut scan, &headers[&number], next.as_ref(), replay.after, visit)?;
+        tail = scan_segment(disk, &mut scan, &headers[&number], next.as_ref(), replayer)?;
         if let Tail::Damaged { offset, reason } = tail {
             let damage = scan.damage(number, offset, reason);
             if !replay.truncate_damaged {
@@ -96,12 +104,14 @@ pub(super) fn recover<D: Disk>(
     if last_index < replay.must_reach {
         return Err(OpenError::EndsTooEarly { last: last_index, must_reach: replay.must_reach });
     }
+    replayer.finish()?;
+    let (entries, entry_bytes) = replayer.visited();
     let mut report = RecoveryReport {
         segments: chain.len(),
         bytes: scan.bytes,
         frames: scan.frames,
-        entries: scan.entries,
-        entry_bytes: scan.entry_bytes,
+        entries,
+        entry_bytes,
         first_index,
         last_index,
         truncated,
@@ -152,7 +162,13 @@ pub fn first_retained_index<D: Disk>(disk: &D, node: NodeUuid) -> Result<u64, Op
     // Damage further on doesn't change where the log begins; opening it refuses or passes that.
     let chain = usable_chain(&mut headers, &mut damage, true)?;
     let missing = || damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage));
-    chain.first().map(|oldest| headers[oldest].first_index).ok_or_else(missing)
+    if chain.is_empty() { Err(missing()) } else { Ok(first_index(&headers, &chain)) }
+}
+
+/// The lowest of the headers' first indexes: a later segment may begin below an
+/// earlier one, which is then kept only because it is older (`cut.rs`).
+fn first_index(headers: &Headers, chain: &[u64]) -> u64 {
+    chain.iter().map(|number| headers[number].first_index).min().unwrap_or(0)
 }
 
 /// The chain, up to the first segment with a damaged header or without its
@@ -200,12 +216,16 @@ fn find_chain(headers: &Headers) -> Result<Vec<u64>, (u64, Damage)> {
     let mut next = headers.keys().next_back().copied();
     while let Some(number) = next {
         chain.push(number);
+        let header = &headers[&number];
         // A number that doesn't descend would be no predecessor.
-        next = Some(headers[&number].predecessor)
-            .filter(|&before| before < number && headers.contains_key(&before));
+        next = Some(header.predecessor)
+            .filter(|before| *before < number && headers.contains_key(before))
+            .filter(|_| header.flags & FLAG_RESTARTS == 0);
     }
     chain.reverse();
-    for (number, header) in headers {
+    let begins_anew = |number: &u64| headers[number].flags & FLAG_RESTARTS != 0;
+    let discarded = chain.first().copied().filter(begins_anew).unwrap_or(0);
+    for (number, header) in headers.range(discarded..) {
         let Some(&successor) = chain.iter().find(|&&member| member >= *number) else { continue };
         let named = &headers[&successor];
         let is_attempt = (named.predecessor, named.predecessor_length)

@@ -5,6 +5,8 @@ use std::io;
 
 use super::disk::LOG_DIRECTORY;
 use super::identity::{IdentityError, NodeUuid};
+use super::places::{EntryPlaces, Place};
+use super::read::ReadError;
 
 /// What is to be recovered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,35 @@ pub struct RecoveredEntry<'a> {
     pub kind: u8,
     /// Its bytes.
     pub payload: &'a [u8],
+}
+
+/// An entry behind the commit index: whether it stays is for the replicas to agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailEntry {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Its kind, as it was given to the log.
+    pub kind: u8,
+    /// Its frame.
+    pub place: Place,
+}
+
+/// What a recovery of a replicated log found, beside the entries that it handed over.
+#[derive(Debug, Default)]
+pub struct ReplicatedRecovery {
+    /// What any recovery says.
+    pub report: RecoveryReport,
+    /// The newest hard state.
+    pub hard_state: Option<Vec<u8>>,
+    /// All entries up to it are final: the commit index of that hard state, or
+    /// what a snapshot shows if that is more.
+    pub final_index: u64,
+    /// The entries behind it, in order.
+    pub tail: Vec<TailEntry>,
+    /// Where every retained entry lies.
+    pub places: EntryPlaces,
 }
 
 /// What a visitor failed with.
@@ -152,6 +183,8 @@ pub enum OpenError {
         /// E.
         must_reach: u64,
     },
+    /// A frame can't be read a second time.
+    Read(ReadError),
     /// The visitor refused an entry.
     Visit {
         /// The entry.
@@ -192,6 +225,7 @@ impl fmt::Display for OpenError {
                 formatter,
                 "the snapshot shows writes up to entry {must_reach}, but the log ends at entry {last}"
             ),
+            OpenError::Read(error) => write!(formatter, "{error}"),
             OpenError::Visit { index, source } => write!(formatter, "entry {index}: {source}"),
         }
     }

@@ -3,10 +3,12 @@
 use std::io;
 
 use super::disk::{Disk, read_range};
-use super::frame::{self, Frame};
+use super::frame::{self, Frame, KIND_REPLACING};
 use super::log::{Position, SegmentState};
-use super::recovery_report::{Damage, OpenError, RecoveredEntry, VisitError, at};
-use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
+use super::places::Place;
+use super::recovery_report::{Damage, OpenError, at};
+use super::replayer::{ReadFrame, Replayer};
+use super::segment::{FLAG_RESTARTS, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,6 @@ pub(super) struct Scan {
     pub(super) last_frame: LastFrame,
     pub(super) bytes: u64,
     pub(super) frames: u64,
-    pub(super) entries: u64,
-    pub(super) entry_bytes: u64,
 }
 
 impl Scan {
@@ -58,8 +58,6 @@ impl Scan {
             last_frame: LastFrame::default(),
             bytes: 0,
             frames: 0,
-            entries: 0,
-            entry_bytes: 0,
         }
     }
 
@@ -70,15 +68,25 @@ impl Scan {
     fn continues(&self, frame: &Frame<'_>) -> bool {
         let header = &frame.header;
         header.number == self.position.next_frame
-            && header.first_index == self.position.next_index
+            && self.continues_index(frame)
             && header.predecessor_crc == self.position.crc
             && header.durable_number < header.number
+    }
+
+    /// It goes on at the next index, or puts entries in the place of others.
+    fn continues_index(&self, frame: &Frame<'_>) -> bool {
+        let (first, next) = (frame.header.first_index, self.position.next_index);
+        if frame.header.kind == KIND_REPLACING {
+            first > 0 && first < next && frame.header.entries > 0
+        } else {
+            first == next
+        }
     }
 
     fn take(&mut self, frame: &Frame<'_>) {
         let header = &frame.header;
         self.position.next_frame += 1;
-        self.position.next_index += u64::from(header.entries);
+        self.position.next_index = header.first_index + u64::from(header.entries);
         self.position.crc = frame.crc;
         self.position.term = header.term;
         self.position.last_has_content = header.entries > 0 || frame.hard_state.is_some();
@@ -88,23 +96,6 @@ impl Scan {
         self.frames += 1;
         self.bytes += header.frame_bytes() as u64;
     }
-
-    fn visit_entries(
-        &mut self,
-        frame: &Frame<'_>,
-        after: u64,
-        visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
-    ) -> Result<(), OpenError> {
-        for (index, entry) in (frame.header.first_index..).zip(frame.entries()) {
-            if index > after {
-                self.entries += 1;
-                self.entry_bytes += entry.payload.len() as u64;
-                visit(RecoveredEntry { index, term: entry.term, kind: entry.kind, payload: entry.payload })
-                    .map_err(|source| OpenError::Visit { index, source })?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Reads one segment of the chain. `next` is the header of the one behind it.
@@ -113,8 +104,7 @@ pub(super) fn scan_segment<D: Disk>(
     scan: &mut Scan,
     header: &SegmentHeader,
     next: Option<&SegmentHeader>,
-    after: u64,
-    visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
+    replayer: &mut dyn Replayer,
 ) -> Result<Tail, OpenError> {
     let name = segment_name(header.number);
     let (bytes, file_bytes) = read_segment(disk, &name, next).map_err(at(&name))?;
@@ -130,30 +120,57 @@ pub(super) fn scan_segment<D: Disk>(
     if (header.first_frame, header.first_index, header.predecessor_crc) != expected {
         return Ok(Tail::Damaged { offset: 0, reason: "it doesn't continue the segment before it" });
     }
-    let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
-    let mut last = None;
-    while let Some(frame) = frame::decode(&bytes[offset..], header.salt).filter(|frame| scan.continues(frame))
-    {
-        scan.take(&frame);
-        scan.visit_entries(&frame, after, visit)?;
-        last = Some(offset..offset + frame.header.frame_bytes());
-        offset += frame.header.frame_bytes();
-    }
-    if let Some(range) = last {
-        let bytes = bytes[range.clone()].to_vec();
-        scan.last_frame = LastFrame { segment: header.number, offset: range.start as u64, bytes };
-    }
+    let (offset, objection) = scan_frames(scan, header, &bytes, replayer)?;
     let place = scan.segments.len() - 1;
     scan.segments[place].valid_bytes = offset.max(SEGMENT_HEADER_BYTES) as u64;
     // A segment's first frame repeats the hard state, if there is one by then.
     scan.segments[place].has_hard_state =
         scan.position.hard_state.is_some() && scan.last_frame.segment == header.number;
+    // Such a segment got its name when its first frame was durable.
+    let lacks_first = header.flags & FLAG_RESTARTS != 0 && offset <= SEGMENT_HEADER_BYTES;
+    let objection =
+        objection.or(lacks_first.then_some("the frame that the log began anew with is not whole"));
+    if let Some(reason) = objection {
+        return Ok(Tail::Damaged { offset: offset as u64, reason });
+    }
     let tail = match next {
         Some(next) if offset as u64 == next.predecessor_length => Tail::Clean,
         Some(_) => Tail::Damaged { offset: offset as u64, reason: "a frame that was durable is not whole" },
         None => judge_tail(&bytes, offset, header.salt, scan.position.next_frame),
     };
     Ok(tail)
+}
+
+/// Reads the segment's frames as far as they are whole and continue each other;
+/// where that ends, and why if it is not for want of a frame.
+fn scan_frames(
+    scan: &mut Scan,
+    header: &SegmentHeader,
+    bytes: &[u8],
+    replayer: &mut dyn Replayer,
+) -> Result<(usize, Option<&'static str>), OpenError> {
+    let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
+    let mut last = None;
+    let mut objection = None;
+    while let Some(frame) = frame::decode(&bytes[offset..], header.salt).filter(|frame| scan.continues(frame))
+    {
+        objection = replayer.objection(&frame);
+        if objection.is_some() {
+            break;
+        }
+        scan.take(&frame);
+        let range = offset..offset + frame.header.frame_bytes();
+        let length = (range.end - range.start) as u64;
+        let place = Place { segment: header.number, salt: header.salt, offset: offset as u64, bytes: length };
+        replayer.take(&ReadFrame { frame, bytes: &bytes[range.clone()], place })?;
+        offset = range.end;
+        last = Some(range);
+    }
+    if let Some(range) = last {
+        let bytes = bytes[range.clone()].to_vec();
+        scan.last_frame = LastFrame { segment: header.number, offset: range.start as u64, bytes };
+    }
+    Ok((offset, objection))
 }
 
 /// The segment's bytes up to its valid length, and the file's length.

@@ -30,7 +30,8 @@
 use std::io;
 
 use super::disk::{Disk, SyncPurpose};
-use super::log::{Log, SEALING_SEGMENT_BYTES};
+use super::log::Log;
+use super::rotation::SEALING_SEGMENT_BYTES;
 use super::segment::segment_name;
 use crate::limits::SEAL_ATTEMPTS_MAX;
 

@@ -40,6 +40,8 @@ const MAGIC: [u8; 8] = *b"DSTRWAL\n";
 pub const SEGMENT_FORMAT: u32 = 1;
 /// The flag of a segment that was made because a sync of its predecessor failed.
 pub const FLAG_SEALS: u32 = 1;
+/// The flag of a segment that the log begins anew with: see `restart.rs`.
+pub const FLAG_RESTARTS: u32 = 2;
 
 const MAGIC_AT: usize = 0;
 const FORMAT_AT: usize = MAGIC_AT + 8;
@@ -63,7 +65,7 @@ const _: () = assert!(USED_BYTES <= 512, "the header fits the sector that a disk
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// [`FLAG_SEALS`] or 0.
+    /// [`FLAG_SEALS`], [`FLAG_RESTARTS`] or 0.
     pub flags: u32,
     /// Whose log it is.
     pub node: NodeUuid,
@@ -77,7 +79,8 @@ pub struct SegmentHeader {
     pub predecessor_length: u64,
     /// The number of the first frame.
     pub first_frame: u64,
-    /// The index of the first entry.
+    /// The index that was the next one when the segment began. Its first frame
+    /// may begin earlier, if it replaces entries.
     pub first_index: u64,
     /// The header CRC of the last frame before, 0 when there is none.
     pub predecessor_crc: u32,
@@ -251,6 +254,8 @@ fn fill_spare<D: Disk>(disk: &D, file: &mut D::File, bytes: u64) -> io::Result<(
 /// How a new segment is to be made.
 pub(super) struct Creation {
     pub(super) header: SegmentHeader,
+    /// Frames that are to stand in it from the beginning: durable when the name is.
+    pub(super) frames: Vec<u8>,
     /// At least this long.
     pub(super) bytes: u64,
     pub(super) purpose: SyncPurpose,
@@ -302,6 +307,9 @@ fn write_segment<D: Disk>(disk: &D, creation: &Creation, temporary: &str) -> io:
         }
     };
     disk.write_at(&mut file, 0, &creation.header.encode())?;
+    if !creation.frames.is_empty() {
+        disk.write_at(&mut file, SEGMENT_HEADER_BYTES as u64, &creation.frames)?;
+    }
     if !creation.skips_sync() {
         disk.sync(&mut file, creation.purpose)?;
     }

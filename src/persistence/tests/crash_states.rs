@@ -8,21 +8,31 @@ use super::super::{CrashKind, FaultyDisk, MemoryDisk, Replay, initialise};
 use super::history::History;
 use super::{append, identity, open, options};
 
-const STATES_DEFAULT: u64 = 12_000;
+pub(super) const STATES_DEFAULT: u64 = 12_000;
 const RANDOM_CRASHES: u64 = 6;
 
-fn from_environment(name: &str) -> Option<u64> {
+pub(super) fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 /// Crashes one history at every moment; how many states that were.
-fn crash_everywhere(seed: u64, actions: usize, mutant: Option<Mutant>, budget: u64) -> Result<u64, String> {
+fn crash_everywhere(seed: u64, actions: usize, mutant: Option<Mutant>) -> Result<u64, String> {
     let mut history = History::new(seed, mutant);
     history.run(actions).map_err(|problem| format!("seed {seed}: {problem}"))?;
+    crash_at_each_step(&history.disk, seed, &|crashed, step, seed| history.check(crashed, step, seed))
+}
+
+/// Crashes what was done to `disk` at every moment in many ways, and lets
+/// `check` judge each: the crashed disk, the step, a seed.
+pub(super) fn crash_at_each_step(
+    disk: &MemoryDisk,
+    seed: u64,
+    check: &dyn Fn(&MemoryDisk, usize, u64) -> Result<(), String>,
+) -> Result<u64, String> {
     let replayed = MemoryDisk::new();
     let mut random = seed;
     let mut states = 0;
-    for step in 0..=history.disk.steps() {
+    for step in 0..=disk.steps() {
         let mut kinds =
             vec![CrashKind::LoseAll, CrashKind::KeepAll, CrashKind::LoseNames, CrashKind::LoseBytes];
         kinds.extend((0..RANDOM_CRASHES).map(|_| CrashKind::Random(next_random(&mut random))));
@@ -33,19 +43,13 @@ fn crash_everywhere(seed: u64, actions: usize, mutant: Option<Mutant>, budget: u
         for kind in kinds {
             states += 1;
             let crashed = replayed.crash(kind);
-            history
-                .check(&crashed, step, seed ^ step as u64)
+            check(&crashed, step, seed ^ step as u64)
                 .map_err(|problem| fail(&format!("{kind:?}"), problem))?;
         }
         states += 1;
-        history
-            .check(&replayed.clone_state(), step, seed)
-            .map_err(|problem| fail("process killed", problem))?;
-        if states >= budget {
-            break;
-        }
-        if step < history.disk.steps() {
-            history.disk.advance(&replayed);
+        check(&replayed.clone_state(), step, seed).map_err(|problem| fail("process killed", problem))?;
+        if step < disk.steps() {
+            disk.advance(&replayed);
         }
     }
     Ok(states)
@@ -58,7 +62,7 @@ fn no_crash_loses_an_acknowledged_entry_or_brings_a_refused_one_back() {
     let (mut states, mut seed) = (0, first_seed);
     while states < wanted {
         let actions = 5 + (seed % 60) as usize;
-        match crash_everywhere(seed, actions, None, u64::MAX) {
+        match crash_everywhere(seed, actions, None) {
             Ok(count) => states += count,
             Err(problem) => panic!("{problem}"),
         }
@@ -87,7 +91,7 @@ fn every_fault_put_in_on_purpose_is_found() {
     const SEEDS_MAX: u64 = 300;
     for mutant in mutants {
         let found = (1..=SEEDS_MAX)
-            .find_map(|seed| crash_everywhere(seed, 5 + (seed % 60) as usize, Some(mutant), u64::MAX).err());
+            .find_map(|seed| crash_everywhere(seed, 5 + (seed % 60) as usize, Some(mutant)).err());
         match found {
             Some(problem) => println!("{mutant:?}: {problem}"),
             None => panic!("{mutant:?} was not found in {SEEDS_MAX} histories"),

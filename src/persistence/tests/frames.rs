@@ -7,8 +7,15 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 use super::super::frame::{self, AppendEntry, FramePlace};
 use super::super::segment::SegmentHeader;
 
-const PLACE: FramePlace =
-    FramePlace { salt: 5, predecessor_crc: 9, term: 3, number: 7, first_index: 20, durable_number: 6 };
+const PLACE: FramePlace = FramePlace {
+    kind: frame::KIND_GROUP,
+    salt: 5,
+    predecessor_crc: 9,
+    term: 3,
+    number: 7,
+    first_index: 20,
+    durable_number: 6,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]

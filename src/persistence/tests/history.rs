@@ -15,6 +15,37 @@ use crate::limits::SEAL_ATTEMPTS_MAX;
 
 const SEGMENT_BYTES: u64 = 8 * 1024;
 
+/// Lets up to four operations of the next append fail.
+pub(super) fn draw_faults(disk: &MemoryDisk, random: &mut u64) {
+    let mut draw = |below: u64| next_random(random) % below;
+    if draw(3) != 0 {
+        return;
+    }
+    let elsewhere = draw(3) == 0;
+    for round in 0..=draw(4) {
+        let how = [FailedSync::Kept, FailedSync::Lost, FailedSync::Limbo][draw(3) as usize];
+        let operation = match draw(8) {
+            _ if round == 0 && !elsewhere => Operation::Sync(SyncPurpose::Append, how),
+            0 => Operation::Write,
+            1 => Operation::Create,
+            2 => Operation::Rename,
+            3 | 4 => Operation::SyncDirectory,
+            5 => Operation::Sync(SyncPurpose::Other, how),
+            _ => Operation::Sync(SyncPurpose::Seal, how),
+        };
+        let kind = if draw(6) == 0 { ErrorKind::StorageFull } else { ErrorKind::Other };
+        let after = if round == 0 { 0 } else { draw(2) as u32 };
+        disk.inject(Fault { operation, after, kind });
+    }
+    // Rarely no attempt at a seal succeeds.
+    if draw(12) == 0 {
+        for _ in 0..SEAL_ATTEMPTS_MAX {
+            let operation = Operation::Sync(SyncPurpose::Seal, FailedSync::Lost);
+            disk.inject(Fault { operation, after: 0, kind: ErrorKind::Other });
+        }
+    }
+}
+
 /// An append that has no answer yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
@@ -46,7 +77,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> History {
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES, retired_segments_max: 1, mutant };
+        let options = LogOptions { segment_bytes: SEGMENT_BYTES, mutant, ..LogOptions::default() };
         History {
             disk: MemoryDisk::new(),
             options,
@@ -99,11 +130,11 @@ impl History {
                     log = self.reopen()?;
                 }
                 3 if log.needs_idle_frame() => {
-                    self.faults();
+                    draw_faults(&self.disk, &mut self.random);
                     self.append(&mut log, true);
                 }
                 _ => {
-                    self.faults();
+                    draw_faults(&self.disk, &mut self.random);
                     self.append(&mut log, false);
                 }
             }
@@ -131,36 +162,6 @@ impl History {
         self.disk.inject(Fault { operation, after, kind });
     }
 
-    /// Lets up to four operations of the next append fail.
-    fn faults(&mut self) {
-        if self.draw(3) != 0 {
-            return;
-        }
-        let elsewhere = self.draw(3) == 0;
-        for round in 0..=self.draw(4) {
-            let how = [FailedSync::Kept, FailedSync::Lost, FailedSync::Limbo][self.draw(3) as usize];
-            let operation = match self.draw(8) {
-                _ if round == 0 && !elsewhere => Operation::Sync(SyncPurpose::Append, how),
-                0 => Operation::Write,
-                1 => Operation::Create,
-                2 => Operation::Rename,
-                3 | 4 => Operation::SyncDirectory,
-                5 => Operation::Sync(SyncPurpose::Other, how),
-                _ => Operation::Sync(SyncPurpose::Seal, how),
-            };
-            let kind = if self.draw(6) == 0 { ErrorKind::StorageFull } else { ErrorKind::Other };
-            let after = if round == 0 { 0 } else { self.draw(2) as u32 };
-            self.disk.inject(Fault { operation, after, kind });
-        }
-        // Rarely no attempt at a seal succeeds.
-        if self.draw(12) == 0 {
-            for _ in 0..SEAL_ATTEMPTS_MAX {
-                let operation = Operation::Sync(SyncPurpose::Seal, FailedSync::Lost);
-                self.disk.inject(Fault { operation, after: 0, kind: ErrorKind::Other });
-            }
-        }
-    }
-
     fn append(&mut self, log: &mut Log<MemoryDisk>, idle: bool) {
         let count = if idle { 0 } else { 1 + self.draw(3) };
         let payloads: Vec<Vec<u8>> = (0..count).map(|_| self.payload(log)).collect();
@@ -181,7 +182,12 @@ impl History {
                 });
             }
             // Definite: from now on nobody may ever see it.
-            Err(AppendError::Refused { .. } | AppendError::DiskFull { .. } | AppendError::TooLarge) => {
+            Err(
+                AppendError::Refused { .. }
+                | AppendError::DiskFull { .. }
+                | AppendError::TooLarge
+                | AppendError::NotReplaceable { .. },
+            ) => {
                 self.promise(|promise| promise.in_flight = None);
             }
             Err(AppendError::Unsealed { .. }) => self.stopped = true,
@@ -204,6 +210,7 @@ impl History {
         if length == 1000 {
             let number = log.figures().frame_number + 2;
             let place = FramePlace {
+                kind: frame::KIND_GROUP,
                 salt: 0,
                 predecessor_crc: 0,
                 term: 1,

@@ -5,6 +5,8 @@ mod damage;
 mod frames;
 mod history;
 mod logs;
+mod replicated;
+mod replicated_history;
 mod snapshots;
 
 use super::{AppendEntry, AppendError, Appended, Disk, Identity, Log, LogOptions, NodeUuid, OpenError};
