@@ -77,7 +77,8 @@ pub enum Input {
     TransferTo(NodeId),
     /// A peer can't be reached: what was sent to it may be lost.
     Unreachable(NodeId),
-    /// A snapshot reached this follower, or was given up.
+    /// A snapshot reached this follower, or was given up. Must be said of each
+    /// [`MessageKind::Snapshot`] sent: until then the follower is sent nothing else.
     SnapshotSent(NodeId, bool),
 }
 
@@ -251,6 +252,9 @@ impl Replica {
     /// Takes an input in. Its effects come with the next [`Replica::pump`].
     pub fn step(&mut self, input: Input) {
         match input {
+            // Until a snapshot is installed the log behind it has no beginning: a
+            // node that campaigned now would look for entries that are gone.
+            Input::Tick if self.installing.is_some() => {}
             Input::Tick => {
                 self.node.tick();
             }
@@ -321,7 +325,8 @@ impl Replica {
     }
 
     fn receive(&mut self, message: Message) {
-        if message.to != self.options.node_id || message.from == self.options.node_id {
+        let is_ours = message.to == self.options.node_id && message.from != self.options.node_id;
+        if !is_ours || (message.kind == MessageKind::TimeoutNow && self.installing.is_some()) {
             return;
         }
         // A peer that isn't a member (any more), or a message that this state has no use for.

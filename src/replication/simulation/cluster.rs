@@ -101,7 +101,8 @@ impl Cluster {
             .processes()
             .map(|process| process.state.applied)
             .fold((u64::MAX, 0), |(low, high), at| (low.min(at), high.max(at)));
-        assert!(first + 50 > last, "a node hasn't caught up: {first} and {last} are applied");
+        let statuses: Vec<_> = self.processes().map(|process| process.replica.status()).collect();
+        assert!(first + 50 > last, "a node hasn't caught up: {first} and {last} are applied: {statuses:#?}");
         Report {
             milliseconds: self.now_ms,
             acknowledged: self.checker.acknowledged,
@@ -419,23 +420,29 @@ impl Cluster {
     }
 
     fn send(&mut self, place: usize, message: Message) {
-        let Some(delay) = self.faults.delay(&message, &mut self.random) else { return };
+        let delay = self.faults.delay(&message, &mut self.random);
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
-            let newest = self.nodes[place].disk.durable.snapshot.as_ref();
-            let of_message = newest.filter(|(mark, _)| Some(mark) == message.snapshot.as_ref());
-            state = of_message.map(|(_, state)| state.clone());
+            state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());
             let (to, is_there, incarnation) = (message.to, state.is_some(), self.nodes[place].incarnation);
-            self.after(delay + 20, Event::SnapshotReport(place, incarnation, to, is_there));
+            // Whatever became of it is said: the replica sends nothing else until it knows.
+            self.after(delay.unwrap_or(0) + 20, Event::SnapshotReport(place, incarnation, to, is_there));
             if !is_there {
-                return; // a newer one has taken its place
+                return;
             }
         }
+        let Some(delay) = delay else { return };
         if self.faults.doubles(&mut self.random) {
             let again = delay + self.below(100);
             self.after(again, Event::Deliver(message.clone(), state.clone()));
         }
         self.after(delay, Event::Deliver(message, state));
+    }
+
+    /// The state of a snapshot, unless a newer one has taken its place.
+    fn state_of(&self, place: usize, mark: Option<&SnapshotMark>) -> Option<State> {
+        let newest = self.nodes[place].disk.durable.snapshot.as_ref();
+        newest.filter(|(newest, _)| Some(newest) == mark).map(|(_, state)| state.clone())
     }
 
     /// The node makes a snapshot of what it has applied, and may cut its log.
