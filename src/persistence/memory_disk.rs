@@ -70,6 +70,13 @@ impl MemoryDisk {
         self.state().faults.clear();
     }
 
+    /// The power fails after so many more changes: nothing that is done from then
+    /// on reaches the disk, and it fails. Made for a process that is about to be
+    /// given up; what there is afterwards, [`MemoryDisk::crash`] says.
+    pub fn power_off_after(&self, changes: usize) {
+        self.state().power_off_after = Some(changes);
+    }
+
     /// How many operations have changed the disk: each is a moment at which it can crash.
     pub fn steps(&self) -> usize {
         self.state().history.len()

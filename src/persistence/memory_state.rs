@@ -91,6 +91,8 @@ pub(super) struct State {
     pub(super) history: Vec<Step>,
     pub(super) faults: Vec<Fault>,
     pub(super) free_bytes: u64,
+    /// So many changes reach the disk, and none after them.
+    pub(super) power_off_after: Option<usize>,
 }
 
 /// How a crash treats what is pending.
@@ -201,6 +203,11 @@ impl Inode {
 
 impl State {
     pub(super) fn apply(&mut self, step: Step) {
+        match &mut self.power_off_after {
+            Some(0) => return,
+            Some(left) => *left -= 1,
+            None => {}
+        }
         match &step {
             Step::Write { inode, offset, bytes } => {
                 self.inodes[*inode].change(Change::Write(*offset, Arc::clone(bytes)));
@@ -240,6 +247,9 @@ impl State {
 
     /// The fault that is due for an operation, if any.
     pub(super) fn fault(&mut self, matches: impl Fn(Operation) -> bool) -> Option<Fault> {
+        if self.power_off_after == Some(0) {
+            return Some(Fault { operation: Operation::Write, after: 0, kind: io::ErrorKind::Other });
+        }
         let place = self.faults.iter().position(|fault| matches(fault.operation))?;
         if self.faults[place].after > 0 {
             self.faults[place].after -= 1;

@@ -2,11 +2,13 @@
 //!
 //! [`raft`] is leader mode: one node takes the writes, a majority has them on
 //! disk before they are acknowledged, and when the leader is gone another node
-//! that has them all takes over. It decides and returns effects; it has no
+//! that has them all takes over. [`policy`] says which node should lead where
+//! several could. Both decide and return effects; they have no
 //! sockets, no threads, no clock and no randomness, so that a simulation runs
 //! the same code as a node.
 
 pub mod message;
+pub mod policy;
 pub mod raft;
 #[cfg(test)]
 mod simulation;

@@ -3,6 +3,7 @@
 //! a bound (RUSTSEC-2024-0437).
 
 use ::raft::eraftpb;
+use bytes::Bytes;
 
 use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, SnapshotMark};
 
@@ -60,7 +61,7 @@ pub(super) fn incoming(message: Message) -> eraftpb::Message {
     into.reject_hint = message.reject_hint;
     into.request_snapshot = message.request_snapshot;
     into.context = message.context;
-    into.set_entries(message.entries.into_iter().map(raft_entry).collect());
+    into.set_entries(message.entries.into_iter().map(|entry| raft_entry(entry.index, entry.term, entry.payload)).collect());
     if let Some(mark) = message.snapshot {
         into.set_snapshot(raft_snapshot(&mark));
     }
@@ -74,22 +75,19 @@ pub(super) fn entry(entry: eraftpb::Entry) -> LogEntry {
     LogEntry { index: entry.index, term: entry.term, kind, payload: entry.data }
 }
 
-pub(super) fn raft_entry(entry: LogEntry) -> eraftpb::Entry {
-    let mut into = eraftpb::Entry::default();
-    into.index = entry.index;
-    into.term = entry.term;
-    into.data = entry.payload;
-    into
+pub(super) fn raft_entry(index: u64, term: u64, payload: Bytes) -> eraftpb::Entry {
+    eraftpb::Entry { index, term, data: payload, ..Default::default() }
 }
 
 pub(super) fn conf_state(members: &Members) -> eraftpb::ConfState {
-    let mut state = eraftpb::ConfState::default();
-    state.voters = members.voters.clone();
-    state.learners = members.learners.clone();
-    state.voters_outgoing = members.voters_outgoing.clone();
-    state.learners_next = members.learners_next.clone();
-    state.auto_leave = members.auto_leave;
-    state
+    eraftpb::ConfState {
+        voters: members.voters.clone(),
+        learners: members.learners.clone(),
+        voters_outgoing: members.voters_outgoing.clone(),
+        learners_next: members.learners_next.clone(),
+        auto_leave: members.auto_leave,
+        ..Default::default()
+    }
 }
 
 pub(super) fn members(state: &eraftpb::ConfState) -> Members {

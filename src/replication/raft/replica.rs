@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::convert;
 use super::hard_state::HardState;
 use super::storage::{Missing, Storage};
-use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, NodeId, SnapshotMark};
+use crate::replication::message::{LogEntry, Members, Message, MessageKind, NodeId, SnapshotMark};
 
 /// Names a proposal or a read for whoever made it.
 pub type Handle = u64;
@@ -52,8 +52,8 @@ pub struct Start {
     pub members: Members,
     /// Index and term of the entry before the first retained one; (0, 0) for none.
     pub cut: (u64, u64),
-    /// Terms and kinds of the retained entries up to `applied`, whose payloads stay on the disk.
-    pub applied: Vec<(u64, EntryKind)>,
+    /// The terms of the retained entries that are applied; their payloads stay on the disk.
+    pub applied: Vec<u64>,
     /// The entries behind those: not known to be committed.
     pub tail: Vec<LogEntry>,
 }
@@ -205,9 +205,7 @@ impl Replica {
         let applied = start.cut.0 + start.applied.len() as u64;
         start.hard_state.commit = start.hard_state.commit.max(applied);
         let mut storage = Storage::new(start.hard_state, start.members, start.cut);
-        for (term, kind) in start.applied {
-            storage.push_without_payload(term, kind);
-        }
+        start.applied.into_iter().for_each(|term| storage.push_without_payload(term));
         storage.append(&start.tail);
         let config = ::raft::Config {
             id: options.node_id,
@@ -337,8 +335,7 @@ impl Replica {
         debug_assert!(!payload.is_empty(), "an empty entry is a leader's own");
         // Checked and proposed in one step: a follower would forward it.
         let taken = self.node.raft.state == StateRole::Leader && {
-            let mut entry = ::raft::eraftpb::Entry::default();
-            entry.data = payload;
+            let entry = ::raft::eraftpb::Entry { data: payload, ..Default::default() };
             let mut message = ::raft::eraftpb::Message::default();
             message.set_msg_type(::raft::eraftpb::MessageType::MsgPropose);
             message.from = self.options.node_id;

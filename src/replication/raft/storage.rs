@@ -11,13 +11,12 @@ use bytes::Bytes;
 
 use super::convert;
 use super::hard_state::HardState;
-use crate::replication::message::{EntryKind, LogEntry, Members, NodeId, SnapshotMark};
+use crate::replication::message::{LogEntry, Members, NodeId, SnapshotMark};
 
 /// An entry whose payload may have been let go.
 #[derive(Clone, Debug)]
 struct Kept {
     term: u64,
-    kind: EntryKind,
     payload: Option<Bytes>,
 }
 
@@ -78,8 +77,8 @@ impl Storage {
     }
 
     /// Entries that only the disk has the payloads of: what recovery found.
-    pub fn push_without_payload(&mut self, term: u64, kind: EntryKind) {
-        self.entries.push_back(Kept { term, kind, payload: None });
+    pub fn push_without_payload(&mut self, term: u64) {
+        self.entries.push_back(Kept { term, payload: None });
         self.payloads_from = self.last() + 1;
         self.payload_bytes = 0;
     }
@@ -98,7 +97,7 @@ impl Storage {
         for entry in entries {
             self.payload_bytes += entry.payload.len();
             let payload = Some(entry.payload.clone());
-            self.entries.push_back(Kept { term: entry.term, kind: entry.kind, payload });
+            self.entries.push_back(Kept { term: entry.term, payload });
         }
     }
 
@@ -202,8 +201,7 @@ impl ::raft::Storage for Storage {
             if !found.is_empty() && bytes > bytes_max {
                 break;
             }
-            let Kept { term, kind, .. } = self.entries[place];
-            found.push(convert::raft_entry(LogEntry { index, term, kind, payload }));
+            found.push(convert::raft_entry(index, self.entries[place].term, payload));
         }
         if found.is_empty() && low < high {
             // Only a follower that lags reads what memory has let go.

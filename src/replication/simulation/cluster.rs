@@ -58,26 +58,45 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster of so many nodes, all started.
+    /// A cluster of so many nodes, all started, in which things go wrong.
     pub fn new(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
+        let mut cluster = Cluster::calm(seed, nodes, mutant);
+        cluster.calm = false;
+        cluster.after(1_000, Event::Fault);
+        cluster
+    }
+
+    /// A cluster in which nothing goes wrong by itself.
+    pub fn calm(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
         let voters: Vec<NodeId> = (1..=nodes).collect();
         let mut cluster = Cluster {
             now_ms: 0,
             order: 0,
             random: seed,
             schedule: BTreeMap::new(),
-            nodes: voters.iter().map(|id| Node::new(*id, mutant)).collect(),
+            nodes: voters.iter().map(|id| Node::new(*id, seed, mutant)).collect(),
             voters,
             faults: Faults::default(),
             checker: Checker::default(),
             mutant,
             next_operation: 0,
-            calm: false,
+            calm: true,
         };
         (0..cluster.nodes.len()).for_each(|place| cluster.start(place));
         (0..CLIENTS).for_each(|client| cluster.after(client, Event::Client(client)));
-        cluster.after(1_000, Event::Fault);
         cluster
+    }
+
+    /// Who leads, by its own word; the highest term counts.
+    pub fn leader(&self) -> Option<NodeId> {
+        let statuses = self.nodes.iter().filter_map(|node| Some((node.id, node.process.as_ref()?.replica.status())));
+        let leaders = statuses.filter(|(_, status)| status.role.role == Role::Leader);
+        leaders.max_by_key(|(_, status)| status.role.term).map(|(id, _)| id)
+    }
+
+    /// How many writes were acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.checker.acknowledged
     }
 
     /// Runs with faults, then without, and checks that everyone agrees at the end.
@@ -117,7 +136,7 @@ impl Cluster {
         self.nodes.iter().filter_map(|node| node.process.as_ref())
     }
 
-    fn run_until(&mut self, end_ms: u64) {
+    pub fn run_until(&mut self, end_ms: u64) {
         while let Some(entry) = self.schedule.first_entry() {
             if entry.key().0 > end_ms {
                 break;
@@ -139,14 +158,13 @@ impl Cluster {
     }
 
     pub fn start(&mut self, place: usize) {
-        self.nodes[place].start(&self.voters, self.mutant);
+        self.nodes[place].start(&self.voters);
         self.after(TICK_MS, Event::Tick(place, self.nodes[place].incarnation));
     }
 
     pub fn crash(&mut self, place: usize) {
         self.nodes[place].process = None;
-        let mut random = next_random(&mut self.random);
-        self.nodes[place].disk.crash(&mut random);
+        self.nodes[place].disk.crash();
     }
 
     fn happen(&mut self, event: Event) {
@@ -158,6 +176,7 @@ impl Cluster {
                 if self.is_running(place, incarnation) {
                     self.after(TICK_MS, Event::Tick(place, incarnation));
                     self.step(place, Input::Tick);
+                    self.hand_over(place);
                 }
             }
             Event::Deliver(message, state) => self.deliver(message, state),
@@ -169,7 +188,7 @@ impl Cluster {
             }
             Event::Fetched(place, incarnation, (number, low, high, bytes_max)) => {
                 if self.is_running(place, incarnation) {
-                    let entries = self.nodes[place].disk.durable.read(low, high, bytes_max);
+                    let entries = self.nodes[place].disk.read(low, high, bytes_max);
                     self.step(place, Input::Fetched(number, entries));
                 }
             }
@@ -263,6 +282,13 @@ impl Cluster {
         }
     }
 
+    fn hand_over(&mut self, place: usize) {
+        let Some(process) = &mut self.nodes[place].process else { return };
+        if let Some(to) = process.policy.tick(&process.replica.status()) {
+            self.step(place, Input::TransferTo(to));
+        }
+    }
+
     fn carry_out(&mut self, place: usize, effect: Effect) {
         let (id, incarnation) = (self.nodes[place].id, self.nodes[place].incarnation);
         let Some(process) = &mut self.nodes[place].process else { return };
@@ -339,13 +365,10 @@ impl Cluster {
         if self.is_paused(place) {
             return self.when_it_goes_on(place, Event::Synced(place, incarnation));
         }
-        if !self.calm && self.below(100) < self.faults.failed_syncs_percent {
-            // Sealed, and the same entries framed again: nothing is decided by a failure.
-            self.faults.figures.failed_syncs += 1;
-            return self.after(5, Event::Synced(place, incarnation));
-        }
-        let Some(persist) = self.nodes[place].disk.sync() else { return };
-        if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.durable.snapshot) {
+        let fails = !self.calm && self.below(100) < self.faults.failed_syncs_percent;
+        self.faults.figures.failed_syncs += u64::from(fails);
+        let Some(persist) = self.nodes[place].disk.sync(fails) else { return };
+        if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.snapshot) {
             let state = state.clone();
             if let Some(process) = &mut self.nodes[place].process {
                 process.committed.clear();
@@ -392,7 +415,7 @@ impl Cluster {
     }
 
     fn acknowledge(&mut self, operation: Operation, index: u64, term: u64) {
-        let disks = self.nodes.iter().filter(|node| node.disk.durable.has(index, term)).count();
+        let disks = self.nodes.iter().filter(|node| node.disk.has(index, term)).count();
         self.checker.acknowledged(operation, index, disks, self.nodes.len() / 2 + 1);
     }
 
@@ -441,7 +464,7 @@ impl Cluster {
 
     /// The state of a snapshot, unless a newer one has taken its place.
     fn state_of(&self, place: usize, mark: Option<&SnapshotMark>) -> Option<State> {
-        let newest = self.nodes[place].disk.durable.snapshot.as_ref();
+        let newest = self.nodes[place].disk.snapshot.as_ref();
         newest.filter(|(newest, _)| Some(newest) == mark).map(|(_, state)| state.clone())
     }
 
@@ -451,11 +474,11 @@ impl Cluster {
         let Node { process, disk, .. } = &mut self.nodes[place];
         let Some(process) = process else { return };
         let index = process.state.applied;
-        let is_newer = disk.durable.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
+        let is_newer = disk.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
         let Some(term) = process.replica.term_of(index).filter(|_| index > 0 && is_newer) else { return };
         let mark = SnapshotMark { index, term, members: process.replica.members() };
-        let cut_index = if cut { index.saturating_sub(keep) } else { disk.durable.cut.0 };
+        let cut_index = if cut { index.saturating_sub(keep) } else { disk.cut().0 };
         disk.snapshot(mark.clone(), process.state.clone(), cut_index);
-        process.replica.snapshot_made(mark, disk.durable.cut.0);
+        process.replica.snapshot_made(mark, disk.cut().0);
     }
 }

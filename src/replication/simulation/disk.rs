@@ -1,35 +1,59 @@
-//! One node's disk: what is durable, and what is on its way.
+//! One node's disk: the real log over a disk in memory, and what is on its way.
 
 use std::collections::VecDeque;
 
 use super::Mutant;
 use super::node::State;
-use crate::persistence::next_random;
-use crate::replication::message::{LogEntry, SnapshotMark};
-use crate::replication::raft::{HardState, Persist};
+use crate::persistence::{
+    AppendEntry, AppendError, CrashKind, EntryPlaces, FailedSync, Fault, Identity, Log, LogOptions, MemoryDisk,
+    NodeUuid, Operation, OwnedEntry, Replay, SyncPurpose, initialise, next_random, read_entries,
+};
+use crate::replication::message::{EntryKind, LogEntry, SnapshotMark};
+use crate::replication::raft::{HardState, Persist, Start};
 
-/// What survives a crash.
-#[derive(Clone, Debug, Default)]
-pub struct Durable {
-    pub hard_state: HardState,
-    /// The entry before the first one of `entries`.
-    pub cut: (u64, u64),
-    pub entries: Vec<LogEntry>,
-    /// The snapshot that the cut entries are in.
-    pub snapshot: Option<(SnapshotMark, State)>,
-}
+/// Small, so that logs go on from segment to segment.
+const SEGMENT_BYTES: u64 = 16 * 1024;
 
 /// A disk and the writes that it hasn't synced.
 pub struct SimulatedDisk {
-    pub durable: Durable,
+    disk: MemoryDisk,
+    /// Open while a process runs.
+    log: Option<Log<MemoryDisk>>,
+    /// What is durable.
+    places: EntryPlaces,
+    hard_state: HardState,
+    /// Snapshots are whole or absent; how that is done is tested with the snapshots.
+    pub snapshot: Option<(SnapshotMark, State)>,
     /// Oldest first.
     waiting: VecDeque<(Persist, Option<State>)>,
+    random: u64,
     mutant: Option<Mutant>,
+    pub failed_syncs: u64,
+}
+
+/// What a process finds.
+pub struct Found {
+    pub state: State,
+    /// The committed entries behind it.
+    pub committed: Vec<LogEntry>,
+    pub start: Start,
 }
 
 impl SimulatedDisk {
-    pub fn new(mutant: Option<Mutant>) -> SimulatedDisk {
-        SimulatedDisk { durable: Durable::default(), waiting: VecDeque::new(), mutant }
+    pub fn new(seed: u64, mutant: Option<Mutant>) -> SimulatedDisk {
+        let disk = MemoryDisk::new();
+        initialise(&disk, &options(), &identity(), seed).expect("an empty disk takes a log");
+        SimulatedDisk {
+            disk,
+            log: None,
+            places: EntryPlaces::new(1, Some(0)),
+            hard_state: HardState::default(),
+            snapshot: None,
+            waiting: VecDeque::new(),
+            random: seed,
+            mutant,
+            failed_syncs: 0,
+        }
     }
 
     /// A write is ordered. `installed`: the state of its snapshot, if it has one.
@@ -37,91 +61,230 @@ impl SimulatedDisk {
         self.waiting.push_back((persist, installed));
     }
 
-    /// The oldest write is synced.
-    pub fn sync(&mut self) -> Option<Persist> {
+    /// The oldest write is written and synced. A sync that fails is sealed off and
+    /// the same entries are written again: nothing is decided by a failure.
+    pub fn sync(&mut self, fails: bool) -> Option<Persist> {
         let (persist, installed) = self.waiting.pop_front()?;
-        self.durable.apply(&persist, installed, self.mutant);
+        if fails {
+            self.failed_syncs += 1;
+            let how = [FailedSync::Kept, FailedSync::Lost, FailedSync::Limbo][self.below(3) as usize];
+            let operation = Operation::Sync(SyncPurpose::Append, how);
+            self.disk.inject(Fault { operation, after: 0, kind: std::io::ErrorKind::Other });
+        }
+        if persist.snapshot.is_some() {
+            self.snapshot = persist.snapshot.clone().zip(installed);
+        }
+        until_it_succeeds(|| self.restart(&persist));
+        until_it_succeeds(|| self.append(&persist));
+        self.disk.clear_faults();
         Some(persist)
+    }
+
+    fn restart(&mut self, persist: &Persist) -> Result<(), AppendError> {
+        let Some(mark) = &persist.snapshot else { return Ok(()) };
+        let log = self.log.as_mut().expect("a process runs");
+        let hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        let appended = log.restart_at(mark.index, mark.term, &hard_state.encode())?;
+        self.places.restarted(&appended, mark.term);
+        Ok(())
+    }
+
+    fn append(&mut self, persist: &Persist) -> Result<(), AppendError> {
+        let log = self.log.as_mut().expect("a process runs");
+        let hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        let mut entries = &persist.entries[..];
+        if self.mutant == Some(Mutant::ForgottenTruncation) {
+            let known = entries.iter().take_while(|entry| entry.index < self.places.next_index()).count();
+            entries = &entries[known..];
+        }
+        if !entries.is_empty() || persist.hard_state.is_some() {
+            let payloads: Vec<[&[u8]; 1]> = entries.iter().map(|entry| [&entry.payload[..]]).collect();
+            let records: Vec<AppendEntry<'_>> = (entries.iter().zip(&payloads))
+                .map(|(entry, payload)| AppendEntry { kind: entry.kind.to_byte(), term: entry.term, payload })
+                .collect();
+            let first_index = entries.first().map_or(log.next_index(), |entry| entry.index);
+            let appended = log.append_at(first_index, &records, Some(&hard_state.encode()))?;
+            self.places.appended(&appended, entries.iter().map(|entry| entry.term));
+        }
+        self.hard_state = hard_state;
+        Ok(())
     }
 
     /// A snapshot of the node's own is durable; the log is cut behind it.
     pub fn snapshot(&mut self, mark: SnapshotMark, state: State, cut_index: u64) {
-        self.durable.cut_to(cut_index.min(mark.index));
-        self.durable.snapshot = Some((mark, state));
+        self.snapshot = Some((mark, state));
+        let log = self.log.as_mut().expect("a process runs");
+        log.cut(cut_index).expect("a disk without faults takes it");
+        self.places.cut(log.figures().first_index);
     }
 
-    /// Power fails: of what was not synced any number of frames is there, from the
-    /// oldest on, since a frame that is torn ends the log.
-    pub fn crash(&mut self, random: &mut u64) {
-        let kept = next_random(random) as usize % (self.waiting.len() + 1);
-        for (persist, installed) in self.waiting.drain(..).take(kept) {
-            self.durable.apply(&persist, installed, self.mutant);
+    /// The process ends, with all that it had not written: as by SIGKILL, or, with
+    /// the power, with what was written and not synced, in the middle of a write.
+    pub fn crash(&mut self) {
+        if self.below(2) == 0
+            && let Some((persist, installed)) = self.waiting.pop_front()
+        {
+            let changes = self.below(8);
+            self.disk.power_off_after(changes as usize);
+            if persist.snapshot.is_some() {
+                // A snapshot is durable before the log begins anew behind it.
+                self.snapshot = persist.snapshot.clone().zip(installed);
+            }
+            let (places, hard_state) = (self.places.clone(), self.hard_state);
+            let _ = self.restart(&persist).and_then(|()| self.append(&persist)); // nobody hears of it
+            (self.places, self.hard_state) = (places, hard_state);
         }
+        self.waiting.clear();
+        self.log = None;
+        let seed = next_random(&mut self.random);
+        let kinds = [CrashKind::LoseAll, CrashKind::KeepAll, CrashKind::Random(seed), CrashKind::Random(seed)];
+        self.disk = self.disk.crash(kinds[self.below(4) as usize]);
+    }
+
+    /// A new process reads what is there.
+    pub fn open(&mut self) -> Found {
+        let (state, mark) = match &self.snapshot {
+            Some((mark, state)) => (state.clone(), mark.clone()),
+            None => (State::default(), SnapshotMark::default()),
+        };
+        let mut committed = Vec::new();
+        let mut salt = next_random(&mut self.random);
+        let replay = Replay { after: mark.index, ..Replay::default() };
+        let (mut log, recovery) = Log::open_replicated(
+            self.disk.clone(),
+            options(),
+            &identity(),
+            replay,
+            |bytes| HardState::decode(bytes).map_or(0, |state| state.commit),
+            move || next_random(&mut salt),
+            &mut |entry| {
+                let (index, term, payload) = (entry.index, entry.term, entry.payload.to_vec().into());
+                let kind = EntryKind::from_byte(entry.kind).expect("a kind that was written");
+                committed.push(LogEntry { index, term, kind, payload });
+                Ok(())
+            },
+        )
+        .expect("a log that only crashes have touched opens");
+        let mut places = recovery.places;
+        let mut hard_state = recovery.hard_state.map_or(HardState::default(), |bytes| {
+            HardState::decode(&bytes).expect("a hard state that was written")
+        });
+        if places.next_index() <= mark.index || places.term(mark.index).is_some_and(|term| term != mark.term) {
+            // Installed, and the log not restarted behind it yet.
+            hard_state.commit = hard_state.commit.max(mark.index);
+            let appended = log.restart_at(mark.index, mark.term, &hard_state.encode()).expect("no faults");
+            places.restarted(&appended, mark.term);
+            committed.clear();
+        } else {
+            self.expect_what_was_durable(&places, mark.index, hard_state);
+        }
+        let mut runs = read(&self.disk, &places, mark.index.max(recovery.final_index) + 1, places.next_index(), u64::MAX);
+        if self.mutant == Some(Mutant::TailAppliedAtRestart) {
+            committed.append(&mut runs);
+        }
+        self.forget(&mut hard_state, &places);
+        let applied = committed.last().map_or(mark.index, |entry| entry.index);
+        let cut = cut_of(&places, &mark);
+        let terms = (cut.0 + 1..=applied).map(|index| places.term(index).expect("retained")).collect();
+        (self.places, self.hard_state, self.log) = (places, hard_state, Some(log));
+        let start = Start { hard_state, members: mark.members, cut, applied: terms, tail: runs };
+        Found { state, committed, start }
+    }
+
+    /// What was synced is there after any crash.
+    fn expect_what_was_durable(&self, places: &EntryPlaces, snapshot: u64, hard_state: HardState) {
+        for index in self.places.first_index().max(snapshot + 1)..self.places.next_index() {
+            let (was, is) = (self.places.term(index), places.term(index));
+            // A write under way may have replaced it.
+            assert!(is == was || is > was || index >= places.next_index(), "durable entry {index} is another one");
+        }
+        assert!(hard_state.term >= self.hard_state.term, "the term went back");
+    }
+
+    /// What some mutants don't remember.
+    fn forget(&self, hard_state: &mut HardState, places: &EntryPlaces) {
         match self.mutant {
-            Some(Mutant::VoteNotPersisted) => self.durable.hard_state.vote = 0,
+            Some(Mutant::VoteNotPersisted) => hard_state.vote = 0,
             Some(Mutant::TermNotPersisted) => {
-                self.durable.hard_state.term = self.durable.entries.last().map_or(0, |entry| entry.term);
-                self.durable.hard_state.vote = 0;
+                let last = places.next_index() - 1;
+                *hard_state = HardState { term: places.term(last).unwrap_or(0), vote: 0, ..*hard_state };
             }
             _ => {}
         }
     }
-}
 
-impl Durable {
-    /// The index of the last entry.
-    pub fn last(&self) -> u64 {
-        self.cut.0 + self.entries.len() as u64
+    /// Entries `low..high`, up to so many bytes but one at least; none if the first is gone.
+    pub fn read(&self, low: u64, high: u64, bytes_max: u64) -> Vec<LogEntry> {
+        if low < self.places.first_index() {
+            return Vec::new();
+        }
+        read(&self.disk, &self.places, low, high, bytes_max)
+    }
+
+    /// The entry before the first one that is retained, and its term.
+    pub fn cut(&self) -> (u64, u64) {
+        let mark = self.snapshot.as_ref().map_or_else(SnapshotMark::default, |(mark, _)| mark.clone());
+        cut_of(&self.places, &mark)
     }
 
     /// Whether the entry of this index and term is on the disk.
     pub fn has(&self, index: u64, term: u64) -> bool {
-        if index <= self.cut.0 {
-            return true; // in the snapshot, which holds committed entries only
-        }
-        let place = (index - self.cut.0 - 1) as usize;
-        self.entries.get(place).is_some_and(|entry| entry.term == term)
+        let is_in_snapshot = self.snapshot.as_ref().is_some_and(|(mark, _)| index <= mark.index);
+        is_in_snapshot || (index < self.places.next_index() && self.places.term(index) == Some(term))
     }
 
-    /// Entries `low..high`, up to so many bytes but one at least; none if the first is gone.
-    pub fn read(&self, low: u64, high: u64, bytes_max: u64) -> Vec<LogEntry> {
-        let mut bytes = 0;
-        let wanted =
-            self.entries.iter().skip_while(|entry| entry.index < low).take_while(|entry| entry.index < high);
-        let mut found: Vec<LogEntry> = Vec::new();
-        for entry in wanted {
-            bytes += entry.payload.len() as u64;
-            if entry.index != low + found.len() as u64 || (bytes > bytes_max && !found.is_empty()) {
-                break;
-            }
-            found.push(entry.clone());
-        }
-        found
+    fn below(&mut self, bound: u64) -> u64 {
+        next_random(&mut self.random) % bound
     }
+}
 
-    fn apply(&mut self, persist: &Persist, installed: Option<State>, mutant: Option<Mutant>) {
-        if let (Some(mark), Some(state)) = (&persist.snapshot, installed) {
-            self.entries.clear();
-            self.cut = (mark.index, mark.term);
-            self.snapshot = Some((mark.clone(), state));
-        }
-        if let Some(hard_state) = persist.hard_state {
-            self.hard_state = hard_state;
-        }
-        for entry in &persist.entries {
-            let place = (entry.index - self.cut.0 - 1) as usize;
-            if mutant == Some(Mutant::ForgottenTruncation) && place < self.entries.len() {
-                continue;
-            }
-            self.entries.truncate(place);
-            self.entries.push(entry.clone());
-        }
+/// Sealed and refused, a write is done again.
+fn until_it_succeeds(mut write: impl FnMut() -> Result<(), AppendError>) {
+    while let Err(error) = write() {
+        assert!(matches!(error, AppendError::Refused { .. }), "the log gave up: {error}");
     }
+}
 
-    fn cut_to(&mut self, index: u64) {
-        while self.cut.0 < index && !self.entries.is_empty() {
-            let entry = self.entries.remove(0);
-            self.cut = (entry.index, entry.term);
-        }
+/// Raft must know the term of the entry before the first one.
+fn cut_of(places: &EntryPlaces, mark: &SnapshotMark) -> (u64, u64) {
+    let before = places.first_index() - 1;
+    if before == 0 {
+        return (0, 0);
+    }
+    if before == mark.index {
+        return (mark.index, mark.term);
+    }
+    match places.term(before) {
+        Some(term) => (before, term),
+        None => (before + 1, places.term(before + 1).unwrap_or(mark.term)),
+    }
+}
+
+fn read(disk: &MemoryDisk, places: &EntryPlaces, low: u64, high: u64, bytes_max: u64) -> Vec<LogEntry> {
+    if low >= high {
+        return Vec::new();
+    }
+    let runs = places.between(low, high, bytes_max);
+    let entries = read_entries(disk, &runs, low, high, bytes_max).expect("places lead to frames");
+    let entry = |entry: OwnedEntry| LogEntry {
+        index: entry.index,
+        term: entry.term,
+        kind: EntryKind::from_byte(entry.kind).expect("a kind that was written"),
+        payload: entry.payload,
+    };
+    entries.into_iter().map(entry).collect()
+}
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() }
+}
+
+fn identity() -> Identity {
+    Identity {
+        node: NodeUuid([9; 16]),
+        cluster: None,
+        mode: "leader".to_string(),
+        placement_seed: (1, 2),
+        created_by: "simulation".to_string(),
     }
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::Mutant;
 use super::checker::Operation;
-use super::disk::SimulatedDisk;
+use super::disk::{Found, SimulatedDisk};
 use crate::replication::message::{EntryKind, LogEntry, Members, NodeId};
-use crate::replication::raft::{Handle, Options, Replica, Start, election_timeout_ticks};
+use crate::replication::policy::HandOver;
+use crate::replication::raft::{Handle, Options, Replica, election_timeout_ticks};
 
 /// What entries are applied to: how often each key was written and by whom
 /// last, and a hash over all of it.
@@ -50,6 +51,7 @@ fn key_of(payload: &[u8]) -> u8 {
 /// A process that runs.
 pub struct Process {
     pub replica: Replica,
+    pub policy: HandOver,
     pub state: State,
     /// Writes that were proposed here: entry index to (term, operation).
     pub proposed: BTreeMap<u64, (u64, Operation)>,
@@ -81,45 +83,27 @@ pub struct Node {
 pub const ELECTION_TICKS: usize = 10;
 
 impl Node {
-    pub fn new(id: NodeId, mutant: Option<Mutant>) -> Node {
-        let disk = SimulatedDisk::new(mutant);
+    pub fn new(id: NodeId, seed: u64, mutant: Option<Mutant>) -> Node {
+        let disk = SimulatedDisk::new(seed ^ id, mutant);
         Node { id, disk, process: None, incarnation: 0, paused_until_ms: 0, sync_ms: 1 }
     }
 
     /// Starts a process from what the disk has.
-    pub fn start(&mut self, voters: &[NodeId], mutant: Option<Mutant>) {
-        let durable = &self.disk.durable;
-        let mut state = State::default();
-        let mut members = Members { voters: voters.to_vec(), ..Members::default() };
-        if let Some((mark, of_snapshot)) = &durable.snapshot {
-            state = of_snapshot.clone();
-            members = mark.members.clone();
+    pub fn start(&mut self, voters: &[NodeId]) {
+        let Found { mut state, committed, mut start } = self.disk.open();
+        committed.iter().for_each(|entry| state.apply(entry));
+        if start.members == Members::default() {
+            start.members = Members { voters: voters.to_vec(), ..Members::default() };
         }
-        let mut commit = durable.hard_state.commit.max(state.applied);
-        if mutant == Some(Mutant::TailAppliedAtRestart) {
-            commit = durable.last();
-        }
-        let mut applied = Vec::new();
-        let mut tail = Vec::new();
-        for entry in &durable.entries {
-            if entry.index <= commit {
-                applied.push((entry.term, entry.kind));
-                if entry.index > state.applied {
-                    state.apply(entry);
-                }
-            } else {
-                tail.push(entry.clone());
-            }
-        }
-        let start = Start { hard_state: durable.hard_state, members, cut: durable.cut, applied, tail };
         let place = voters.iter().position(|voter| *voter == self.id).unwrap_or(voters.len());
         let mut replica = Replica::new(options(self.id, place), start);
-        if let Some((mark, _)) = &durable.snapshot {
-            replica.snapshot_made(mark.clone(), durable.cut.0);
+        if let Some((mark, _)) = &self.disk.snapshot {
+            replica.snapshot_made(mark.clone(), self.disk.cut().0);
         }
         self.incarnation += 1;
         self.process = Some(Process {
             replica,
+            policy: HandOver::new(self.id, ELECTION_TICKS),
             state,
             proposed: BTreeMap::new(),
             reads: BTreeMap::new(),

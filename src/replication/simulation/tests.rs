@@ -52,6 +52,52 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!(run(), run());
 }
 
+#[test]
+fn the_lowest_id_leads_and_the_next_one_takes_over() {
+    let mut cluster = Cluster::calm(1, 3, None);
+    cluster.run_until(3_000);
+    assert_eq!(cluster.leader(), Some(1));
+    cluster.crash(0);
+    let before = cluster.acknowledged();
+    cluster.run_until(5_000);
+    assert_eq!(cluster.leader(), Some(2));
+    assert!(cluster.acknowledged() > before, "two of three go on within two seconds");
+    cluster.start(0);
+    cluster.run_until(15_000);
+    assert_eq!(cluster.leader(), Some(2), "who comes back changes nothing");
+    cluster.crash(1);
+    cluster.run_until(17_000);
+    assert_eq!(cluster.leader(), Some(1));
+}
+
+#[test]
+fn without_a_majority_nothing_is_acknowledged() {
+    let mut cluster = Cluster::calm(1, 3, None);
+    cluster.run_until(3_000);
+    cluster.crash(1);
+    cluster.crash(2);
+    cluster.run_until(4_000);
+    let before = cluster.acknowledged();
+    cluster.run_until(20_000);
+    assert_eq!(cluster.acknowledged(), before);
+    assert_eq!(cluster.leader(), None, "a leader that hears of no majority steps down");
+    cluster.start(2);
+    cluster.run_until(23_000);
+    assert!(cluster.acknowledged() > before);
+}
+
+#[test]
+fn a_higher_id_that_alone_is_up_to_date_wins_and_hands_over() {
+    let mut cluster = Cluster::calm(1, 3, None);
+    cluster.run_until(3_000);
+    cluster.crash(0); // nodes 2 and 3 go on
+    cluster.run_until(10_000);
+    cluster.crash(1);
+    cluster.start(0); // node 3 alone has all; node 1 lags
+    cluster.run_until(20_000);
+    assert_eq!(cluster.leader(), Some(1), "node 3 was elected and handed over");
+}
+
 /// Runs with a bug until a seed catches it; gives what was said.
 fn caught(mutant: Mutant) -> Option<(u64, String)> {
     const TRIED_MAX: u64 = 200;

@@ -1,0 +1,99 @@
+//! Who should lead, where more than one node could: the lowest id that is there.
+//!
+//! ```text
+//!   elected ──► is a lower id heard of within an election timeout?
+//!                 │ no                      │ yes, the lowest of them
+//!                 ▼                         ▼
+//!               stays            waits until it has the whole log ──► hands over
+//! ```
+//!
+//! A node that comes back later changes nothing: leadership stays where it is
+//! until the leader fails or someone says `promote`. Moving it at every return
+//! would interrupt writes for a matter of taste.
+
+use super::message::NodeId;
+use super::raft::{Role, Status};
+
+/// Whether a leader hands over. One for each node, asked at every tick.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    node_id: NodeId,
+    election_ticks: usize,
+    /// The term that this is about; 0 before the node has ever led.
+    term: u64,
+    /// Ticks since the election.
+    ticks: usize,
+    settled: bool,
+}
+
+impl HandOver {
+    /// `election_ticks`: how long a follower that is there may be silent.
+    pub fn new(node_id: NodeId, election_ticks: usize) -> HandOver {
+        HandOver { node_id, election_ticks, term: 0, ticks: 0, settled: true }
+    }
+
+    /// To whom to hand over now, if to anyone.
+    pub fn tick(&mut self, status: &Status) -> Option<NodeId> {
+        if status.role.role != Role::Leader {
+            return None;
+        }
+        if status.role.term != self.term {
+            (self.term, self.ticks, self.settled) = (status.role.term, 0, false);
+        }
+        if self.settled {
+            return None;
+        }
+        self.ticks += 1;
+        let lower = |&&(id, _, is_active): &&(NodeId, u64, bool)| id < self.node_id && is_active;
+        match status.followers.iter().find(lower) {
+            Some(&(id, matched, _)) if matched == status.last => {
+                self.settled = true;
+                Some(id)
+            }
+            // It is there and catches up; or there is still time to hear of one.
+            Some(_) => None,
+            None => {
+                self.settled = self.ticks > self.election_ticks;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::raft::RoleChange;
+
+    fn leads(term: u64, followers: &[(NodeId, u64, bool)]) -> Status {
+        let role = RoleChange { role: Role::Leader, leader: Some(3), term };
+        Status { role, commit: 9, last: 9, applied: 9, followers: followers.to_vec() }
+    }
+
+    #[test]
+    fn it_hands_over_once_to_the_lowest_id_when_that_has_caught_up() {
+        let mut policy = HandOver::new(3, 10);
+        assert_eq!(policy.tick(&leads(5, &[(1, 4, true), (2, 9, true)])), None, "node 1 lags and is waited for");
+        assert_eq!(policy.tick(&leads(5, &[(1, 9, true), (2, 9, true)])), Some(1));
+        assert_eq!(policy.tick(&leads(5, &[(1, 9, true), (2, 9, true)])), None, "once an election");
+        assert_eq!(policy.tick(&leads(7, &[(1, 0, false), (2, 9, true)])), Some(2), "the lowest that is there");
+    }
+
+    #[test]
+    fn who_comes_back_later_changes_nothing() {
+        let mut policy = HandOver::new(2, 10);
+        for _ in 0..=10 {
+            assert_eq!(policy.tick(&leads(5, &[(1, 0, false), (3, 9, true)])), None);
+        }
+        assert_eq!(policy.tick(&leads(5, &[(1, 9, true), (3, 9, true)])), None);
+    }
+
+    #[test]
+    fn the_lowest_id_and_those_that_follow_hand_nothing_over() {
+        let mut policy = HandOver::new(1, 10);
+        assert_eq!(policy.tick(&leads(5, &[(2, 9, true), (3, 9, true)])), None);
+        let mut follower = leads(5, &[(1, 9, true)]);
+        follower.role.role = Role::Follower;
+        assert_eq!(HandOver::new(3, 10).tick(&follower), None);
+    }
+}
