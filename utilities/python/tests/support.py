@@ -188,14 +188,14 @@ class ClientCase(unittest.TestCase):
 
     is_async = False
 
-    def client(self, port: int, **options: Any) -> Any:
+    def client(self, port: int, host: str = "127.0.0.1", **options: Any) -> Any:
         if not self.is_async:
-            client = DatastoreConnector(port=port, **options)
+            client = DatastoreConnector(host, port, **options)
             self.addCleanup(client.close)
             return client
         loop = asyncio.new_event_loop()
         self.addCleanup(loop.close)
-        driven = Driven(AsyncDatastoreConnector(port=port, **options), loop)
+        driven = Driven(AsyncDatastoreConnector(host, port, **options), loop)
         self.addCleanup(lambda: driven.close())
         return driven
 
