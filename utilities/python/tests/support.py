@@ -35,7 +35,7 @@ class Node:
 
     def __init__(self, *flags: str) -> None:
         self._directory = tempfile.TemporaryDirectory()
-        self._flags = ["--shards", "4", "--segment-bytes", "1048576", *flags]
+        self._flags = ["--shards", "4", *flags]
         self.port = 0
         self.start()
 
