@@ -72,7 +72,7 @@ class Arguments(unittest.TestCase):
             lambda client: client.call(5),
             lambda client: client.call("x", op="y"),
         ]
-        self.assert_refused(TypeError, [lambda client: client.call("x", **{"op": "y"}), *calls[:-1]])
+        self.assert_refused(TypeError, calls)
 
     def test_keys_and_queries_are_strings(self) -> None:
         for wrong in (None, 1, b"k", ["k"]):
@@ -85,7 +85,7 @@ class Arguments(unittest.TestCase):
                 lambda client: client.get_vector(wrong),
                 lambda client: client.bulk_get([wrong]),
                 lambda client: client.bulk_delete([wrong]),
-                lambda client: client.bulk_set({str: 1} if wrong == ["k"] else {wrong: 1}),
+                lambda client: client.bulk_set([(wrong, 1)]),
                 lambda client: client.search_text(wrong),
             ]
             self.assert_refused(TypeError, calls)
@@ -135,7 +135,7 @@ class Errors(unittest.TestCase):
             self.assertIn(kind.__name__, errors.__all__)
 
     def test_what_a_code_adds_is_typed_and_may_be_missing(self) -> None:
-        details = [
+        details: List[Tuple[str, str, Any, Any]] = [
             ("version_mismatch", "current", "1.0", None),
             ("already_exists", "current", "1.0", None),
             ("overloaded", "retry_after_ms", 100, 0),

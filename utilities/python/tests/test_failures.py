@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import unittest
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Type
 from unittest import mock
 
 from datastore import (
@@ -41,12 +41,11 @@ def says(data: bytes) -> Script:
 
 class Failures(ClientCase):
     def assert_fails(
-        self, kind: type, outcome: str, retryable: bool, call: Callable[[], object]
+        self, kind: Type[DatastoreError], outcome: str, retryable: bool, call: Callable[[], object]
     ) -> DatastoreError:
         with self.assertRaises(kind) as caught:
             call()
         error = caught.exception
-        assert isinstance(error, DatastoreError)
         self.assertEqual((error.outcome, error.retryable), (outcome, retryable), str(error))
         return error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unittest
-from typing import Any
+from typing import Any, Callable, List, Tuple
 
 from datastore import (
     AlreadyExists,
@@ -22,6 +22,8 @@ from datastore import (
 )
 from support import NodeCase
 
+Call = Callable[[], object]
+
 
 class Operations(NodeCase):
     def test_ping_and_hello_tell_who_is_there(self) -> None:
@@ -33,7 +35,7 @@ class Operations(NodeCase):
             self.c.hello(protocol=2)
 
     def test_a_value_comes_back_as_it_was_set(self) -> None:
-        values = [
+        values: List[Any] = [
             None, True, 0, -1, 2**53 + 1, 10**30, 0.1, 1e300, -0.0, 5.0, "", "two\nlines",
             "Straße 東京 \U0001f600 \u2028 \x00 \"quoted\" \\", [], {}, [1, [2, {"ü": [None]}]],
         ]  # fmt: skip
@@ -217,7 +219,7 @@ class Operations(NodeCase):
         self.assertGreater(self.c.snapshot()["bytes"], 0)
 
     def test_cluster_operations_say_that_they_need_a_cluster(self) -> None:
-        calls = [
+        calls: List[Call] = [
             lambda: self.c.promote(),
             lambda: self.c.promote(2, force=True),
             lambda: self.c.add_member(2, "127.0.0.1", 9001),
@@ -231,7 +233,7 @@ class Operations(NodeCase):
                 call()
 
     def test_fields_of_dynamo_mode_reach_the_node(self) -> None:
-        calls = [
+        calls: List[Tuple[str, Call]] = [
             ("w", lambda: self.c.set("k", 1, w=1)),
             ("w", lambda: self.c.delete("k", w=1)),
             ("w", lambda: self.c.add_vector("k", [1], w=1)),
@@ -256,7 +258,7 @@ class Operations(NodeCase):
 
     def test_every_read_knows_consistency(self) -> None:
         level: Any = "eventual"
-        calls = [
+        calls: List[Call] = [
             lambda: self.c.get("k", consistency=level),
             lambda: self.c.get_entry("k", consistency=level),
             lambda: self.c.get_vector("k", consistency=level),

@@ -16,8 +16,8 @@ Send = TypeVar("Send", bound=Callable[..., Any])
 class PipelineBase(Operations, Queuing, Generic[Send]):
     """The operations, each giving a handle whose `result()` is there when the pipeline was sent.
 
-    Calls take effect as if each had been sent behind the one before it. An
-    error is raised by its own handle only.
+    A call sees the effect of every call before it, and a search may see some of
+    what comes behind it, too. An error is raised by its own handle only.
     """
 
     def __init__(self, send: Send) -> None:
