@@ -13,7 +13,7 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, List, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 from datastore import AsyncDatastoreConnector, DatastoreConnector, IndexNotReady
 
@@ -121,7 +121,7 @@ class Server:
         self._thread = threading.Thread(target=self._serve, args=(scripts,))
         self._thread.start()
 
-    def _serve(self, scripts: List[Script]) -> None:
+    def _serve(self, scripts: list[Script]) -> None:
         try:
             for script, closed in zip(scripts, self.closed):
                 connection, _ = self._listener.accept()
@@ -222,7 +222,7 @@ class NodeCase(ClientCase):
             self.c.bulk_delete(keys[start : start + 10_000])
 
 
-def promised_output(code: str) -> List[str]:
+def promised_output(code: str) -> list[str]:
     """The comments behind `print(…)`s: what a script says that it prints. `…` stands for anything."""
     return re.findall(r"print\(.*\) +# (.*)$", code, re.MULTILINE)
 

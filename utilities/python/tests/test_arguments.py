@@ -7,7 +7,7 @@ import pickle
 import re
 import unittest
 from pathlib import Path
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable
 
 from datastore import DatastoreConnector, Overloaded, VersionMismatch, errors
 from datastore.errors import ERRORS, DatastoreError, error_of
@@ -21,13 +21,13 @@ class Arguments(unittest.TestCase):
     # Nobody listens on port 1: what is sent after all fails with NotConnected.
     client: Any = DatastoreConnector(port=1)
 
-    def assert_refused(self, kind: type, calls: List[Call]) -> None:
+    def assert_refused(self, kind: type, calls: list[Call]) -> None:
         for number, call in enumerate(calls):
             with self.subTest(number), self.assertRaises(kind):
                 call(self.client)
 
     def test_what_json_has_no_number_for_is_a_value_error(self) -> None:
-        calls: List[Call] = [
+        calls: list[Call] = [
             lambda client: client.set("k", float("nan")),
             lambda client: client.set("k", [{"a": float("inf")}]),
             lambda client: client.bulk_set({"k": float("-inf")}),
@@ -39,7 +39,7 @@ class Arguments(unittest.TestCase):
         self.assert_refused(ValueError, calls)
 
     def test_lone_surrogates_are_a_value_error(self) -> None:
-        calls: List[Call] = [
+        calls: list[Call] = [
             lambda client: client.set("\ud800", 1),
             lambda client: client.set("k", "a\udc00b"),
             lambda client: client.set("k", {"\udfff": 1}),
@@ -52,9 +52,9 @@ class Arguments(unittest.TestCase):
             self.client.set("k", "\ud800")
 
     def test_what_is_too_deep_or_goes_in_a_circle_is_a_value_error(self) -> None:
-        circle: List[Any] = []
+        circle: list[Any] = []
         circle.append(circle)
-        deep: List[Any] = []
+        deep: list[Any] = []
         for _ in range(200_000):
             deep = [deep]
         self.assert_refused(ValueError, [lambda c: c.set("k", circle), lambda c: c.set("k", deep)])
@@ -62,7 +62,7 @@ class Arguments(unittest.TestCase):
             deep = deep.pop()
 
     def test_what_json_has_no_form_for_is_a_type_error(self) -> None:
-        calls: List[Call] = [
+        calls: list[Call] = [
             lambda client: client.set("k", {1, 2}),
             lambda client: client.set("k", b"bytes"),
             lambda client: client.set("k", object()),
@@ -76,7 +76,7 @@ class Arguments(unittest.TestCase):
 
     def test_keys_and_queries_are_strings(self) -> None:
         for wrong in (None, 1, b"k", ["k"]):
-            calls: List[Call] = [
+            calls: list[Call] = [
                 lambda client: client.set(wrong, 1),
                 lambda client: client.get(wrong),
                 lambda client: client.get_entry(wrong),
@@ -91,7 +91,7 @@ class Arguments(unittest.TestCase):
             self.assert_refused(TypeError, calls)
 
     def test_one_string_is_not_several(self) -> None:
-        calls: List[Call] = [
+        calls: list[Call] = [
             lambda client: client.bulk_get("keys"),
             lambda client: client.bulk_delete("keys"),
             lambda client: client.bulk_set(["ab", "cd"]),
@@ -107,7 +107,7 @@ class Arguments(unittest.TestCase):
             self.client.scan(prefix=object())
 
     def test_connection_settings_are_checked(self) -> None:
-        wrong: List[Tuple[type, Callable[[], object]]] = [
+        wrong: list[tuple[type, Callable[[], object]]] = [
             (ValueError, lambda: DatastoreConnector("")),
             (ValueError, lambda: DatastoreConnector(port=0)),
             (ValueError, lambda: DatastoreConnector(port=65536)),
@@ -135,7 +135,7 @@ class Errors(unittest.TestCase):
             self.assertIn(kind.__name__, errors.__all__)
 
     def test_what_a_code_adds_is_typed_and_may_be_missing(self) -> None:
-        details: List[Tuple[str, str, Any, Any]] = [
+        details: list[tuple[str, str, Any, Any]] = [
             ("version_mismatch", "current", "1.0", None),
             ("already_exists", "current", "1.0", None),
             ("overloaded", "retry_after_ms", 100, 0),
@@ -161,9 +161,7 @@ class Lines(unittest.TestCase):
         text = b"one\n\ntwo\nthree\nrest"
         for size in range(1, len(text)):
             lines = LineBuffer()
-            found = [
-                line for at in range(0, len(text), size) for line in lines.feed(text[at : at + size])
-            ]
+            found = [line for at in range(0, len(text), size) for line in lines.feed(text[at : at + size])]
             self.assertEqual(found, [b"one", b"", b"two", b"three"])
 
     def test_a_line_without_an_end_is_refused(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import unittest
-from typing import Any, Callable, List, Type
+from typing import Any, Callable
 from unittest import mock
+
+from support import PATIENCE_SECONDS, ClientCase, Node, Peer, Script
 
 from datastore import (
     BadReply,
@@ -15,7 +17,6 @@ from datastore import (
     NotConnected,
     TooManyConnections,
 )
-from support import PATIENCE_SECONDS, ClientCase, Node, Peer, Script
 
 
 def dies(peer: Peer) -> None:
@@ -41,7 +42,7 @@ def says(data: bytes) -> Script:
 
 class Failures(ClientCase):
     def assert_fails(
-        self, kind: Type[DatastoreError], outcome: str, retryable: bool, call: Callable[[], object]
+        self, kind: type[DatastoreError], outcome: str, retryable: bool, call: Callable[[], object]
     ) -> DatastoreError:
         with self.assertRaises(kind) as caught:
             call()
@@ -69,7 +70,7 @@ class Failures(ClientCase):
         self.assert_fails(ConnectionLost, "unknown", False, lambda: client.call("new", key="k"))
 
     def test_operations_on_the_cluster_count_as_writes(self) -> None:
-        calls: List[Callable[[Any], object]] = [
+        calls: list[Callable[[Any], object]] = [
             lambda client: client.promote(),
             lambda client: client.add_member(2, "h", 1),
             lambda client: client.remove_member(2),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import unittest
-from typing import List
+
+from support import PATIENCE_SECONDS, Node, NodeCase, Peer, Server
 
 from datastore import (
     AlreadyExists,
@@ -15,13 +16,12 @@ from datastore import (
     DatastoreConnector,
     NotConnected,
 )
-from support import PATIENCE_SECONDS, Node, NodeCase, Peer, Server
 
 
 class Threads(NodeCase):
     def test_threads_share_a_client_and_get_their_own_replies(self) -> None:
         client = DatastoreConnector(port=self.node.port, timeout=PATIENCE_SECONDS)
-        failures: List[BaseException] = []
+        failures: list[BaseException] = []
 
         def work(name: str) -> None:
             try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Optional, Sequence, Type, TypeVar
+from typing import Any, Optional, TypeVar
 
 from .address import address_of, check_seconds
 from .aio_connection import AsyncConnection
@@ -63,7 +64,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
 
     async def __aexit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
@@ -114,9 +115,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
         try:
             if previous is not None:
                 await previous.close()
-            self._connection = await AsyncConnection.open(
-                self._address, self._timeout, self._connect_timeout
-            )
+            self._connection = await AsyncConnection.open(self._address, self._timeout, self._connect_timeout)
             return self._connection
         finally:
             self._opening = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Deque, Optional, Sequence, Tuple, cast
+from collections.abc import Sequence
+from typing import Any, Optional, cast
 
 from .address import Address, has_ended
 from .delivery import Interruption, chunks, take_reply
@@ -25,16 +26,14 @@ class AsyncConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._lines = LineBuffer()
         # The handles whose replies are to come; the last one of an exchange with what tells its end.
-        self._awaited: Deque[Tuple[Handle[Any], Optional[asyncio.Future[None]]]] = deque()
+        self._awaited: deque[tuple[Handle[Any], Optional[asyncio.Future[None]]]] = deque()
         self._timer: Optional[asyncio.TimerHandle] = None
         self._interruption: Optional[Interruption] = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport
 
     @classmethod
-    async def open(
-        cls, address: Address, timeout: float, connect_timeout: float
-    ) -> AsyncConnection:
+    async def open(cls, address: Address, timeout: float, connect_timeout: float) -> AsyncConnection:
         """Connects; `Interruption` when that fails."""
         loop = asyncio.get_running_loop()
         opening = loop.create_connection(lambda: cls(address, timeout), address.host, address.port)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, Dict, Iterable, List, Mapping, SupportsFloat, Tuple, Union
+from typing import Any, SupportsFloat, Union
 
 from .protocol import shown
 
@@ -16,19 +17,19 @@ class NotGiven(Enum):
 
 NOT_GIVEN = NotGiven.NOT_GIVEN
 
-Records = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
+Records = Union[Mapping[str, Any], Iterable[tuple[str, Any]]]
 """Keys and their values: a mapping, or pairs."""
 
 Consistency = Union[str, Mapping[str, int]]
 """`"linearizable"`, `"local"`, or `{"max_staleness_ms": n}`."""
 
 
-def given(**fields: Any) -> Dict[str, Any]:
+def given(**fields: Any) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def condition(if_version: Union[str, None, NotGiven]) -> Dict[str, Any]:
+def condition(if_version: Union[str, None, NotGiven]) -> dict[str, Any]:
     """`if_version` as a field, where None means something."""
     return {} if if_version is NOT_GIVEN else {"if_version": if_version}
 
@@ -40,14 +41,14 @@ def text(name: str, value: object) -> str:
     return value
 
 
-def texts(name: str, values: Iterable[str]) -> List[str]:
+def texts(name: str, values: Iterable[str]) -> list[str]:
     """Several; not one str, which is an iterable of its characters."""
     if isinstance(values, (str, bytes)):
         raise TypeError(f"`{name}` is an iterable of str, not {shown(values)}")
     return [text(f"{name}[{index}]", value) for index, value in enumerate(values)]
 
 
-def records(pairs: Records) -> List[Tuple[str, Any]]:
+def records(pairs: Records) -> list[tuple[str, Any]]:
     """The pairs of a bulk."""
     checked = []
     for index, pair in enumerate(pairs.items() if isinstance(pairs, Mapping) else pairs):
@@ -58,7 +59,7 @@ def records(pairs: Records) -> List[Tuple[str, Any]]:
     return checked
 
 
-def vector(numbers: Iterable[SupportsFloat]) -> List[float]:
+def vector(numbers: Iterable[SupportsFloat]) -> list[float]:
     """Numbers, those of numeric libraries too."""
     if isinstance(numbers, (str, bytes)):
         raise TypeError(f"`vector` is an iterable of numbers, not {shown(numbers)}")

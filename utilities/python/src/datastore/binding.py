@@ -11,9 +11,16 @@ of the kind. `Operation` is for what one reply answers, `Listing` and
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from types import MethodType
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Coroutine, Generic, Iterator
-from typing import List, Type, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Generic,
+    TypeVar,
+    overload,
+)
 
 from .paging import Walk
 from .request import Handle, Request
@@ -34,7 +41,7 @@ class Blocking:
     def _perform(self, request: Request[T]) -> T:
         raise NotImplementedError
 
-    def _collect(self, walk: Walk[Item]) -> List[Item]:
+    def _collect(self, walk: Walk[Item]) -> list[Item]:
         return list(self._iterate(walk))
 
     def _iterate(self, walk: Walk[Item]) -> Iterator[Item]:
@@ -55,7 +62,7 @@ class Awaiting:
     async def _perform(self, request: Request[T]) -> T:
         raise NotImplementedError
 
-    async def _collect(self, walk: Walk[Item]) -> List[Item]:
+    async def _collect(self, walk: Walk[Item]) -> list[Item]:
         return [item async for item in self._iterate(walk)]
 
     async def _iterate(self, walk: Walk[Item]) -> AsyncIterator[Item]:
@@ -81,16 +88,14 @@ class Operation(Generic[P, T]):
         self._method = _method(build, "_perform")
 
     @overload
-    def __get__(self, instance: None, owner: Type[Any]) -> Callable[..., Any]: ...
+    def __get__(self, instance: None, owner: type[Any]) -> Callable[..., Any]: ...
     @overload
-    def __get__(self, instance: Blocking, owner: Type[Any]) -> Callable[P, T]: ...
+    def __get__(self, instance: Blocking, owner: type[Any]) -> Callable[P, T]: ...
     @overload
-    def __get__(self, instance: Queuing, owner: Type[Any]) -> Callable[P, Handle[T]]: ...
+    def __get__(self, instance: Queuing, owner: type[Any]) -> Callable[P, Handle[T]]: ...
     @overload
-    def __get__(
-        self, instance: Awaiting, owner: Type[Any]
-    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, instance: object, owner: Type[Any]) -> Callable[..., Any]:
+    def __get__(self, instance: Awaiting, owner: type[Any]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, instance: object, owner: type[Any]) -> Callable[..., Any]:
         return self._method if instance is None else MethodType(self._method, instance)
 
 
@@ -101,14 +106,14 @@ class Listing(Generic[P, Item]):
         self._method = _method(build, "_collect")
 
     @overload
-    def __get__(self, instance: None, owner: Type[Any]) -> Callable[..., Any]: ...
+    def __get__(self, instance: None, owner: type[Any]) -> Callable[..., Any]: ...
     @overload
-    def __get__(self, instance: Blocking, owner: Type[Any]) -> Callable[P, List[Item]]: ...
+    def __get__(self, instance: Blocking, owner: type[Any]) -> Callable[P, list[Item]]: ...
     @overload
     def __get__(
-        self, instance: Awaiting, owner: Type[Any]
-    ) -> Callable[P, Coroutine[Any, Any, List[Item]]]: ...
-    def __get__(self, instance: object, owner: Type[Any]) -> Callable[..., Any]:
+        self, instance: Awaiting, owner: type[Any]
+    ) -> Callable[P, Coroutine[Any, Any, list[Item]]]: ...
+    def __get__(self, instance: object, owner: type[Any]) -> Callable[..., Any]:
         return self._method if instance is None else MethodType(self._method, instance)
 
 
@@ -119,10 +124,10 @@ class Iteration(Generic[P, Item]):
         self._method = _method(build, "_iterate")
 
     @overload
-    def __get__(self, instance: None, owner: Type[Any]) -> Callable[..., Any]: ...
+    def __get__(self, instance: None, owner: type[Any]) -> Callable[..., Any]: ...
     @overload
-    def __get__(self, instance: Blocking, owner: Type[Any]) -> Callable[P, Iterator[Item]]: ...
+    def __get__(self, instance: Blocking, owner: type[Any]) -> Callable[P, Iterator[Item]]: ...
     @overload
-    def __get__(self, instance: Awaiting, owner: Type[Any]) -> Callable[P, AsyncIterator[Item]]: ...
-    def __get__(self, instance: object, owner: Type[Any]) -> Callable[..., Any]:
+    def __get__(self, instance: Awaiting, owner: type[Any]) -> Callable[P, AsyncIterator[Item]]: ...
+    def __get__(self, instance: object, owner: type[Any]) -> Callable[..., Any]:
         return self._method if instance is None else MethodType(self._method, instance)

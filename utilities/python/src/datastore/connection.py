@@ -6,7 +6,8 @@ import selectors
 import socket
 import time
 from collections import deque
-from typing import Any, Deque, Iterator, List, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .address import Address, has_ended
 from .delivery import Interruption, chunks, take_reply
@@ -49,7 +50,7 @@ class Connection:
         use: a reply that is still to come would be taken for another request's.
         """
         outgoing = _Outgoing(handles)
-        awaited: Deque[Handle[Any]] = deque(handles)
+        awaited: deque[Handle[Any]] = deque(handles)
         deadline = time.monotonic() + timeout
         is_broken = False
         while awaited:
@@ -89,7 +90,7 @@ class Connection:
         if self._selector.get_key(self._socket).events != events:
             self._selector.modify(self._socket, events)
 
-    def _receive(self) -> List[bytes]:
+    def _receive(self) -> list[bytes]:
         """The lines that the socket has now."""
         try:
             data = self._socket.recv(READ_BYTES)
@@ -109,7 +110,7 @@ class _Outgoing:
     """The lines that are still to be sent."""
 
     def __init__(self, handles: Sequence[Handle[Any]]) -> None:
-        self._chunks: Iterator[List[Handle[Any]]] = chunks(handles)
+        self._chunks: Iterator[list[Handle[Any]]] = chunks(handles)
         self._next_chunk()
 
     def _next_chunk(self) -> None:

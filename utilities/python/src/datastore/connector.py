@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Optional, Sequence, Type, TypeVar
+from typing import Any, Optional, TypeVar
 
 from .address import address_of, check_seconds
 from .binding import Blocking
@@ -60,7 +61,7 @@ class DatastoreConnector(PagedOperations, Blocking):
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:

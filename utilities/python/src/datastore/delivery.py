@@ -6,7 +6,8 @@ when it can't go on. Handles that are not done then are sent again or fail here.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .errors import NOT_APPLIED, UNKNOWN, error_of
 from .protocol import shown
@@ -24,7 +25,7 @@ class Interruption(Exception):
         self.code = code
         self.message = message
 
-    def error_fields(self, handle: Handle[Any]) -> Dict[str, Any]:
+    def error_fields(self, handle: Handle[Any]) -> dict[str, Any]:
         """What is to be told to a call that got no reply."""
         op, is_read = handle._request.op, handle._request.is_read
         if not handle._begun or self.code == "not_connected":
@@ -38,11 +39,11 @@ class Interruption(Exception):
 class TurnedAway(Interruption):
     """The node had too many connections: it read nothing from this one."""
 
-    def error_fields(self, handle: Handle[Any]) -> Dict[str, Any]:
+    def error_fields(self, handle: Handle[Any]) -> dict[str, Any]:
         return _fields(self.code, self.message, True, NOT_APPLIED)
 
 
-def _fields(code: str, message: str, retryable: bool, outcome: str) -> Dict[str, Any]:
+def _fields(code: str, message: str, retryable: bool, outcome: str) -> dict[str, Any]:
     return {"code": code, "message": message, "retryable": retryable, "outcome": outcome}
 
 
@@ -58,9 +59,9 @@ def take_reply(handle: Handle[Any], line: bytes, address: str) -> None:
         raise TurnedAway(failure.code, failure.message)
 
 
-def chunks(handles: Sequence[Handle[Any]]) -> Iterator[List[Handle[Any]]]:
+def chunks(handles: Sequence[Handle[Any]]) -> Iterator[list[Handle[Any]]]:
     """The handles in groups whose lines together make about `CHUNK_BYTES`."""
-    chunk: List[Handle[Any]] = []
+    chunk: list[Handle[Any]] = []
     chunk_bytes = 0
     for handle in handles:
         chunk.append(handle)
@@ -72,7 +73,7 @@ def chunks(handles: Sequence[Handle[Any]]) -> Iterator[List[Handle[Any]]]:
         yield chunk
 
 
-def unanswered(handles: Sequence[Handle[Any]]) -> List[Handle[Any]]:
+def unanswered(handles: Sequence[Handle[Any]]) -> list[Handle[Any]]:
     """Those that have neither result nor error."""
     return [handle for handle in handles if not handle.done()]
 

@@ -9,7 +9,8 @@ those of docs/PROTOCOL.md, and four of the client's own: `not_connected`,
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Type
+from collections.abc import Mapping
+from typing import Any, Optional
 
 __all__ = [
     "DatastoreError",
@@ -62,7 +63,7 @@ class DatastoreError(Exception):
         """`fields` is the `error` object of a reply."""
         # The only argument, so that pickling the error and reading it back works.
         super().__init__(dict(fields))
-        self.fields: Dict[str, Any] = dict(fields)
+        self.fields: dict[str, Any] = dict(fields)
         """The error as it came, with what its code adds."""
         self.code: str = str(fields.get("code", ""))
         """What kind of failure, e.g. `version_mismatch`."""
@@ -139,7 +140,7 @@ class DimensionMismatch(DatastoreError):
     """There are vectors, but none of the length that was searched for."""
 
     @property
-    def lengths(self) -> List[int]:
+    def lengths(self) -> list[int]:
         """The lengths of the vectors that there are, ascending."""
         lengths = self.fields.get("lengths")
         return [n for n in lengths if isinstance(n, int)] if isinstance(lengths, list) else []
@@ -153,7 +154,7 @@ class NotLeader(DatastoreError):
     """Another node leads."""
 
     @property
-    def leader(self) -> Optional[Dict[str, Any]]:
+    def leader(self) -> Optional[dict[str, Any]]:
         """`{"node_id": …, "host": …, "port": …}`; None when the node doesn't know."""
         leader = self.fields.get("leader")
         return leader if isinstance(leader, dict) else None
@@ -257,7 +258,7 @@ class BadReply(DatastoreError):
     """The client's own: what came is no reply of this protocol; a write is `unknown`."""
 
 
-ERRORS: Dict[str, Type[DatastoreError]] = {
+ERRORS: dict[str, type[DatastoreError]] = {
     "parse_error": ParseError,
     "line_too_long": LineTooLong,
     "unknown_op": UnknownOp,

@@ -16,7 +16,8 @@ everything else that fails raises a `DatastoreError`.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, SupportsFloat, Tuple, Union, cast
+from collections.abc import Iterable
+from typing import Any, Optional, SupportsFloat, Union, cast
 
 from . import arguments, searches
 from .arguments import NOT_GIVEN, Consistency, NotGiven, Records, condition, given, text
@@ -31,7 +32,7 @@ class Operations:
     """The operations that one reply answers: connectors and pipelines have them."""
 
     @Operation
-    def call(self, op: str, /, **fields: Any) -> Request[Dict[str, Any]]:
+    def call(self, op: str, /, **fields: Any) -> Request[dict[str, Any]]:
         """Any operation by its name, with the protocol's own fields; gives the reply's fields.
 
         None is sent as null. An operation that this client doesn't know counts as a write.
@@ -126,7 +127,7 @@ class Operations:
         *,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
-    ) -> Request[List[Entry]]:
+    ) -> Request[list[Entry]]:
         """The entries of up to 10,000 keys, in the order asked."""
         fields = given(consistency=consistency, after_version=after_version)
         return Request("bulk_get", {"keys": arguments.texts("keys", keys), **fields}, _entries)
@@ -177,13 +178,11 @@ class Operations:
         prefix: Optional[str] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
-    ) -> Request[List[Tuple[str, float]]]:
+    ) -> Request[list[tuple[str, float]]]:
         """The nearest (key, cosine similarity) pairs, highest first; 10 unless `top_k` says otherwise."""
-        fields = given(
-            top_k=top_k, prefix=prefix, consistency=consistency, after_version=after_version
-        )
+        fields = given(top_k=top_k, prefix=prefix, consistency=consistency, after_version=after_version)
 
-        def read(reply: Reply) -> List[Tuple[str, float]]:
+        def read(reply: Reply) -> list[tuple[str, float]]:
             return [(match.text("key"), match.number("score")) for match in reply.objects("matches")]
 
         return Request("vector_search", {"vector": arguments.vector(vector), **fields}, read)
@@ -212,7 +211,7 @@ class Operations:
         after: Optional[str] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
-    ) -> Request[Page[Tuple[str, float]]]:
+    ) -> Request[Page[tuple[str, float]]]:
         """One page of (key, BM25 score) pairs, best first. `match`: see `search_text`."""
         options = given(match=match, consistency=consistency, after_version=after_version)
         return searches.by_text_scored(query, options)(limit, after)
@@ -234,9 +233,7 @@ class Operations:
     ) -> Request[Page[ScanItem]]:
         """One page of a range of keys. The arguments are those of `scan`."""
         bounds = given(prefix=prefix, start=start, end=end, reverse=reverse)
-        options = given(
-            values=values, vectors=vectors, consistency=consistency, after_version=after_version
-        )
+        options = given(values=values, vectors=vectors, consistency=consistency, after_version=after_version)
         return searches.by_key({**bounds, **options})(limit, after)
 
     @Operation
@@ -252,7 +249,7 @@ class Operations:
         return Request("count", fields, _count)
 
     @Operation
-    def stats(self, *, section: Optional[str] = None) -> Request[Dict[str, Any]]:
+    def stats(self, *, section: Optional[str] = None) -> Request[dict[str, Any]]:
         """The node's figures by section, or those of one section; see docs/PROTOCOL.md."""
         return Request("stats", given(section=section), _fields)
 
@@ -269,29 +266,29 @@ class Operations:
     @Operation
     def promote(
         self, node_id: Optional[int] = None, *, force: Optional[bool] = None
-    ) -> Request[Dict[str, Any]]:
+    ) -> Request[dict[str, Any]]:
         """Hands leadership to a node. Needs a cluster."""
         return Request("promote", given(node_id=node_id, force=force), _fields)
 
     @Operation
-    def add_member(self, node_id: int, host: str, port: int) -> Request[Dict[str, Any]]:
+    def add_member(self, node_id: int, host: str, port: int) -> Request[dict[str, Any]]:
         """Adds a node. Needs a cluster."""
         return Request("add_member", {"node_id": node_id, "host": host, "port": port}, _fields)
 
     @Operation
-    def remove_member(self, node_id: int) -> Request[Dict[str, Any]]:
+    def remove_member(self, node_id: int) -> Request[dict[str, Any]]:
         """Removes a node. Needs a cluster."""
         return Request("remove_member", {"node_id": node_id}, _fields)
 
     @Operation
     def conflicts(
         self, *, limit: Optional[int] = None, after: Optional[str] = None
-    ) -> Request[Dict[str, Any]]:
+    ) -> Request[dict[str, Any]]:
         """One page of lost races. Needs a cluster in dynamo mode."""
         return Request("conflicts", given(limit=limit, after=after), _fields)
 
     @Operation
-    def evict(self, node_id: int) -> Request[Dict[str, Any]]:
+    def evict(self, node_id: int) -> Request[dict[str, Any]]:
         """Removes a node for good. Needs a cluster in dynamo mode."""
         return Request("evict", {"node_id": node_id}, _fields)
 
@@ -342,7 +339,7 @@ class PagedOperations(Operations):
         limit: Optional[int] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
-    ) -> Walk[Tuple[str, float]]:
+    ) -> Walk[tuple[str, float]]:
         """As `search_text`, with each key's BM25 score: (key, score) pairs."""
         options = given(match=match, consistency=consistency, after_version=after_version)
         return Walk(searches.by_text_scored(query, options), limit)
@@ -369,13 +366,11 @@ class PagedOperations(Operations):
         items in all; `page_size`: so many a request (1,000 unless given).
         """
         bounds = given(prefix=prefix, start=start, end=end, reverse=reverse)
-        options = given(
-            values=values, vectors=vectors, consistency=consistency, after_version=after_version
-        )
+        options = given(values=values, vectors=vectors, consistency=consistency, after_version=after_version)
         return Walk(searches.by_key({**bounds, **options}), limit, page_size)
 
 
-def _fields(reply: Reply) -> Dict[str, Any]:
+def _fields(reply: Reply) -> dict[str, Any]:
     return {name: value for name, value in reply.fields.items() if name != "ok"}
 
 
@@ -391,7 +386,7 @@ def _entry(key: str, reply: Reply) -> Entry:
     return Entry(key, reply.flag("found"), reply.value("value"), reply.optional_text("version"))
 
 
-def _entries(reply: Reply) -> List[Entry]:
+def _entries(reply: Reply) -> list[Entry]:
     return [_entry(entry.text("key"), entry) for entry in reply.objects("values")]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Generic, List, Optional, TypeVar
+from typing import Callable, Generic, Optional, TypeVar
 
 from .request import Request
 from .results import Page
@@ -33,7 +33,7 @@ class Walk(Generic[Item]):
         """What to ask for now; None when all is there."""
         return self._request
 
-    def take(self, page: Page[Item]) -> List[Item]:
+    def take(self, page: Page[Item]) -> list[Item]:
         """The page's items; the next request is the page's behind it."""
         items = page.items
         if self._remaining is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Callable, Coroutine, Generic, List, Optional, Sequence, Type, TypeVar
+from typing import Any, Callable, Generic, Optional, TypeVar
 
 from .binding import Queuing
 from .operations import Operations
@@ -23,19 +24,19 @@ class PipelineBase(Operations, Queuing, Generic[Send]):
     def __init__(self, send: Send) -> None:
         """Made by `client.pipeline()`."""
         self._transmit = send
-        self._queued: List[Handle[Any]] = []
-        self._sent: List[Handle[Any]] = []
+        self._queued: list[Handle[Any]] = []
+        self._sent: list[Handle[Any]] = []
 
     def _perform(self, request: Request[T]) -> Handle[T]:
         handle = Handle(request)
         self._queued.append(handle)
         return handle
 
-    def results(self) -> List[Any]:
+    def results(self) -> list[Any]:
         """The results of all calls that were sent, in their order; raises the first error among them."""
         return [handle.result() for handle in self._sent]
 
-    def _take_queued(self) -> List[Handle[Any]]:
+    def _take_queued(self) -> list[Handle[Any]]:
         handles, self._queued = self._queued, []
         self._sent += handles
         return handles
@@ -56,7 +57,7 @@ class Pipeline(PipelineBase[Callable[[Sequence[Handle[Any]]], None]]):
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
@@ -64,9 +65,7 @@ class Pipeline(PipelineBase[Callable[[Sequence[Handle[Any]]], None]]):
             self.send()
 
 
-class AsyncPipeline(
-    PipelineBase[Callable[[Sequence[Handle[Any]]], Coroutine[Any, Any, None]]]
-):
+class AsyncPipeline(PipelineBase[Callable[[Sequence[Handle[Any]]], Coroutine[Any, Any, None]]]):
     """`async with client.pipeline() as pipeline:` sends at the end of the block.
 
     A block that ends with an exception sends nothing.
@@ -81,7 +80,7 @@ class AsyncPipeline(
 
     async def __aexit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 """More than the longest reply (a `bulk_get` of 32 MiB of values and their keys)."""
@@ -33,9 +34,7 @@ def encode_request(op: str, fields: Mapping[str, Any]) -> bytes:
     if not isinstance(op, str):
         raise TypeError(f"an operation's name is a str, not {type(op).__name__}")
     try:
-        text = json.dumps(
-            {"op": op, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
+        text = json.dumps({"op": op, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode("utf-8") + b"\n"
     except UnicodeEncodeError as error:
         lone = error.object[error.start]
@@ -59,7 +58,7 @@ class LineBuffer:
         # Where the search for a newline goes on: a long line isn't searched from its start again.
         self._searched = 0
 
-    def feed(self, data: bytes) -> List[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """The lines that are whole now; `ValueError` when one is longer than any reply."""
         self._buffer += data
         lines = []
@@ -85,7 +84,7 @@ class Reply:
     def __init__(self, fields: Any) -> None:
         if not isinstance(fields, dict):
             raise ValueError(f"not an object: {shown(fields)}")
-        self.fields: Dict[str, Any] = fields
+        self.fields: dict[str, Any] = fields
 
     @classmethod
     def parse(cls, line: bytes) -> Reply:
@@ -133,25 +132,25 @@ class Reply:
         """A number."""
         return _number(self.value(name))
 
-    def items(self, name: str) -> List[Any]:
+    def items(self, name: str) -> list[Any]:
         """An array."""
         value = self.value(name)
         if not isinstance(value, list):
             raise self._wrong(name)
         return value
 
-    def numbers(self, name: str) -> List[float]:
+    def numbers(self, name: str) -> list[float]:
         """An array of numbers."""
         return [_number(item) for item in self.items(name)]
 
-    def texts(self, name: str) -> List[str]:
+    def texts(self, name: str) -> list[str]:
         """An array of strings."""
         texts = self.items(name)
         if not all(isinstance(text, str) for text in texts):
             raise self._wrong(name)
         return texts
 
-    def objects(self, name: str) -> List[Reply]:
+    def objects(self, name: str) -> list[Reply]:
         """An array of objects."""
         return [Reply(item) for item in self.items(name)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generic, Mapping, Optional, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Callable, Generic, Optional, TypeVar, cast
 
 from .errors import DatastoreError, error_of
 from .protocol import READS, Reply, encode_request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Generic, List, NamedTuple, Optional, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, Optional, TypedDict, TypeVar
 
 Item = TypeVar("Item")
 
@@ -24,7 +24,7 @@ class VectorEntry(NamedTuple):
 
     key: str
     found: bool
-    vector: Optional[List[float]]
+    vector: Optional[list[float]]
     version: Optional[str]
 
 
@@ -35,7 +35,7 @@ class ScanItem(NamedTuple):
     value: Any
     """None when the scan left values out, and when the key has only a vector."""
     version: str
-    vector: Optional[List[float]]
+    vector: Optional[list[float]]
     """None unless the scan asked for vectors and the key has one."""
 
 
@@ -53,7 +53,7 @@ class BulkWritten:
 class Page(Generic[Item]):
     """One page of a search or a scan."""
 
-    items: List[Item]
+    items: list[Item]
     next: Optional[str]
     """What to give as `after` for the next page; None behind the last item."""
     total: Optional[int] = None
@@ -68,9 +68,9 @@ class Hello(TypedDict):
     node_id: int
     role: str
     mode: str
-    leader: Optional[Dict[str, Any]]
-    limits: Dict[str, int]
-    features: List[str]
+    leader: Optional[dict[str, Any]]
+    limits: dict[str, int]
+    features: list[str]
 
 
 class Cluster(TypedDict):
@@ -80,8 +80,8 @@ class Cluster(TypedDict):
     node_id: int
     role: str
     term: int
-    leader: Optional[Dict[str, Any]]
-    members: List[Dict[str, Any]]
+    leader: Optional[dict[str, Any]]
+    members: list[dict[str, Any]]
     commit_index: int
     applied_index: int
     tolerates: int

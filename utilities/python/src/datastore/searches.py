@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Callable, Optional, TypeVar
 
 from .arguments import given, text
 from .protocol import Reply
@@ -24,10 +25,10 @@ def by_text(query: str, options: Mapping[str, Any]) -> PageBuilder[str]:
     return _pages("search_text", {"query": text("query", query), **options}, _keys)
 
 
-def by_text_scored(query: str, options: Mapping[str, Any]) -> PageBuilder[Tuple[str, float]]:
+def by_text_scored(query: str, options: Mapping[str, Any]) -> PageBuilder[tuple[str, float]]:
     """The same keys with their scores."""
 
-    def read(reply: Reply) -> Page[Tuple[str, float]]:
+    def read(reply: Reply) -> Page[tuple[str, float]]:
         pairs = list(zip(reply.texts("keys"), reply.numbers("scores")))
         return Page(pairs, reply.optional_text("next"), reply.integer("total"))
 
@@ -49,13 +50,11 @@ def _keys(reply: Reply) -> Page[str]:
 
 
 def _scan_item(item: Reply) -> ScanItem:
-    vector: Optional[List[float]] = item.numbers("vector") if "vector" in item.fields else None
+    vector: Optional[list[float]] = item.numbers("vector") if "vector" in item.fields else None
     return ScanItem(item.text("key"), item.fields.get("value"), item.text("version"), vector)
 
 
-def _pages(
-    op: str, fields: Dict[str, Any], read: Callable[[Reply], Page[Item]]
-) -> PageBuilder[Item]:
+def _pages(op: str, fields: dict[str, Any], read: Callable[[Reply], Page[Item]]) -> PageBuilder[Item]:
     def page(limit: Optional[int], after: Optional[str]) -> Request[Page[Item]]:
         return Request(op, {**fields, **given(limit=limit, after=after)}, read)
 
