@@ -31,7 +31,7 @@ python="$environment/bin/python"
 if ! "$python" -m pip --version >/dev/null 2>&1; then
     python3 -m venv --clear "$environment"
 fi
-pip=("$python" -m pip --quiet --disable-pip-version-check)
+pip=("$python" -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10)
 
 echo "== install"
 # From a copy: a build leaves its files beside the sources.

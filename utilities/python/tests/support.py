@@ -57,7 +57,7 @@ class Node:
         else:
             raise RuntimeError("the node ended instead of serving:\n" + "".join(said))
         # The pipe must be emptied, or the node would wait for room in it one day.
-        self._drain = threading.Thread(target=self._process.stderr.read)
+        self._drain = threading.Thread(target=self._process.stderr.read, daemon=True)
         self._drain.start()
         self._await_indexes()
 
@@ -118,13 +118,14 @@ class Server:
         self.released = threading.Event()
         """What a script may wait for; set when the test ends."""
         self._error: Optional[BaseException] = None
-        self._thread = threading.Thread(target=self._serve, args=(scripts,))
+        self._thread = threading.Thread(target=self._serve, args=(scripts,), daemon=True)
         self._thread.start()
 
     def _serve(self, scripts: list[Script]) -> None:
         try:
             for script, closed in zip(scripts, self.closed):
                 connection, _ = self._listener.accept()
+                connection.settimeout(PATIENCE_SECONDS)
                 with connection:
                     peer = Peer(connection)
                     script(peer)
