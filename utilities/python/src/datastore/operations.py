@@ -29,7 +29,11 @@ from .results import BulkWritten, Cluster, Entry, Hello, Page, ScanItem, Snapsho
 
 
 class Operations:
-    """The operations that one reply answers: connectors and pipelines have them."""
+    """The operations that one reply answers: connectors and pipelines have them.
+
+    What is written here as a `Request[T]` is T from `DatastoreConnector`, a
+    `Handle[T]` from a pipeline, and to be awaited from `AsyncDatastoreConnector`.
+    """
 
     @Operation
     def call(self, op: str, /, **fields: Any) -> Request[dict[str, Any]]:
