@@ -30,6 +30,7 @@
 
 mod connection;
 mod data;
+mod interrupt;
 mod json_lines;
 mod outcome;
 mod protocol;
@@ -38,6 +39,7 @@ mod resp;
 mod run;
 
 pub use data::{Data, KEYS_MAX, Values};
+pub use interrupt::Interrupt;
 pub use json_lines::JsonLines;
 pub use outcome::Outcome;
 pub use protocol::{Answer, Asked, Protocol, Refusal, Verdict, judge};
