@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::coord::combinators::{IntoLogRange, LogCoord};
 use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Text};
+use plotters::element::{Circle, PathElement, Rectangle};
 use plotters::prelude::{Cartesian2d, DrawingBackend, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{BLACK, Color, IntoFont, IntoTextStyle, RGBColor, ShapeStyle, TextStyle, WHITE};
@@ -16,7 +16,7 @@ use plotters::style::{BLACK, Color, IntoFont, IntoTextStyle, RGBColor, ShapeStyl
 use crate::marks::Mark;
 use crate::report::{Cell, Table};
 
-const SIZE: (u32, u32) = (960, 520);
+const SIZE: (u32, u32) = (1120, 520);
 const COLORS: [RGBColor; 2] = [RGBColor(20, 100, 170), RGBColor(200, 110, 20)];
 const MARK: RGBColor = RGBColor(150, 20, 60);
 const FONT: &str = "sans-serif";
@@ -56,7 +56,9 @@ fn draw_on<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, tables: &[Table]) -> R
         let aside = (number as f64 + 0.5) / tables.len() as f64;
         let color = COLORS[number % COLORS.len()];
         for (column, cell) in table.cells.iter().enumerate() {
-            draw_cell(&mut chart, cell, column as f64 + 0.15 + 0.7 * aside, color)?;
+            let x = column as f64 + 0.15 + 0.7 * aside;
+            draw_cell(&mut chart, cell, x, color)?;
+            draw_number(area, &chart, cell, x, color)?;
         }
         label(area, (80, 44 + 20 * number as i32), &table.title, color.to_rgba().into())?;
     }
@@ -81,10 +83,22 @@ fn draw_cell<'a>(chart: &mut Ratios<'_, 'a>, cell: &Cell, x: f64, color: RGBColo
         let dash = [(x - 0.17, mark), (x + 0.17, mark)];
         chart.draw_series([PathElement::new(dash, ShapeStyle::from(MARK).stroke_width(2))])?;
     }
-    let style = (FONT, 12).into_font().color(&color).pos(Pos::new(HPos::Center, VPos::Bottom));
-    let above = ratio.max.max(ratio.median) * 1.04;
-    chart.draw_series([Text::new(format!("{:.2}", ratio.median), (x, above), style)])?;
     Ok(())
+}
+
+/// The median as a number above its line, on a ground that dims what is below it.
+fn draw_number<'a>(
+    area: &DrawingArea<SVGBackend<'a>, Shift>,
+    chart: &Ratios<'_, 'a>,
+    cell: &Cell,
+    x: f64,
+    color: RGBColor,
+) -> Result<(), Drawn<'a>> {
+    let (x, y) = chart.backend_coord(&(x, cell.ratio.max));
+    let ground = [(x - 13, y - 20), (x + 13, y - 7)];
+    area.draw(&Rectangle::new(ground, WHITE.mix(0.8).filled()))?;
+    let style = (FONT, 12).into_font().color(&color).pos(Pos::new(HPos::Center, VPos::Bottom));
+    area.draw_text(&format!("{:.2}", cell.ratio.median), &style, (x, y - 7))
 }
 
 /// Names below the columns.

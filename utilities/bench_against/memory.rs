@@ -54,7 +54,7 @@ pub fn weigh(bench: &Bench, keys: u64, seed: u64) -> Result<Vec<MemoryRow>, Stri
             texts,
             text_indexed,
             redis_text,
-            bytes(text_indexed / text_plain, marks::INDEXED_TEXT_RATIO),
+            bytes(text_indexed / text_plain.max(1.0), marks::INDEXED_TEXT_RATIO),
         ),
     ])
 }
