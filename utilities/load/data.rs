@@ -98,12 +98,24 @@ impl Data {
     }
 }
 
-/// The number, with leading zeroes.
+/// The numbers below 100 as two digits each.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
+/// The number, with leading zeroes: two digits at a time, since it is made twice
+/// for each request.
 fn digits(mut number: u64) -> [u8; DIGITS] {
-    let mut digits = [b'0'; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit += (number % 10) as u8;
-        number /= 10;
+    let mut digits = [0; DIGITS];
+    for pair in digits.chunks_exact_mut(2).rev() {
+        pair.copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
     }
     digits
 }
@@ -142,6 +154,13 @@ mod tests {
         assert!(data.is_value_of(71, &value));
         assert!(!data.is_value_of(72, &value), "another key's value");
         assert!(!data.is_value_of(71, &value[..31]), "a short value");
+    }
+
+    #[test]
+    fn numbers_have_twelve_digits() {
+        for number in [0, 9, 10, 99, 100, 123_456_789, super::KEYS_MAX - 1] {
+            assert_eq!(super::digits(number), format!("{number:012}").as_bytes());
+        }
     }
 
     #[test]

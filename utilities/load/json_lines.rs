@@ -32,9 +32,15 @@ impl Protocol for JsonLines {
     }
 }
 
-/// The two replies that a good run consists of, in the order of fields that the
-/// node writes; `None` for any other line, which may still be a good one.
+/// What the node answers to a read of no key.
+const MISSING: &[u8] = br#"{"ok":true,"found":false,"value":null,"version":null}"#;
+
+/// The replies that a good run consists of, in the order of fields that the node
+/// writes; `None` for any other line, which may still be a good one.
 fn usual(line: &[u8]) -> Option<Answer<'_>> {
+    if line == MISSING {
+        return Some(Answer::Missing);
+    }
     let rest = line.strip_prefix(br#"{"ok":true,"#)?.strip_suffix(b"\"}")?;
     if let Some(version) = rest.strip_prefix(br#""version":""#) {
         return is_plain(version).then_some(Answer::Stored);
@@ -126,6 +132,7 @@ mod tests {
             r#"{"ok":true,"version":"1.0"}"#,
             r#"{"ok":true,"found":true,"value":"five words are in here","version":"1.0"}"#,
             r#"{"ok":true,"found":true,"value":"","version":"1.0"}"#,
+            r#"{"ok":true,"found":false,"value":null,"version":null}"#,
         ] {
             assert_eq!(super::usual(line.as_bytes()), Some(super::any(line.as_bytes())), "{line}");
         }
