@@ -93,7 +93,7 @@ struct Flags {
     /// Draw the ratios into this file
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// Replace what stands between the bench's comments in this page
+    /// Replace what stands between the bench's comments in this page, with the chart of --svg above it
     #[arg(long)]
     write_into: Option<PathBuf>,
 }
@@ -243,7 +243,8 @@ fn write(flags: &Flags, report: &Report) -> Result<(), String> {
         chart::draw(path, &report.tables)?;
     }
     if let Some(path) = &flags.write_into {
-        page::write_into(path, &markdown)?;
+        let chart = flags.svg.as_deref().map(|svg| page::image(path, svg)).unwrap_or_default();
+        page::write_into(path, &format!("{chart}{markdown}"))?;
     }
     Ok(())
 }

@@ -69,7 +69,22 @@ pub fn of_ratio(
 
 #[cfg(test)]
 mod tests {
-    use super::{Mark, of_ratio};
+    use super::{Mark, WITHOUT_INDEXES, of_ratio};
+
+    #[test]
+    fn the_performance_page_has_the_same_marks() {
+        let page = include_str!("../../docs/PERFORMANCE.md");
+        let columns =
+            WITHOUT_INDEXES.map(|(connections, pipeline, _, _)| format!("{connections}, {pipeline}"));
+        assert!(page.contains(&format!("| {} |\n", columns.join(" | "))));
+        let least = |ratio: f64| {
+            if ratio * 10.0 % 1.0 == 0.0 { format!("≥ {ratio:.1}") } else { format!("≥ {ratio}") }
+        };
+        let sets = WITHOUT_INDEXES.map(|(_, _, set, _)| least(set)).join(" | ");
+        let gets = WITHOUT_INDEXES.map(|(_, _, _, get)| least(get)).join(" | ");
+        assert!(page.contains(&format!("| SET | {sets} |\n")), "{sets}");
+        assert!(page.contains(&format!("| GET | {gets} |\n")), "{gets}");
+    }
 
     #[test]
     fn marks_are_met_at_their_edge() {

@@ -20,6 +20,15 @@ pub fn write_into(path: &Path, report: &str) -> Result<(), String> {
     std::fs::write(path, with(&text, report).unwrap_or(text)).map_err(cannot)
 }
 
+/// Shows the chart in the page: by its name alone where they share a folder.
+pub fn image(page: &Path, chart: &Path) -> String {
+    let place = chart.file_name().filter(|_| page.parent() == chart.parent()).map_or(chart, Path::new);
+    format!(
+        "![Throughput by that of Redis, cell by cell; the tables below have the same figures]({})\n\n",
+        place.display()
+    )
+}
+
 /// The text with what is between the comments replaced.
 fn with(text: &str, report: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
@@ -29,7 +38,16 @@ fn with(text: &str, report: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::with;
+    use std::path::Path;
+
+    use super::{image, with};
+
+    #[test]
+    fn a_chart_beside_the_page_is_shown_by_its_name() {
+        let page = Path::new("docs/PAGE.md");
+        assert!(image(page, Path::new("docs/chart.svg")).ends_with("(chart.svg)\n\n"));
+        assert!(image(page, Path::new("/tmp/chart.svg")).ends_with("(/tmp/chart.svg)\n\n"));
+    }
 
     #[test]
     fn only_what_is_between_the_comments_changes() {
