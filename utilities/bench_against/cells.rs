@@ -88,7 +88,7 @@ fn measure(
             bench.rest(&servers)?;
             let before = server.cpu()?;
             let outcome = server.run(&plan)?;
-            Ok::<Run, String>(Run { outcome, server_cpu: server.cpu()? - before })
+            Ok::<Run, String>(Run { outcome, server_cpu: server.cpu()?.saturating_sub(before) })
         };
         rounds.push([run(servers[0])?, run(servers[1])?]);
     }

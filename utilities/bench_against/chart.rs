@@ -79,14 +79,15 @@ fn draw_cell<'a>(chart: &mut Ratios<'_, 'a>, cell: &Cell, x: f64, color: RGBColo
     let ratio = cell.ratio;
     chart.draw_series([PathElement::new([(x, ratio.min), (x, ratio.max)], color.stroke_width(2))])?;
     chart.draw_series([Circle::new((x, ratio.median), 4, color.filled())])?;
-    if let Some(Mark::AtLeast(mark) | Mark::AtMost(mark)) = cell.mark {
+    if let Some(mark) = cell.mark.map(Mark::bound) {
         let dash = [(x - 0.17, mark), (x + 0.17, mark)];
         chart.draw_series([PathElement::new(dash, ShapeStyle::from(MARK).stroke_width(2))])?;
     }
     Ok(())
 }
 
-/// The median as a number above its line, on a ground that dims what is below it.
+/// The median as a number above its line, on a ground that dims what is below it;
+/// where the mark would be dimmed, below the line.
 fn draw_number<'a>(
     area: &DrawingArea<SVGBackend<'a>, Shift>,
     chart: &Ratios<'_, 'a>,
@@ -94,11 +95,20 @@ fn draw_number<'a>(
     x: f64,
     color: RGBColor,
 ) -> Result<(), Drawn<'a>> {
-    let (x, y) = chart.backend_coord(&(x, cell.ratio.max));
-    let ground = [(x - 13, y - 20), (x + 13, y - 7)];
+    let ratio = cell.ratio;
+    let is_close_above = |mark: Mark| mark.bound() >= ratio.max && mark.bound() < ratio.max * 1.25;
+    let is_in_the_way = cell.mark.is_some_and(is_close_above);
+    let (x, bottom) = if is_in_the_way {
+        let (x, y) = chart.backend_coord(&(x, ratio.min));
+        (x, y + 20)
+    } else {
+        let (x, y) = chart.backend_coord(&(x, ratio.max));
+        (x, y - 7)
+    };
+    let ground = [(x - 13, bottom - 13), (x + 13, bottom)];
     area.draw(&Rectangle::new(ground, WHITE.mix(0.8).filled()))?;
     let style = (FONT, 12).into_font().color(&color).pos(Pos::new(HPos::Center, VPos::Bottom));
-    area.draw_text(&format!("{:.2}", cell.ratio.median), &style, (x, y - 7))
+    area.draw_text(&format!("{:.2}", ratio.median), &style, (x, bottom))
 }
 
 /// Names below the columns.

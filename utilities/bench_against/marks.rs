@@ -14,6 +14,13 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// The least or the most.
+    pub fn bound(self) -> f64 {
+        match self {
+            Mark::AtLeast(bound) | Mark::AtMost(bound) => bound,
+        }
+    }
+
     /// Whether the figure is good.
     pub fn is_met(self, figure: f64) -> bool {
         match self {
