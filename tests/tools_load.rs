@@ -58,6 +58,19 @@ fn every_request_is_answered_and_the_writes_are_there() {
 }
 
 #[test]
+fn batches_that_no_socket_takes_at_once_pass_both_ways() {
+    let node = Node::start(&["--indexes", "none"]);
+    let shape =
+        ["--connections", "2", "--pipeline", "8", "--keys", "1", "--value-bytes", "1000000", "--json"];
+    for reads in ["0", "1"] {
+        let output = run(node.address, &[&shape[..], &["--count", "48", "--reads", reads]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let result = result(&output);
+        assert_eq!((&result["answered"], &result["not_found"]), (&json!(48), &json!(0)), "{result}");
+    }
+}
+
+#[test]
 fn a_value_that_was_not_written_by_a_run_is_a_wrong_reply() {
     let node = Node::start(&["--indexes", "none"]);
     node.ask(&json!({"op": "set", "key": "perf:000000000000", "value": "someone else's"}));
