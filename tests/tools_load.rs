@@ -60,13 +60,17 @@ fn every_request_is_answered_and_the_writes_are_there() {
 #[test]
 fn batches_that_no_socket_takes_at_once_pass_both_ways() {
     let node = Node::start(&["--indexes", "none"]);
-    let shape =
-        ["--connections", "2", "--pipeline", "8", "--keys", "1", "--value-bytes", "1000000", "--json"];
-    for reads in ["0", "1"] {
-        let output = run(node.address, &[&shape[..], &["--count", "48", "--reads", reads]].concat());
-        assert!(output.status.success(), "{output:?}");
-        let result = result(&output);
-        assert_eq!((&result["answered"], &result["not_found"]), (&json!(48), &json!(0)), "{result}");
+    // Of the second kind nothing is answered before all of it is sent.
+    for (pipeline, value_bytes) in [("8", "1000000"), ("1", "8000000")] {
+        for reads in ["0", "1"] {
+            let flags =
+                ["--connections", "2", "--keys", "1", "--count", "20", "--json", "--prefix", value_bytes];
+            let more = ["--pipeline", pipeline, "--value-bytes", value_bytes, "--reads", reads];
+            let output = run(node.address, &[&flags[..], &more[..]].concat());
+            assert!(output.status.success(), "{output:?}");
+            let result = result(&output);
+            assert_eq!((&result["answered"], &result["not_found"]), (&json!(20), &json!(0)), "{result}");
+        }
     }
 }
 
