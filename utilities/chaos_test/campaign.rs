@@ -19,6 +19,8 @@ use crate::process::Process;
 
 /// One in so many restarts is killed while it starts, and started once more.
 const KILL_WHILE_STARTING: u64 = 4;
+/// An hour: the longest start that is told apart.
+const START_US_MAX: u64 = 3_600_000_000;
 /// Parts of an interval, for its jitter.
 const INTERVAL_PARTS: u32 = 1_000;
 /// How long a node that broke its connections may take until it is seen to have ended.
@@ -58,7 +60,8 @@ pub struct Campaign {
 impl Campaign {
     pub fn new(arguments: Arguments, node: Process, seed: u64, names: Names) -> Result<Campaign, String> {
         const DIGITS: u8 = 3;
-        let starts_us = Histogram::new(DIGITS).map_err(|error| error.to_string())?;
+        let starts_us =
+            Histogram::new_with_bounds(1, START_US_MAX, DIGITS).map_err(|error| error.to_string())?;
         let progress = Progress { rounds: 0, kills: 0, starts_us };
         let (random, book) = (Random::new(seed), Arc::new(Book::new(names)));
         Ok(Campaign { arguments, node, random, book, progress })
