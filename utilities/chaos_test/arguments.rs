@@ -117,7 +117,7 @@ mod tests {
     use clap::Parser;
 
     fn address(command: &str, more: &[&str]) -> Result<String, String> {
-        let all = ["chaos_test", "--command", command].iter().chain(more);
+        let all = ["chaos_test", "--command", command].into_iter().chain(more.iter().copied());
         let arguments = Arguments::try_parse_from(all).map_err(|error| error.to_string())?;
         Ok(arguments.address(&arguments.words()?)?.to_string())
     }

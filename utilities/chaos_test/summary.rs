@@ -48,8 +48,12 @@ impl Summary<'_> {
             vec![format!("{}: rounds {}, kills {}", self.result, progress.rounds, progress.kills)];
         if self.is_verified {
             lines.push(format!(
-                "writes: acknowledged {}, refused {}, unknown {} (of these applied {})",
-                figures.acknowledged, figures.refused, figures.unknown, figures.unknown_applied
+                "writes: acknowledged {}, refused {}, unknown {} (of these {} applied, {} not or overwritten)",
+                figures.acknowledged,
+                figures.refused,
+                figures.unknown,
+                figures.unknown_applied,
+                figures.unknown - figures.unknown_applied
             ));
             lines.push(format!(
                 "lost {}, resurrected {}, partial bulks {}, disagreements {}, in {} values and vectors verified",

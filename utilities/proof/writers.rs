@@ -83,15 +83,16 @@ impl Writer {
         Ok(())
     }
 
-    /// A request, its key, and its number if it writes.
+    /// A request, its first key, and its number if it writes.
     fn next_request(&mut self) -> (Value, String, Option<Number>) {
         let book = self.book.clone();
         let key = book.names.key(self.connection, self.random.bits());
         let number = book.with(|ledger| ledger.next_number());
         let planned = self.plan(number, &key);
         let Some((kind, keys)) = planned.writes else { return (planned.request, key, None) };
+        let first_key = keys.first().cloned().unwrap_or_default();
         book.with(|ledger| ledger.begin(number, self.connection, kind, keys));
-        (planned.request, key, Some(number))
+        (planned.request, first_key, Some(number))
     }
 
     fn plan(&mut self, number: Number, key: &str) -> Planned {
