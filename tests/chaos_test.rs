@@ -46,9 +46,12 @@ impl Place {
     /// The node's own command.
     fn node(&self, more: &str) -> String {
         let (node, data) = (program("datastore-node"), self.path("data"));
-        // Small files, so that kills fall into rotations, snapshots and cuts.
-        let flags = "--shards 4 --segment-bytes 65536 --snapshot-every-bytes 131072";
-        format!("'{}' {} --data-dir '{data}' {flags} {more}", node.display(), self.flags())
+        format!("'{}' {} --data-dir '{data}' --shards 4 {more}", node.display(), self.flags())
+    }
+
+    /// With small files, so that kills fall into rotations, snapshots and cuts.
+    fn small_node(&self, more: &str) -> String {
+        self.node(&format!("--segment-bytes 65536 --snapshot-every-bytes 131072 {more}"))
     }
 
     /// A shell script that does something and becomes the node.
@@ -123,16 +126,17 @@ fn is_running(pid: &str) -> bool {
 #[test]
 fn a_node_that_keeps_its_word_is_proven() {
     let place = Place::new();
-    place.run(&place.node(""), "--interval 0.3 --restart --rounds 3 --verify").is_proven(3);
+    place.run(&place.small_node(""), "--interval 0.3 --restart --rounds 3 --verify").is_proven(3);
     // A second run stands beside the keys of the first one, its seed being the same or not.
-    place.run(&place.node(""), "--interval 0.3 --restart --rounds 1 --verify --seed 5").is_proven(1);
-    place.run(&place.node(""), "--interval 0.3 --restart --rounds 1 --verify --seed 5").is_proven(1);
+    place.run(&place.small_node(""), "--interval 0.3 --restart --rounds 1 --verify --seed 5").is_proven(1);
+    place.run(&place.small_node(""), "--interval 0.3 --restart --rounds 1 --verify --seed 5").is_proven(1);
 }
 
 #[test]
 fn a_node_whose_syncs_fail_is_proven_and_what_it_refused_stays_away() {
     let place = Place::new();
-    let outcome = place.run(&place.node("--drop-rate 0.3"), "--interval 0.3 --restart --rounds 3 --verify");
+    let outcome =
+        place.run(&place.small_node("--drop-rate 0.3"), "--interval 0.3 --restart --rounds 3 --verify");
     outcome.is_proven(3);
     assert!(outcome.figure("refused") > 0, "{}", outcome.summary);
 }
@@ -171,6 +175,17 @@ fn a_node_that_comes_back_with_an_old_copy_is_caught() {
     let outcome = place.run(&command, "--interval 0.3 --restart --rounds 5 --verify");
     assert_eq!(outcome.code, Some(1), "{}", outcome.told);
     assert!(outcome.figure("rounds") >= 1, "the first round is in order: {}", outcome.told);
+    assert!(outcome.figure("lost") > 0, "{}", outcome.summary);
+}
+
+#[test]
+fn a_log_that_ends_too_early_is_caught() {
+    let place = Place::new();
+    // The last segment's frames go, as if they had been acknowledged without being written.
+    let command =
+        place.wrapped(r#"ls "$data"/log/*.wal 2>/dev/null | tail -n 1 | xargs -r truncate -s 4096"#);
+    let outcome = place.run(&command, "--interval 0.3 --restart --rounds 10 --verify");
+    assert_eq!(outcome.code, Some(1), "{}", outcome.told);
     assert!(outcome.figure("lost") > 0, "{}", outcome.summary);
 }
 
@@ -244,7 +259,7 @@ fn endless(place: &Place, command: &str) -> (Child, BufReader<std::process::Chil
 
 #[test]
 fn an_interrupt_ends_it_and_the_node() {
-    for name in ["INT", "TERM"] {
+    for name in ["INT", "TERM", "HUP"] {
         let place = Place::new();
         let (chaos, _told) = endless(&place, &place.wrapped(&format!("echo $$ > '{}'", place.path("pid"))));
         assert!(is_running(&place.noted_pid()));

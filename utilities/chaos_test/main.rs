@@ -127,16 +127,27 @@ impl Run {
 
 /// Runs until the rounds are over or a signal comes; the node is ended in any case.
 async fn until_the_end(campaign: &mut Campaign) -> Result<(), Stop> {
-    let stop = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupted), Ok(mut terminated)) => tokio::select! {
-            stop = campaign.run() => stop,
-            _ = interrupted.recv() => Err(Stop::Interrupt),
-            _ = terminated.recv() => Err(Stop::Interrupt),
-        },
-        (Err(error), _) | (_, Err(error)) => Err(Stop::Failure(format!("no signals: {error}"))),
+    let stop = tokio::select! {
+        // Signals are taken before there is a node that they could leave behind.
+        biased;
+        stop = asked_to_end() => Err(stop),
+        stop = campaign.run() => stop,
     };
     campaign.end().await;
     stop
+}
+
+/// Resolves at an interrupt, a SIGTERM, or when the terminal goes.
+async fn asked_to_end() -> Stop {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    match kinds.map(signal) {
+        [Ok(mut interrupted), Ok(mut terminated), Ok(mut hung_up)] => tokio::select! {
+            _ = interrupted.recv() => Stop::Interrupt,
+            _ = terminated.recv() => Stop::Interrupt,
+            _ = hung_up.recv() => Stop::Interrupt,
+        },
+        _ => Stop::Failure("signals can't be taken".to_string()),
+    }
 }
 
 fn milliseconds_since_epoch() -> u128 {
