@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use memchr::memchr_iter;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Digits of a key's number.
 const DIGITS: usize = 12;
@@ -140,7 +140,7 @@ fn dictionary(words: usize, random: &mut Random) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::{Data, Values};
-    use crate::load::random::Random;
+    use crate::random::Random;
 
     #[test]
     fn a_value_names_its_key() {

@@ -34,7 +34,6 @@ mod interrupt;
 mod json_lines;
 mod outcome;
 mod protocol;
-mod random;
 mod resp;
 mod run;
 
@@ -43,6 +42,5 @@ pub use interrupt::Interrupt;
 pub use json_lines::JsonLines;
 pub use outcome::Outcome;
 pub use protocol::{Answer, Asked, Protocol, Refusal, Verdict, judge};
-pub use random::Random;
 pub use resp::Resp;
 pub use run::{Order, Plan, Until, run};

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::data::Data;
 use super::outcome::Outcome;
 use super::protocol::{Asked, Protocol, judge};
-use super::random::Random;
+use crate::random::Random;
 
 /// How often the caller is asked whether to go on.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

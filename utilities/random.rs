@@ -12,6 +12,11 @@ impl Random {
         Random(seed)
     }
 
+    /// A sequence for another thread.
+    pub fn fork(&mut self) -> Random {
+        Random(self.bits())
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         next_random(&mut self.0)
