@@ -53,7 +53,8 @@ impl CommandLine {
 
 /// A line of the interactive mode.
 #[derive(Parser)]
-#[command(multicall = true, disable_help_flag = true, override_usage = "COMMAND [ARGUMENTS]")]
+#[command(name = "", no_binary_name = true, disable_help_flag = true)]
+#[command(override_usage = "COMMAND [ARGUMENTS]")]
 pub struct Line {
     #[command(flatten)]
     pub layout: Layout,

@@ -155,9 +155,15 @@ pub async fn add_vector(
 }
 
 pub async fn get_vector(client: &DatastoreConnector, key: &str, output: &mut Output) -> Result<(), Failure> {
+    /// Its numbers as 32-bit floats, which [`serde_json::Value`] has none of.
+    #[derive(Serialize)]
+    struct Vector<'a> {
+        key: &'a str,
+        vector: &'a [f32],
+    }
     let vector = vector_of(client, key).await?;
     match output.format {
-        Format::Json => output.json(&json!({ "key": key, "vector": vector })),
+        Format::Json => output.json(&Vector { key, vector: &vector }),
         _ => output.line(&vector_column(&vector)),
     }
 }
