@@ -67,7 +67,7 @@ fn every_command_prints_lines_with_tabs_in_a_pipe() {
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), stdout), "{arguments:?}: {ran:?}");
         assert_eq!(ran.stderr.is_empty(), code == 0, "{arguments:?}: {ran:?}");
     }
-    assert!(ok(node.address, &["snapshot"]).contains("index\t8\n"));
+    assert!(ok(node.address, &["snapshot"]).contains("\nindex\t"));
     assert!(ok(node.address, &["cluster"]).contains("leader.node_id\t1\n"));
     assert!(ok(node.address, &["stats", "keyspace"]).contains("keyspace.keys\t3\n"));
     assert!(ok(node.address, &["stats"]).contains("actors.wal-writer.mailbox.depth\t"));
@@ -79,7 +79,9 @@ fn every_command_prints_lines_with_tabs_in_a_pipe() {
 fn columns_stay_columns_whatever_is_in_them() {
     let (_directory, node) = node();
     node.client().ok(json!({"op": "set", "key": "a\tb\u{1b}[31m", "value": "x\ty"}));
-    node.client().send_raw(b"{\"op\":\"set\",\"key\":\"w\",\"value\":[1,\t2]}\n");
+    let mut client = node.client();
+    client.send_raw(b"{\"op\":\"set\",\"key\":\"w\",\"value\":[1,\t2]}\n");
+    assert_eq!(client.receive()["ok"], true);
     let shown = ok(node.address, &["scan"]);
     assert_eq!(shown, "\"a\\tb\\u001b[31m\"\t\"x\\ty\"\t1.0\nw\t[1, 2]\t2.0\n");
     assert_eq!(ok(node.address, &["get", "w"]), "[1,\t2]\n", "a value alone is printed as it is stored");

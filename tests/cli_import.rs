@@ -194,7 +194,7 @@ fn what_was_exported_is_imported_and_exported_the_same() {
         r#""value":{"big": 9007199254740993, "d":1.50}"#,
         r#""value":[1e400, -0, 1E+2]"#,
         r#""value":"東京 \u00e9 😀""#,
-        r#"{"key":"b","vector":[0.1,-2.5,3e20],"#,
+        r#"{"key":"b","vector":[0.1,-2.5,3e+20],"#,
         r#"{"key":"c","value":null,"vector":[1.0,2.0],"#,
         r#"{"key":"d","value":null,"#,
     ] {

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use console::Term;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -72,7 +73,10 @@ impl Output {
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    // Without a terminal, or on one that doesn't know its size, nothing is too wide.
+    if let Some((_, columns)) = Term::stdout().size_checked().filter(|(_, columns)| *columns > 0) {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+    }
     table.set_header(header.to_vec());
     for row in rows {
         table.add_row(row.iter().map(|cell| for_terminal(cell).into_owned()).collect::<Vec<_>>());

@@ -23,7 +23,12 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
             }
             None => {
                 let length = shell_word_length(rest)?;
-                words.extend(shell_words::split(&rest[..length]).map_err(|error| error.to_string())?);
+                let word = &rest[..length];
+                match shell_words::split(word).map_err(|error| error.to_string())? {
+                    // A comment for a shell; here a key may begin so.
+                    none if none.is_empty() => words.push(word.to_string()),
+                    one => words.extend(one),
+                }
                 length
             }
         };
@@ -77,7 +82,7 @@ mod tests {
 
     #[test]
     fn json_needs_no_quotes() {
-        let cases: [(&str, &[&str]); 10] = [
+        let cases: [(&str, &[&str]); 11] = [
             (r#"set k {"a": 1}"#, &["set", "k", r#"{"a": 1}"#]),
             (r#"set k {"a": [1, 2]} --if-absent"#, &["set", "k", r#"{"a": [1, 2]}"#, "--if-absent"]),
             (r#"set k "123""#, &["set", "k", r#""123""#]),
@@ -87,6 +92,7 @@ mod tests {
             ("add-vector k [1, -2]", &["add-vector", "k", "[1, -2]"]),
             ("get {x", &["get", "{x"]),
             (r#"search-value "red""#, &["search-value", r#""red""#]),
+            ("get #1", &["get", "#1"]),
             ("  ", &[]),
         ];
         for (line, words) in cases {

@@ -103,8 +103,8 @@ fn print(
 
 fn show(term: &Term, text: &str) -> Result<(), Failure> {
     // What doesn't fit the screen would scroll it, and the next block would be drawn below.
-    let (rows, _) = term.size();
-    let fitting: Vec<&str> = text.lines().take(usize::from(rows).saturating_sub(1)).collect();
+    let rows = term.size_checked().map_or(0, |(rows, _)| usize::from(rows));
+    let fitting: Vec<&str> = text.lines().take(if rows > 1 { rows - 1 } else { usize::MAX }).collect();
     term.clear_screen()?;
     Ok(term.write_line(&fitting.join("\n"))?)
 }
