@@ -12,8 +12,8 @@ use std::path::Path;
 
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
-    Disk, FaultyDisk, FileDisk, Identity, LogOptions, NodeUuid, OpenError, PassedOver, RecoveryReport,
-    Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
+    Disk, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, NodeUuid, OpenError, PassedOver,
+    RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
     first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
@@ -88,8 +88,12 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
 /// unlinked would exclude nobody.
 fn lock_directory(path: &Path) -> Result<File, StartError> {
     let unusable = |source| StartError::Directory { path: path.to_path_buf(), source };
-    let file =
-        File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(unusable)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join(LOCK_FILE))
+        .map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_path_buf() }),

@@ -29,6 +29,9 @@
 //! - [`query`]: what every shard is asked, how the answers gather and merge into
 //!   one page, and the cursors between pages.
 //!
+//! - [`replication`]: leader mode. Who leads, which entries of the log are
+//!   committed, what goes to which node: inputs in, effects out, and a simulation
+//!   that runs it over a virtual clock, network and disk.
 //! - `connector` (feature `client`): the Rust client, the one part that opens
 //!   sockets. It shares the table of errors with the node, and nothing else.
 //!

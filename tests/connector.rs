@@ -204,6 +204,30 @@ async fn tasks_share_one_connection_and_a_dropped_call_puts_nobody_out_of_step()
 }
 
 #[tokio::test]
+async fn every_call_can_be_awaited_in_a_task_of_its_own() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).start();
+    let client = connect(node.address).await;
+    let task = tokio::spawn(async move {
+        let records = [("a".to_string(), json!([1])), ("b".to_string(), json!(null))];
+        client.bulk_set(records.iter().map(|(key, value)| (key, value))).await?;
+        client.add_vector("a", &[1.0, 2.0]).await?;
+        client.get_entry::<Box<RawValue>>("a").await?;
+        client.bulk_get(records.iter().map(|(key, _)| key)).await?;
+        let mut pages = client.scan().prefix("a").with_vectors().pages();
+        while pages.next().await?.is_some() {}
+        client.search_text("x").any().limit(3).await?;
+        client.search_by_value(&records[0].1).await?;
+        client.vector_search(&[1.0, 2.0]).top_k(3).await?;
+        for result in client.pipeline(records.iter().map(|(key, _)| client.delete(key))).await {
+            result?;
+        }
+        client.count().await
+    });
+    assert_eq!(task.await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
 async fn without_a_node_nothing_is_applied_and_it_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -68,6 +68,7 @@ mod request;
 mod results;
 mod searches;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -104,6 +105,10 @@ impl Default for Options {
         Options { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(15) }
     }
 }
+
+/// The results of a pipeline, in the order of its calls.
+pub type Pipelined<'a, O> =
+    Pin<Box<dyn Future<Output = Vec<Result<<O as Single>::Output, Error>>> + Send + 'a>>;
 
 /// A client of one node. Cloning it is cheap; clones share the connection.
 #[derive(Clone)]
@@ -174,26 +179,29 @@ impl DatastoreConnector {
 
     /// Makes many calls at once, in this order over one connection, and gives
     /// their results in this order. One that fails doesn't keep the others back.
-    pub async fn pipeline<O: Single>(
-        &self,
-        calls: impl IntoIterator<Item = Call<O>>,
-    ) -> Vec<Result<O::Output, Error>> {
-        let mut waiting = Vec::new();
-        for call in calls {
-            let changes = call.request.changes();
-            waiting.push(match call.request.into_line() {
-                Ok(line) => Ok((self.enqueue(line, changes).await, changes)),
-                Err(error) => Err(error),
-            });
-        }
-        let mut results = Vec::with_capacity(waiting.len());
-        for sent in waiting {
-            results.push(match sent {
-                Ok((reply, changes)) => self.wait(reply, changes).await.and_then(|reply| O::read(&reply)),
-                Err(error) => Err(error),
-            });
-        }
-        results
+    ///
+    /// The calls are collected before anything waits, so that what they were made
+    /// of needn't outlive a wait, and the future may go to a task of its own.
+    pub fn pipeline<O: Single>(&self, calls: impl IntoIterator<Item = Call<O>>) -> Pipelined<'_, O> {
+        let requests: Vec<Request> = calls.into_iter().map(|call| call.request).collect();
+        Box::pin(async move {
+            let mut waiting = Vec::with_capacity(requests.len());
+            for request in requests {
+                let changes = request.changes();
+                waiting.push(match request.into_line() {
+                    Ok(line) => Ok((self.enqueue(line, changes).await, changes)),
+                    Err(error) => Err(error),
+                });
+            }
+            let mut results = Vec::with_capacity(waiting.len());
+            for sent in waiting {
+                results.push(match sent {
+                    Ok((reply, changes)) => self.wait(reply, changes).await.and_then(|reply| O::read(&reply)),
+                    Err(error) => Err(error),
+                });
+            }
+            results
+        })
     }
 
     async fn send_line(&self, line: bytes::Bytes, changes: bool) -> Result<Reply, Error> {

@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, LOG_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
 
+/// In a node's directory: locked by the process that uses it. Never removed,
+/// since a lock on a file that was unlinked would exclude nobody.
+pub const LOCK_FILE: &str = "lock";
+
 /// A directory of the operating system.
 #[derive(Clone, Debug)]
 pub struct FileDisk {
     root: PathBuf,
+    read_only: bool,
 }
 
 impl FileDisk {
@@ -26,7 +31,13 @@ impl FileDisk {
                 File::open(parent)?.sync_all()?;
             }
         }
-        Ok(FileDisk { root })
+        Ok(FileDisk { root, read_only: false })
+    }
+
+    /// A directory to look at: nothing in it is made or changed, and whatever
+    /// would do so fails with [`io::ErrorKind::ReadOnlyFilesystem`].
+    pub fn read_only(root: impl Into<PathBuf>) -> FileDisk {
+        FileDisk { root: root.into(), read_only: true }
     }
 
     /// The directory.
@@ -36,6 +47,10 @@ impl FileDisk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    fn changing(&self, name: &str) -> io::Result<PathBuf> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(self.path(name)) }
     }
 }
 
@@ -59,11 +74,11 @@ impl Disk for FileDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path(name))
+        OpenOptions::new().read(true).write(!self.read_only).open(self.path(name))
     }
 
     fn create_new(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create_new(true).open(self.path(name))
+        OpenOptions::new().read(true).write(true).create_new(true).open(self.changing(name)?)
     }
 
     fn read_at(&self, file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -94,11 +109,11 @@ impl Disk for FileDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        fs::rename(self.changing(from)?, self.changing(to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        fs::remove_file(self.changing(name)?)
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {

@@ -57,7 +57,7 @@ pub(super) struct Recovered<F> {
 }
 
 /// The segments by number.
-type Headers = BTreeMap<u64, SegmentHeader>;
+pub(super) type Headers = BTreeMap<u64, SegmentHeader>;
 
 pub(super) fn recover<D: Disk>(
     disk: &D,
@@ -128,7 +128,10 @@ pub(super) fn recover<D: Disk>(
 }
 
 /// Every segment's header; and the first one that is damaged, with its number.
-fn read_headers<D: Disk>(disk: &D, node: NodeUuid) -> Result<(Headers, Option<(u64, Damage)>), OpenError> {
+pub(super) fn read_headers<D: Disk>(
+    disk: &D,
+    node: NodeUuid,
+) -> Result<(Headers, Option<(u64, Damage)>), OpenError> {
     let mut headers = Headers::new();
     let mut damage: Option<(u64, Damage)> = None;
     for number in segment_numbers(disk)? {
@@ -173,7 +176,7 @@ fn first_index(headers: &Headers, chain: &[u64]) -> u64 {
 
 /// The chain, up to the first segment with a damaged header or without its
 /// predecessor: that one and all behind it are given up, if that is allowed.
-fn usable_chain(
+pub(super) fn usable_chain(
     headers: &mut Headers,
     damage: &mut Option<(u64, Damage)>,
     truncate_damaged: bool,

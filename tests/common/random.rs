@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 
+use datastore::persistence::next_random;
+
 /// Takes the seed from this variable when it is set.
 pub const SEED_VARIABLE: &str = "DATASTORE_TEST_SEED";
 
@@ -40,11 +42,7 @@ impl Random {
 
     /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        next_random(&mut self.0)
     }
 
     /// From 0 to `bound` − 1.

@@ -1,3 +1,68 @@
-//! A tool.
+//! `datastore-cli`: the command-line client of datastore-node.
+//!
+//! ```text
+//! arguments ─► run ─► keys, searches, node, stats, import, export, wal ─► output
+//!    repl ──────┘                     │
+//!                              failure ─► stderr, exit code
+//! ```
 
-fn main() {}
+mod arguments;
+mod export;
+mod failure;
+mod import;
+mod import_lines;
+mod import_progress;
+mod keys;
+mod node;
+mod output;
+mod repl;
+mod repl_helper;
+mod repl_words;
+mod run;
+mod searches;
+mod stats;
+mod stats_watch;
+mod values;
+mod wal;
+mod wal_dump;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use datastore::connector::{DatastoreConnector, Options};
+
+use arguments::CommandLine;
+use run::Session;
+
+/// For the connection alone: a command, which may wait for a file or stdin, has a thread of its own.
+const WORKER_THREADS: usize = 1;
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads can be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let address = command_line.address();
+    let mut options = Options::default();
+    options.timeout = Duration::from_millis(command_line.timeout_ms);
+    options.connect_timeout = options.connect_timeout.min(options.timeout);
+    let client = {
+        let _entered = runtime.enter();
+        DatastoreConnector::lazy(&address, options)
+    };
+    let session = Session { client, runtime: runtime.handle().clone() };
+    let exit = match command_line.command {
+        Some(command) => session.run(command, command_line.layout),
+        None => repl::run(&session, command_line.layout, !command_line.no_history),
+    };
+    // A command that was interrupted may still wait for stdin: nobody waits for it.
+    runtime.shutdown_background();
+    ExitCode::from(exit)
+}

@@ -1,0 +1,71 @@
+//! What a run comes to.
+
+use datastore_utilities::proof::Figures;
+use serde_json::{Value, json};
+
+use crate::campaign::Progress;
+
+/// The figures of a run.
+pub struct Summary<'a> {
+    /// Repeats the run's choices.
+    pub seed: u64,
+    /// What its keys begin with.
+    pub prefix: &'a str,
+    /// `proven`, `violation`, `failure` or `interrupted`; `killed` when nothing was to be proven.
+    pub result: &'a str,
+    /// Whether anything was written and verified.
+    pub is_verified: bool,
+    pub progress: &'a Progress,
+    pub figures: Figures,
+}
+
+impl Summary<'_> {
+    fn start_ms(&self, quantile: f64) -> f64 {
+        self.progress.starts_us.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+
+    /// One object.
+    pub fn json(&self) -> Value {
+        let Figures { acknowledged, refused, unknown, unknown_applied, registers_verified, .. } =
+            self.figures;
+        let Figures { lost, resurrected, partial_bulks, disagreements, .. } = self.figures;
+        json!({
+            "result": self.result, "seed": self.seed, "prefix": self.prefix,
+            "rounds": self.progress.rounds, "kills": self.progress.kills,
+            "acknowledged": acknowledged, "refused": refused,
+            "unknown": unknown, "unknown_applied": unknown_applied, "registers_verified": registers_verified,
+            "lost": lost, "resurrected": resurrected, "partial_bulks": partial_bulks, "disagreements": disagreements,
+            "start_to_serving_ms": {
+                "p50": self.start_ms(0.5), "p99": self.start_ms(0.99), "max": self.start_ms(1.0),
+            },
+        })
+    }
+
+    /// The same for a person.
+    pub fn text(&self) -> String {
+        let (figures, progress) = (&self.figures, &self.progress);
+        let mut lines =
+            vec![format!("{}: rounds {}, kills {}", self.result, progress.rounds, progress.kills)];
+        if self.is_verified {
+            lines.push(format!(
+                "writes: acknowledged {}, refused {}, unknown {} (of these {} applied, {} not or overwritten)",
+                figures.acknowledged,
+                figures.refused,
+                figures.unknown,
+                figures.unknown_applied,
+                figures.unknown - figures.unknown_applied
+            ));
+            lines.push(format!(
+                "lost {}, resurrected {}, partial bulks {}, disagreements {}, in {} values and vectors verified",
+                figures.lost,
+                figures.resurrected,
+                figures.partial_bulks,
+                figures.disagreements,
+                figures.registers_verified
+            ));
+        }
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|quantile| self.start_ms(quantile));
+        lines.push(format!("start to serving: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"));
+        lines.join("\n")
+    }
+}

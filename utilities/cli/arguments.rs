@@ -1,0 +1,309 @@
+//! The command line, and a line of the interactive mode: one parser for both.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// How a command ends, for scripts.
+pub const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    not found: get, get-vector, bulk-get or delete of a key that isn't there
+  2    wrong usage, or an argument that can't be sent
+  3    refused by the node, nothing was changed
+  4    outcome unknown: sent, and no answer to trust; read to find out
+  5    no connection, or no answer; nothing was changed
+  6    trouble with a local file: an import's line, an export's target, a data directory
+  7    wal verify, wal dump: the log or a snapshot is damaged
+  8    import --on-error skip: done, but lines were skipped
+  9    applied, although the node reports an error
+  130  interrupted";
+
+/// A client for datastore-node. Without a command it reads commands, line by line.
+#[derive(Parser)]
+#[command(name = "datastore-cli", version, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    /// The node's host
+    #[arg(long, env = "DATASTORE_HOST", default_value = "127.0.0.1")]
+    pub host: String,
+    /// The node's port
+    #[arg(long, env = "DATASTORE_PORT", default_value_t = 9000)]
+    pub port: u16,
+    /// How long to wait for a reply
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout_ms: u64,
+    /// Keep no history of the interactive mode
+    #[arg(long)]
+    pub no_history: bool,
+    #[command(flatten)]
+    pub layout: Layout,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+impl CommandLine {
+    /// `host:port`, with the brackets of an IPv6 address.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') && !self.host.starts_with('[') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A line of the interactive mode.
+#[derive(Parser)]
+#[command(name = "", no_binary_name = true, disable_help_flag = true)]
+#[command(override_usage = "COMMAND [ARGUMENTS]")]
+pub struct Line {
+    #[command(flatten)]
+    pub layout: Layout,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the output looks like.
+#[derive(Args, Clone, Copy, Default)]
+pub struct Layout {
+    /// JSON, one object per line
+    #[arg(long, global = true, conflicts_with = "table")]
+    pub json: bool,
+    /// Tables in a pipe, too
+    #[arg(long, global = true)]
+    pub table: bool,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Print a key's value
+    Get {
+        key: String,
+        /// A string's text without quotes and escapes
+        #[arg(long)]
+        raw: bool,
+        /// The version behind the value
+        #[arg(long)]
+        with_version: bool,
+    },
+    /// Write a value: JSON if it is JSON, else a string; - reads it from stdin
+    Set {
+        key: String,
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+        #[command(flatten)]
+        kind: ValueKind,
+        /// Only if the key has this version
+        #[arg(long, value_name = "VERSION", conflicts_with = "if_absent")]
+        if_version: Option<String>,
+        /// Only if there is no such key
+        #[arg(long)]
+        if_absent: bool,
+    },
+    /// Remove keys, value and vector: one, or several all or nothing
+    Delete {
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+        /// Only if the key, a single one, has this version
+        #[arg(long, value_name = "VERSION")]
+        if_version: Option<String>,
+    },
+    /// Print the values of many keys
+    BulkGet {
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// List keys with their values
+    Scan(Scan),
+    /// Count keys
+    Count {
+        /// Only keys that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+    /// Find keys by the words of their value, best first
+    SearchText {
+        #[arg(required = true)]
+        words: Vec<String>,
+        /// At least one of the words, instead of all
+        #[arg(long)]
+        any: bool,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+        /// The scores, too
+        #[arg(long)]
+        scores: bool,
+    },
+    /// Find keys by their whole value
+    SearchValue {
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+        #[command(flatten)]
+        kind: ValueKind,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Find keys with a similar vector, most similar first
+    SearchVector {
+        /// The vector's numbers, or one JSON array
+        #[arg(required_unless_present = "key", conflicts_with = "key", allow_negative_numbers = true)]
+        numbers: Vec<String>,
+        /// Like the vector of this key
+        #[arg(long)]
+        key: Option<String>,
+        /// At most so many; 10 unless given
+        #[arg(long)]
+        top_k: Option<usize>,
+        /// Only keys that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+    /// Write a key's vector
+    AddVector {
+        key: String,
+        /// The vector's numbers, or one JSON array
+        #[arg(required = true, allow_negative_numbers = true)]
+        numbers: Vec<String>,
+    },
+    /// Print a key's vector
+    GetVector { key: String },
+    /// Print the node's figures
+    Stats {
+        /// node, actors, connections, wal, keyspace, indexes, replication or memory
+        section: Option<String>,
+        /// Again and again, until ctrl-c
+        #[arg(long)]
+        watch: bool,
+        /// How often
+        #[arg(long, default_value_t = 1_000, requires = "watch", value_parser = clap::value_parser!(u64).range(10..))]
+        interval_ms: u64,
+    },
+    /// Print who is in the cluster
+    Cluster,
+    /// Make a snapshot now
+    Snapshot,
+    /// Ask whether the node answers
+    Ping,
+    /// Send any request of the protocol and print its reply
+    Call {
+        /// A JSON object with an "op"
+        request: String,
+    },
+    /// Write the records of a file of JSON lines; - reads stdin
+    Import(Import),
+    /// Write all records to a file of JSON lines; - writes to stdout
+    Export {
+        file: PathBuf,
+        /// Only keys that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+    /// Look at a stopped node's data directory
+    #[command(subcommand)]
+    Wal(Wal),
+}
+
+/// How an argument becomes a JSON value.
+#[derive(Args, Clone, Copy)]
+pub struct ValueKind {
+    /// The value is a string, even if it is JSON
+    #[arg(long, conflicts_with = "json_value")]
+    pub string: bool,
+    /// The value is JSON, or wrong
+    #[arg(long)]
+    pub json_value: bool,
+}
+
+/// Which keys to list.
+#[derive(Args)]
+pub struct Scan {
+    /// Only keys that begin with this
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// From this key on
+    #[arg(long)]
+    pub start: Option<String>,
+    /// Up to the key before this one
+    #[arg(long)]
+    pub end: Option<String>,
+    /// The last key first
+    #[arg(long)]
+    pub reverse: bool,
+    /// At most so many
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Keys and versions alone
+    #[arg(long)]
+    pub no_values: bool,
+    /// Vectors, too
+    #[arg(long)]
+    pub vectors: bool,
+}
+
+/// What to import.
+#[derive(Args)]
+pub struct Import {
+    pub file: PathBuf,
+    /// What to do about a line that can't be imported
+    #[arg(long, value_enum, default_value_t = OnError::Stop)]
+    pub on_error: OnError,
+    /// Where to keep how far it is; FILE.import-progress.json unless given
+    #[arg(long, value_name = "STATE_FILE")]
+    pub state: Option<PathBuf>,
+    /// From the first line, whatever an earlier import has done
+    #[arg(long)]
+    pub restart: bool,
+}
+
+/// What to do about a line that can't be imported.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnError {
+    /// Stop there: all before it is imported, nothing behind it
+    Stop,
+    /// Name it on stderr and go on
+    Skip,
+}
+
+/// What to do with a log.
+#[derive(Subcommand)]
+pub enum Wal {
+    /// Check every segment and snapshot; changes nothing
+    Verify { directory: PathBuf },
+    /// Print every write; changes nothing
+    Dump {
+        directory: PathBuf,
+        /// From this log entry on
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// Up to this log entry
+        #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
+        to: u64,
+        /// Only writes of this key
+        #[arg(long)]
+        key: Option<String>,
+    },
+}
+
+impl Command {
+    /// Whether it may have changed something on the node when it is broken off.
+    pub fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Command::Get { .. }
+                | Command::BulkGet { .. }
+                | Command::Scan(_)
+                | Command::Count { .. }
+                | Command::SearchText { .. }
+                | Command::SearchValue { .. }
+                | Command::SearchVector { .. }
+                | Command::GetVector { .. }
+                | Command::Stats { .. }
+                | Command::Cluster
+                | Command::Ping
+                | Command::Export { .. }
+                | Command::Wal(_)
+        )
+    }
+}

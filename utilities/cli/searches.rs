@@ -1,0 +1,174 @@
+//! Scans and searches: a page of results after the other, as they come.
+
+use datastore::connector::{Call, DatastoreConnector, Item, Paged};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::arguments::{self, ValueKind};
+use crate::failure::Failure;
+use crate::keys::vector_of;
+use crate::output::{Format, Output, key_column, value_column, vector_column};
+use crate::values::{parse_value, parse_vector};
+
+/// What a vector is to be similar to.
+pub struct Like {
+    pub numbers: Vec<String>,
+    pub key: Option<String>,
+}
+
+/// An item of a scan in JSON: what was asked for, as it is stored.
+#[derive(Serialize)]
+struct ScanRecord<'a> {
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<&'a [f32]>,
+    version: &'a str,
+}
+
+pub async fn scan(
+    client: &DatastoreConnector,
+    scan: arguments::Scan,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut call = client.scan();
+    if let Some(prefix) = &scan.prefix {
+        call = call.prefix(prefix);
+    }
+    if let Some(start) = &scan.start {
+        call = call.start(start);
+    }
+    if let Some(end) = &scan.end {
+        call = call.end(end);
+    }
+    if scan.reverse {
+        call = call.reverse();
+    }
+    if scan.no_values {
+        call = call.without_values();
+    }
+    if scan.vectors {
+        call = call.with_vectors();
+    }
+    let (values, vectors) = (!scan.no_values, scan.vectors);
+    let header: Vec<&str> = [("key", true), ("value", values), ("vector", vectors), ("version", true)]
+        .iter()
+        .filter(|(_, shown)| *shown)
+        .map(|(name, _)| *name)
+        .collect();
+    let row = |item: &Item| {
+        let mut row = vec![key_column(&item.key)];
+        if values {
+            row.push(item.value.as_deref().map(value_column).unwrap_or_default());
+        }
+        if vectors {
+            row.push(item.vector.as_deref().map(vector_column).unwrap_or_default());
+        }
+        row.push(item.version.clone());
+        row
+    };
+    let print_json = |item: &Item, output: &mut Output| {
+        let Item { key, value, version, vector } = item;
+        output.json(&ScanRecord { key, value: value.as_deref(), vector: vector.as_deref(), version })
+    };
+    print_pages(limited(call, scan.limit), &header, row, print_json, output).await
+}
+
+pub async fn text(
+    client: &DatastoreConnector,
+    query: &str,
+    any: bool,
+    limit: Option<usize>,
+    scores: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let call = client.search_text(query);
+    let call = limited(if any { call.any() } else { call }, limit);
+    let header: &[&str] = if scores { &["key", "score"] } else { &["key"] };
+    print_pages(
+        call,
+        header,
+        |hit| {
+            let score = scores.then(|| hit.score.to_string());
+            [Some(key_column(&hit.key)), score].into_iter().flatten().collect()
+        },
+        |hit, output| output.json(&json!({ "key": hit.key, "score": hit.score })),
+        output,
+    )
+    .await
+}
+
+pub async fn value(
+    client: &DatastoreConnector,
+    value: &str,
+    kind: ValueKind,
+    limit: Option<usize>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let call = limited(client.search_by_value(&parse_value(value, kind)?), limit);
+    print_pages(
+        call,
+        &["key"],
+        |key| vec![key_column(key)],
+        |key, output| output.json(&json!({ "key": key })),
+        output,
+    )
+    .await
+}
+
+pub async fn vector(
+    client: &DatastoreConnector,
+    like: Like,
+    top_k: Option<usize>,
+    prefix: Option<String>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let vector = match &like.key {
+        Some(key) => vector_of(client, key).await?,
+        None => parse_vector(&like.numbers)?,
+    };
+    let mut call = client.vector_search(&vector);
+    if let Some(top_k) = top_k {
+        call = call.top_k(top_k);
+    }
+    if let Some(prefix) = &prefix {
+        call = call.prefix(prefix);
+    }
+    let matches = call.await?;
+    if output.format == Format::Json {
+        return matches
+            .iter()
+            .try_for_each(|hit| output.json(&json!({ "key": hit.key, "score": hit.score })));
+    }
+    let rows: Vec<_> = matches.iter().map(|hit| vec![key_column(&hit.key), hit.score.to_string()]).collect();
+    output.rows(&["key", "score"], &rows)
+}
+
+fn limited<O: Paged>(call: Call<O>, limit: Option<usize>) -> Call<O> {
+    match limit {
+        Some(limit) => call.limit(limit),
+        None => call,
+    }
+}
+
+/// Prints each page when it comes, so that nothing grows with the result.
+async fn print_pages<O: Paged>(
+    call: Call<O>,
+    header: &[&str],
+    row: impl Fn(&O::Item) -> Vec<String>,
+    print_json: impl Fn(&O::Item, &mut Output) -> Result<(), Failure>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut pages = call.pages();
+    while let Some(items) = pages.next().await? {
+        if output.format == Format::Json {
+            items.iter().try_for_each(|item| print_json(item, output))?;
+        } else if !items.is_empty() {
+            output.rows(header, &items.iter().map(&row).collect::<Vec<_>>())?;
+        }
+        output.flush()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+"""One TCP connection of the blocking client."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .address import Address, has_ended
+from .delivery import Interruption, chunks, take_reply
+from .protocol import LineBuffer
+from .request import Handle
+
+READ_BYTES = 256 * 1024
+
+
+class Connection:
+    """A connection on which nothing is under way between two calls of `exchange`."""
+
+    def __init__(self, address: Address, connect_timeout: float) -> None:
+        """Connects; `Interruption` when that fails."""
+        self._address = address
+        self._lines = LineBuffer()
+        try:
+            self._socket = socket.create_connection(address, connect_timeout)
+        except (OSError, UnicodeError) as error:
+            raise Interruption("not_connected", f"no connection to {address}: {error}") from None
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """Closes it; what was sent may or may not be carried out."""
+        self._selector.close()
+        self._socket.close()
+
+    def has_ended(self) -> bool:
+        """Whether it can't be used for another exchange."""
+        return has_ended(self._socket.fileno())
+
+    def exchange(self, handles: Sequence[Handle[Any]], timeout: float) -> None:
+        """Sends the requests and gives each reply to its handle.
+
+        `timeout` is in seconds and runs for each reply from the one before it.
+        After an `Interruption`, or any other exception, the connection is of no
+        use: a reply that is still to come would be taken for another request's.
+        """
+        outgoing = _Outgoing(handles)
+        awaited: deque[Handle[Any]] = deque(handles)
+        deadline = time.monotonic() + timeout
+        is_broken = False
+        while awaited:
+            # The node may stop reading until its replies are read, so neither
+            # sending nor receiving may wait for the other to be finished.
+            if not is_broken:
+                is_broken = not self._send(outgoing)
+            self._watch(outgoing.is_pending and not is_broken)
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                message = f"{self._address} sent nothing for {timeout:g} s"
+                raise Interruption("client_timeout", message)
+            if not any(events & selectors.EVENT_READ for _, events in ready):
+                continue
+            for line in self._receive():
+                if not awaited:
+                    raise Interruption("bad_reply", f"{self._address} sent more replies than asked for")
+                take_reply(awaited.popleft(), line, str(self._address))
+                deadline = time.monotonic() + timeout
+
+    def _send(self, outgoing: _Outgoing) -> bool:
+        """Sends what the socket takes now; whether it can take more one day.
+
+        The node may have said why it closed: the replies are to be read, still.
+        """
+        try:
+            while outgoing.is_pending:
+                outgoing.advance(self._socket.send(outgoing.piece))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            return False
+        return True
+
+    def _watch(self, writing: bool) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+        if self._selector.get_key(self._socket).events != events:
+            self._selector.modify(self._socket, events)
+
+    def _receive(self) -> list[bytes]:
+        """The lines that the socket has now."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError as error:
+            raise Interruption("connection_lost", f"{self._address} was lost: {error}") from None
+        if not data:
+            raise Interruption("connection_lost", f"{self._address} closed the connection")
+        try:
+            return self._lines.feed(data)
+        except ValueError as error:
+            raise Interruption("bad_reply", f"{self._address} sent {error}") from None
+
+
+class _Outgoing:
+    """The lines that are still to be sent."""
+
+    def __init__(self, handles: Sequence[Handle[Any]]) -> None:
+        self._chunks: Iterator[list[Handle[Any]]] = chunks(handles)
+        self._next_chunk()
+
+    def _next_chunk(self) -> None:
+        self._handles = next(self._chunks, [])
+        self.piece = memoryview(b"".join([handle._request.line for handle in self._handles]))
+        self.is_pending = bool(self._handles)
+
+    def advance(self, sent_bytes: int) -> None:
+        """So much of `piece` was handed to the socket."""
+        if sent_bytes == 0:
+            return
+        # A chunk begins as a whole: some of it may be said to be sent that was not.
+        for handle in self._handles:
+            handle._begun = True
+        self._handles = []
+        self.piece = self.piece[sent_bytes:]
+        if not self.piece:
+            self._next_chunk()
