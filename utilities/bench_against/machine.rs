@@ -12,7 +12,7 @@ pub struct Machine {
     pub cores: usize,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// The system and its release.
+    /// The system and its version.
     pub kernel: String,
     /// The kind of file system that the data is on.
     pub file_system: String,
@@ -33,7 +33,7 @@ impl Machine {
         Ok(Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: kib.unwrap_or_default() * 1024,
-            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease")?.trim()),
+            kernel: format!("Linux {}", version(read("/proc/sys/kernel/osrelease")?.trim())),
             file_system: file_system(&mounts, &directory).unwrap_or_else(|| "unknown".into()),
         })
     }
@@ -42,6 +42,12 @@ impl Machine {
     pub fn is_in_memory(&self) -> bool {
         ["tmpfs", "ramfs"].contains(&self.file_system.as_str())
     }
+}
+
+/// The first two numbers of a release: what follows names a build.
+fn version(release: &str) -> &str {
+    let end = release.match_indices('.').nth(1).map_or(release.len(), |(end, _)| end);
+    &release[..end]
 }
 
 /// The kind of the mount that the directory is on: the last one with the longest

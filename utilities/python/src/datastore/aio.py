@@ -33,7 +33,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
         host: str = "127.0.0.1",
         port: int = 9000,
         *,
-        timeout: float = 10.0,
+        timeout: float = 15.0,
         connect_timeout: float = 5.0,
     ) -> None:
         """`timeout`: seconds that a reply may take, each from the one before it on the connection.

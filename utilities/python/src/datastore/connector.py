@@ -32,7 +32,7 @@ class DatastoreConnector(PagedOperations, Blocking):
         host: str = "127.0.0.1",
         port: int = 9000,
         *,
-        timeout: float = 10.0,
+        timeout: float = 15.0,
         connect_timeout: float = 5.0,
     ) -> None:
         """`timeout`: seconds that a reply may take, in a pipeline each from the one before it.
