@@ -6,9 +6,11 @@
 //! is still legible can be copied out.
 
 use super::disk::Disk;
+use super::frame::{Frame, FrameEntry};
 use super::identity::NodeUuid;
 use super::recovery::{read_headers, usable_chain};
 use super::recovery_report::{Damage, OpenError, RecoveredEntry, VisitError};
+use super::replayer::{ReadFrame, Replayer, Visit};
 use super::scan::{Scan, Tail, scan_segment};
 use super::segment::{SegmentHeader, segment_name};
 
@@ -102,16 +104,49 @@ pub fn inspect_log<D: Disk>(
     Ok(LogInspection { segments, damage: damage.map(|(_, damage)| damage) })
 }
 
+/// Every entry that a frame holds, whether a later frame supersedes it or not.
+struct AsItStands<'a> {
+    visit: Visit<'a>,
+    entries: u64,
+    bytes: u64,
+}
+
+impl Replayer for AsItStands<'_> {
+    fn objection(&self, _: &Frame<'_>) -> Option<&'static str> {
+        None
+    }
+
+    fn take(&mut self, read: &ReadFrame<'_>) -> Result<(), OpenError> {
+        for (index, entry) in (read.frame.header.first_index..).zip(read.frame.entries()) {
+            self.entries += 1;
+            self.bytes += entry.payload.len() as u64;
+            let FrameEntry { kind, term, payload } = entry;
+            (self.visit)(RecoveredEntry { index, term, kind, payload })
+                .map_err(|source| OpenError::Visit { index, source })?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn visited(&self) -> (u64, u64) {
+        (self.entries, self.bytes)
+    }
+}
+
 /// Reads a segment; gives the scan back when the next segment can continue it.
 fn inspect_segment<D: Disk>(
     disk: &D,
     mut scan: Scan,
     header: &SegmentHeader,
     next: Option<&SegmentHeader>,
-    visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
+    visit: Visit<'_>,
 ) -> Result<(SegmentInspection, Option<Scan>), OpenError> {
-    let (frames, entries, first_index) = (scan.frames, scan.entries, scan.position.next_index);
-    let tail = scan_segment(disk, &mut scan, header, next, 0, visit)?;
+    let (frames, first_index) = (scan.frames, scan.position.next_index);
+    let mut replayer = AsItStands { visit, entries: 0, bytes: 0 };
+    let tail = scan_segment(disk, &mut scan, header, next, &mut replayer)?;
     let end = match tail {
         Tail::Clean => SegmentEnd::Clean,
         Tail::Torn { offset, end } => SegmentEnd::Torn { offset, bytes: end - offset },
@@ -124,7 +159,7 @@ fn inspect_segment<D: Disk>(
         file_bytes,
         valid_bytes,
         frames: scan.frames - frames,
-        entries: scan.entries - entries,
+        entries: replayer.entries,
         first_index,
         last_index: scan.position.next_index - 1,
         end,
