@@ -7,6 +7,7 @@ mod connection;
 mod disk_thread;
 mod dispatch;
 pub mod flags;
+pub mod idle_memory;
 mod index_manager;
 mod log_replayer;
 mod mailbox;

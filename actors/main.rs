@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use datastore::settings::Settings;
 use datastore_node::flags::{Flags, LogFormat};
-use datastore_node::{server, start};
+use datastore_node::{idle_memory, server, start};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,7 +57,8 @@ async fn run(settings: Settings) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
 
     let running = start(settings, bound.port()).map_err(|error| error.to_string())?;
-    give_back_what_recovery_used();
+    // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
+    idle_memory::give_back();
     let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
     let accepting = actix_rt::spawn(server::serve(
         listener,
@@ -74,14 +75,6 @@ async fn run(settings: Settings) -> Result<(), String> {
     accepting.abort();
     running.stop().await;
     Ok(())
-}
-
-/// Recovery reads a log segment at a time. The allocator keeps such pieces for
-/// later, and a node without writes has no later: it would hold 64 MiB for nothing.
-#[allow(unsafe_code)]
-fn give_back_what_recovery_used() {
-    // SAFETY: it takes no pointer, and may be called at any time from any thread.
-    unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::connection::{Connection, ConnectionMessage};
 use crate::disk_thread::{DiskOrder, DiskThread};
+use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::node::{Node, lock};
@@ -183,7 +184,9 @@ fn run(
     for (number, inbox) in index_inboxes.into_iter().enumerate() {
         let (node, shard) = (node.clone(), cast.shards[number].clone());
         let buckets = (tables[number].walk_length(), !tables[number].is_empty());
-        Arbiter::new().spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
+        let arbiter = Arbiter::new();
+        arbiter.spawn(give_back_at_rest(inbox.gauge.clone()));
+        arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = shard_inboxes.iter().map(|_| Arbiter::new().handle()).collect();
     let wal_writer = WalWriter::new(
@@ -201,6 +204,7 @@ fn run(
             snapshot_writer: cast.snapshot_writer.clone(),
         };
         let shard = Shard::new(number, node.clone(), table, last_index, neighbours);
+        data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
     Ok(Running { node, cast, data_arbiters, disk, disk_thread })

@@ -1,11 +1,13 @@
 //! Memory per key: how far a fresh server's resident memory grows with a fill.
 
+use std::time::Duration;
+
 use datastore_utilities::load::{Data, Values};
 
 use crate::marks;
 use crate::process::resident_bytes;
 use crate::report::{Marked, MemoryRow};
-use crate::server::{Bench, Kind};
+use crate::server::{Bench, Kind, Server};
 use crate::sides::fill;
 
 /// A text of about 1 KB: words of six letters on average, and the spaces.
@@ -69,12 +71,26 @@ fn grown(
     arguments: &[&str],
 ) -> Result<f64, String> {
     let server = bench.start(kind, arguments)?;
-    bench.rest(&[&server])?;
-    let before = resident_bytes(server.pid())?;
+    let before = at_rest(bench, &server)?;
     fill(&server, &Data::new("key:", values)?, keys, seed)?;
-    bench.rest(&[&server])?;
-    let after = resident_bytes(server.pid())?;
+    let after = at_rest(bench, &server)?;
     let bytes = after.saturating_sub(before) as f64 / keys as f64;
     eprintln!("memory: {} {arguments:?} {values:?}: {bytes:.0} bytes a key", kind.name());
     Ok(bytes)
+}
+
+/// Resident memory when the server is at rest and gives nothing back any more:
+/// allocators return what a load has used some seconds after it.
+fn at_rest(bench: &Bench, server: &Server) -> Result<u64, String> {
+    const LOOK: Duration = Duration::from_secs(3);
+    bench.rest(&[server])?;
+    let mut seen = resident_bytes(server.pid())?;
+    loop {
+        std::thread::sleep(LOOK);
+        let resident = resident_bytes(server.pid())?;
+        if resident >= seen - seen / 100 {
+            return Ok(resident);
+        }
+        seen = resident;
+    }
 }
