@@ -73,10 +73,18 @@ mod tests {
     #[test]
     fn it_hands_over_once_to_the_lowest_id_when_that_has_caught_up() {
         let mut policy = HandOver::new(3, 10);
-        assert_eq!(policy.tick(&leads(5, &[(1, 4, true), (2, 9, true)])), None, "node 1 lags and is waited for");
+        assert_eq!(
+            policy.tick(&leads(5, &[(1, 4, true), (2, 9, true)])),
+            None,
+            "node 1 lags and is waited for"
+        );
         assert_eq!(policy.tick(&leads(5, &[(1, 9, true), (2, 9, true)])), Some(1));
         assert_eq!(policy.tick(&leads(5, &[(1, 9, true), (2, 9, true)])), None, "once an election");
-        assert_eq!(policy.tick(&leads(7, &[(1, 0, false), (2, 9, true)])), Some(2), "the lowest that is there");
+        assert_eq!(
+            policy.tick(&leads(7, &[(1, 0, false), (2, 9, true)])),
+            Some(2),
+            "the lowest that is there"
+        );
     }
 
     #[test]

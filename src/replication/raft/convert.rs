@@ -61,7 +61,9 @@ pub(super) fn incoming(message: Message) -> eraftpb::Message {
     into.reject_hint = message.reject_hint;
     into.request_snapshot = message.request_snapshot;
     into.context = message.context;
-    into.set_entries(message.entries.into_iter().map(|entry| raft_entry(entry.index, entry.term, entry.payload)).collect());
+    into.set_entries(
+        message.entries.into_iter().map(|entry| raft_entry(entry.index, entry.term, entry.payload)).collect(),
+    );
     if let Some(mark) = message.snapshot {
         into.set_snapshot(raft_snapshot(&mark));
     }

@@ -64,7 +64,7 @@ pub enum Input {
     /// Time has passed.
     Tick,
     /// A peer's message arrived.
-    Received(Message),
+    Received(Box<Message>),
     /// A client's writes; answered by [`Effect::Proposed`] or [`Effect::Dropped`].
     Propose(Handle, Bytes),
     /// A client's linearizable read; answered by [`Effect::ReadReady`] or [`Effect::ReadLost`].
@@ -256,7 +256,7 @@ impl Replica {
             Input::Tick => {
                 self.node.tick();
             }
-            Input::Received(message) => self.receive(message),
+            Input::Received(message) => self.receive(*message),
             Input::Propose(handle, payload) => self.propose(handle, payload),
             Input::Read(handle) => self.read(handle),
             Input::Persisted(number) => self.persisted(number),

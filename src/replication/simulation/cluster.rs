@@ -21,7 +21,7 @@ const CALM_MS: u64 = 20_000;
 /// What is to happen.
 pub enum Event {
     Tick(usize, u64),
-    Deliver(Message, Option<State>),
+    Deliver(Box<Message>, Option<State>),
     Synced(usize, u64),
     Apply(usize, u64),
     Fetched(usize, u64, (u64, u64, u64, u64)),
@@ -89,7 +89,8 @@ impl Cluster {
 
     /// Who leads, by its own word; the highest term counts.
     pub fn leader(&self) -> Option<NodeId> {
-        let statuses = self.nodes.iter().filter_map(|node| Some((node.id, node.process.as_ref()?.replica.status())));
+        let statuses =
+            self.nodes.iter().filter_map(|node| Some((node.id, node.process.as_ref()?.replica.status())));
         let leaders = statuses.filter(|(_, status)| status.role.role == Role::Leader);
         leaders.max_by_key(|(_, status)| status.role.term).map(|(id, _)| id)
     }
@@ -228,7 +229,7 @@ impl Cluster {
         self.after(self.nodes[place].paused_until_ms - self.now_ms, event);
     }
 
-    fn deliver(&mut self, message: Message, state: Option<State>) {
+    fn deliver(&mut self, message: Box<Message>, state: Option<State>) {
         let place = message.to as usize - 1;
         if self.is_paused(place) {
             return self.when_it_goes_on(place, Event::Deliver(message, state));
@@ -457,9 +458,9 @@ impl Cluster {
         let Some(delay) = delay else { return };
         if self.faults.doubles(&mut self.random) {
             let again = delay + self.below(100);
-            self.after(again, Event::Deliver(message.clone(), state.clone()));
+            self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
         }
-        self.after(delay, Event::Deliver(message, state));
+        self.after(delay, Event::Deliver(Box::new(message), state));
     }
 
     /// The state of a snapshot, unless a newer one has taken its place.
