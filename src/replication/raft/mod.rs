@@ -48,11 +48,15 @@
 //!   leader or refused, so that a refusal is final.
 
 mod convert;
+mod effect;
 mod hard_state;
 mod replica;
 mod storage;
+#[cfg(test)]
+mod tests;
 
-pub use hard_state::{HARD_STATE_BYTES, HardState};
-pub use replica::{
-    Effect, Handle, Input, Options, Persist, Replica, Role, RoleChange, Start, Status, election_timeout_ticks,
+pub use effect::{
+    Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
 };
+pub use hard_state::{HARD_STATE_BYTES, HardState};
+pub use replica::Replica;

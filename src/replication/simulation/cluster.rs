@@ -7,8 +7,8 @@ use super::checker::{Checker, Operation};
 use super::faults::{Faults, Figures};
 use super::node::{Node, Process, State, payload};
 use crate::persistence::next_random;
-use crate::replication::message::{LogEntry, Message, MessageKind, NodeId, SnapshotMark};
-use crate::replication::raft::{Effect, Input, Persist, Role};
+use crate::replication::message::{Message, NodeId};
+use crate::replication::raft::{Effect, Input, Role};
 
 pub const TICK_MS: u64 = 50;
 /// How many clients there are, and how long each waits between two operations.
@@ -51,8 +51,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     voters: Vec<NodeId>,
     pub faults: Faults,
-    checker: Checker,
-    mutant: Option<Mutant>,
+    pub checker: Checker,
+    pub mutant: Option<Mutant>,
     next_operation: Operation,
     pub calm: bool,
 }
@@ -217,15 +217,15 @@ impl Cluster {
         }
     }
 
-    fn is_running(&self, place: usize, incarnation: u64) -> bool {
+    pub fn is_running(&self, place: usize, incarnation: u64) -> bool {
         self.nodes[place].incarnation == incarnation && self.nodes[place].process.is_some()
     }
 
-    fn is_paused(&self, place: usize) -> bool {
+    pub fn is_paused(&self, place: usize) -> bool {
         self.nodes[place].paused_until_ms > self.now_ms
     }
 
-    fn when_it_goes_on(&mut self, place: usize, event: Event) {
+    pub fn when_it_goes_on(&mut self, place: usize, event: Event) {
         self.after(self.nodes[place].paused_until_ms - self.now_ms, event);
     }
 
@@ -274,7 +274,7 @@ impl Cluster {
         }
     }
 
-    fn step(&mut self, place: usize, input: Input) {
+    pub fn step(&mut self, place: usize, input: Input) {
         let Some(process) = &mut self.nodes[place].process else { return };
         process.replica.step(input);
         let effects = process.replica.pump();
@@ -332,57 +332,6 @@ impl Cluster {
         }
     }
 
-    fn persist(&mut self, place: usize, mut persist: Persist) {
-        let incarnation = self.nodes[place].incarnation;
-        let sync_ms = self.nodes[place].sync_ms;
-        let installed = persist.snapshot.as_ref().and_then(|mark| {
-            self.nodes[place].process.as_mut().and_then(|process| process.received.remove(&mark.index))
-        });
-        assert_eq!(
-            persist.snapshot.is_some(),
-            installed.is_some(),
-            "a snapshot is installed that never came"
-        );
-        if self.mutant == Some(Mutant::PromisesBeforeSync) {
-            let promises = std::mem::take(&mut persist.then_send);
-            promises.into_iter().for_each(|message| self.send(place, message));
-        }
-        let at_once = self.mutant == Some(Mutant::PersistedBeforeSync) && persist.snapshot.is_none();
-        let number = persist.number;
-        let promises = if at_once { std::mem::take(&mut persist.then_send) } else { Vec::new() };
-        self.nodes[place].disk.write(persist, installed);
-        let delay = 1 + self.below(sync_ms + 1);
-        self.after(delay, Event::Synced(place, incarnation));
-        if at_once {
-            promises.into_iter().for_each(|message| self.send(place, message));
-            self.step(place, Input::Persisted(number));
-        }
-    }
-
-    fn synced(&mut self, place: usize, incarnation: u64) {
-        if !self.is_running(place, incarnation) {
-            return;
-        }
-        if self.is_paused(place) {
-            return self.when_it_goes_on(place, Event::Synced(place, incarnation));
-        }
-        let fails = !self.calm && self.below(100) < self.faults.failed_syncs_percent;
-        self.faults.figures.failed_syncs += u64::from(fails);
-        let Some(persist) = self.nodes[place].disk.sync(fails) else { return };
-        if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.snapshot) {
-            let state = state.clone();
-            if let Some(process) = &mut self.nodes[place].process {
-                process.committed.clear();
-                process.state = state;
-            }
-        }
-        if self.mutant == Some(Mutant::AcknowledgedAtOwnSync) {
-            self.acknowledge_own(place, &persist.entries);
-        }
-        persist.then_send.into_iter().for_each(|message| self.send(place, message));
-        self.step(place, Input::Persisted(persist.number));
-    }
-
     fn apply(&mut self, place: usize) {
         let id = self.nodes[place].id;
         let mut answered = Vec::new();
@@ -415,19 +364,9 @@ impl Cluster {
         });
     }
 
-    fn acknowledge(&mut self, operation: Operation, index: u64, term: u64) {
+    pub fn acknowledge(&mut self, operation: Operation, index: u64, term: u64) {
         let disks = self.nodes.iter().filter(|node| node.disk.has(index, term)).count();
         self.checker.acknowledged(operation, index, disks, self.nodes.len() / 2 + 1);
-    }
-
-    fn acknowledge_own(&mut self, place: usize, entries: &[LogEntry]) {
-        for entry in entries {
-            let process = self.nodes[place].process.as_mut();
-            if let Some((term, operation)) = process.and_then(|process| process.proposed.remove(&entry.index))
-            {
-                self.acknowledge(operation, entry.index, term);
-            }
-        }
     }
 
     /// The mistake of a node that refuses a request and hands it on as well.
@@ -441,45 +380,5 @@ impl Cluster {
                 return self.step(place, Input::Propose(handle, payload(operation, 0)));
             }
         }
-    }
-
-    fn send(&mut self, place: usize, message: Message) {
-        let delay = self.faults.delay(&message, &mut self.random);
-        let mut state = None;
-        if message.kind == MessageKind::Snapshot {
-            state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());
-            let (to, is_there, incarnation) = (message.to, state.is_some(), self.nodes[place].incarnation);
-            // Whatever became of it is said: the replica sends nothing else until it knows.
-            self.after(delay.unwrap_or(0) + 20, Event::SnapshotReport(place, incarnation, to, is_there));
-            if !is_there {
-                return;
-            }
-        }
-        let Some(delay) = delay else { return };
-        if self.faults.doubles(&mut self.random) {
-            let again = delay + self.below(100);
-            self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
-        }
-        self.after(delay, Event::Deliver(Box::new(message), state));
-    }
-
-    /// The state of a snapshot, unless a newer one has taken its place.
-    fn state_of(&self, place: usize, mark: Option<&SnapshotMark>) -> Option<State> {
-        let newest = self.nodes[place].disk.snapshot.as_ref();
-        newest.filter(|(newest, _)| Some(newest) == mark).map(|(_, state)| state.clone())
-    }
-
-    /// The node makes a snapshot of what it has applied, and may cut its log.
-    pub fn snapshot(&mut self, place: usize, cut: bool) {
-        let keep = self.below(6);
-        let Node { process, disk, .. } = &mut self.nodes[place];
-        let Some(process) = process else { return };
-        let index = process.state.applied;
-        let is_newer = disk.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
-        let Some(term) = process.replica.term_of(index).filter(|_| index > 0 && is_newer) else { return };
-        let mark = SnapshotMark { index, term, members: process.replica.members() };
-        let cut_index = if cut { index.saturating_sub(keep) } else { disk.cut().0 };
-        disk.snapshot(mark.clone(), process.state.clone(), cut_index);
-        process.replica.snapshot_made(mark, disk.cut().0);
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! All chance comes from one seed, so that a failure is replayed by its number:
 //! `DATASTORE_SIMULATION_SEED=7 cargo test -p datastore --lib simulation`.
-//! More of them: `DATASTORE_SIMULATION_SEEDS=10000`.
+//! For hours: `utilities/simulate.sh`.
 //!
 //! What can go wrong: messages are lost, late, doubled and out of order; nodes
 //! are parted, in both directions or in one; nodes crash and lose what was not
@@ -18,6 +18,7 @@ mod cluster;
 mod disk;
 mod faults;
 mod node;
+mod outside;
 mod tests;
 
 pub use cluster::{Cluster, Report};

@@ -3,8 +3,9 @@
 use super::{Cluster, Mutant, Report};
 
 const SEED: &str = "DATASTORE_SIMULATION_SEED";
+const FIRST: &str = "DATASTORE_SIMULATION_FIRST";
 const SEEDS: &str = "DATASTORE_SIMULATION_SEEDS";
-const SEEDS_DEFAULT: u64 = 60;
+const SEEDS_DEFAULT: u64 = 8;
 const RUN_MS: u64 = 60_000;
 
 fn variable(name: &str) -> Option<u64> {
@@ -14,7 +15,10 @@ fn variable(name: &str) -> Option<u64> {
 fn seeds() -> std::ops::Range<u64> {
     match variable(SEED) {
         Some(seed) => seed..seed + 1,
-        None => 0..variable(SEEDS).unwrap_or(SEEDS_DEFAULT),
+        None => {
+            let first = variable(FIRST).unwrap_or(0);
+            first..first + variable(SEEDS).unwrap_or(SEEDS_DEFAULT)
+        }
     }
 }
 

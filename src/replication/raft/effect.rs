@@ -1,0 +1,167 @@
+//! What a replica is told, what it says, and where it stands.
+
+use bytes::Bytes;
+
+use super::hard_state::HardState;
+use crate::replication::message::{LogEntry, Members, Message, NodeId, SnapshotMark};
+
+/// Names a proposal or a read for whoever made it.
+pub type Handle = u64;
+
+/// What doesn't change while a node runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node_id: NodeId,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks for which a node that has heard of its leader refuses to vote for another.
+    pub election_ticks: usize,
+    /// Ticks without a leader after which this node campaigns: see [`election_timeout_ticks`].
+    pub timeout_ticks: usize,
+    /// Bytes of entries in one message. One larger entry passes alone.
+    pub message_bytes_max: u64,
+    /// Appends to one follower that are not answered yet.
+    pub in_flight_messages_max: usize,
+    /// Bytes proposed and not committed beyond which proposals are dropped.
+    pub uncommitted_bytes_max: u64,
+    /// Bytes of committed entries handed out at once.
+    pub committed_bytes_max: u64,
+    /// Bytes of applied payloads kept in memory for followers.
+    pub payload_bytes_max: usize,
+}
+
+/// When a node campaigns: the lower its place among the members, the earlier, so
+/// that the lowest id that is available and up to date leads. Timeouts that differ
+/// by more than a round trip also spare split votes, without randomness.
+pub fn election_timeout_ticks(election_ticks: usize, place: usize) -> usize {
+    election_ticks + election_ticks / 5 + place * (election_ticks * 3 / 5).max(1)
+}
+
+/// What a node knows of its past.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The newest hard state on the disk.
+    pub hard_state: HardState,
+    /// The members as of `applied`.
+    pub members: Members,
+    /// Index and term of the entry before the first retained one; (0, 0) for none.
+    pub cut: (u64, u64),
+    /// The terms of the retained entries that are applied; their payloads stay on the disk.
+    pub applied: Vec<u64>,
+    /// The entries behind those: not known to be committed.
+    pub tail: Vec<LogEntry>,
+}
+
+/// What a node hears.
+#[derive(Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// A peer's message arrived.
+    Received(Box<Message>),
+    /// A client's writes; answered by [`Effect::Proposed`] or [`Effect::Dropped`].
+    Propose(Handle, Bytes),
+    /// A client's linearizable read; answered by [`Effect::ReadReady`] or [`Effect::ReadLost`].
+    Read(Handle),
+    /// The [`Persist`] of this number, and all before it, are durable and their messages are sent.
+    Persisted(u64),
+    /// The payloads that an [`Effect::Fetch`] asked for; none if they are gone.
+    Fetched(u64, Vec<LogEntry>),
+    /// Hand leadership to this node.
+    TransferTo(NodeId),
+    /// A peer can't be reached: what was sent to it may be lost.
+    Unreachable(NodeId),
+    /// A snapshot reached this follower, or was given up. Must be said of each
+    /// [`MessageKind::Snapshot`] sent: until then the follower is sent nothing else.
+    SnapshotSent(NodeId, bool),
+}
+
+/// What must be durable, in this order, before `then_send` leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// Comes back in [`Input::Persisted`].
+    pub number: u64,
+    /// The first one may be at or below the log's last index: it replaces from there on.
+    pub entries: Vec<LogEntry>,
+    /// `None`: as it was.
+    pub hard_state: Option<HardState>,
+    /// A snapshot that has arrived out of band: its state takes the place of all
+    /// that was applied, and the log begins anew behind it, before anything else here.
+    pub snapshot: Option<SnapshotMark>,
+    /// Whether it needs a sync; a commit index alone doesn't.
+    pub must_sync: bool,
+    /// What this promises to others.
+    pub then_send: Vec<Message>,
+}
+
+/// What a node is in its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It takes the writes.
+    Leader,
+    /// It follows `leader`, if it knows one.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+}
+
+/// A change of role, leader or term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleChange {
+    /// This node's role.
+    pub role: Role,
+    /// Who leads, if that is known.
+    pub leader: Option<NodeId>,
+    /// The term that this is about.
+    pub term: u64,
+}
+
+/// What a node must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Role, leader or term are not what they were.
+    Role(RoleChange),
+    /// Send at once.
+    Send(Message),
+    /// Make durable, then send, then say [`Input::Persisted`].
+    Persist(Persist),
+    /// The proposal is entry (index, term). Whether it is committed shows in [`Effect::Commit`].
+    Proposed(Handle, u64, u64),
+    /// The proposal was not taken, and never happens.
+    Dropped(Handle),
+    /// Apply, in order. An index with another term than proposed was decided otherwise.
+    Commit(Vec<LogEntry>),
+    /// The read may be answered when this index is applied.
+    ReadReady(Handle, u64),
+    /// This node can't answer the read: it doesn't lead any more.
+    ReadLost(Handle),
+    /// Read entries `low..high` back from the disk, at most so many bytes but one at least.
+    Fetch {
+        /// Comes back in [`Input::Fetched`].
+        number: u64,
+        /// The first index.
+        low: u64,
+        /// Behind the last index.
+        high: u64,
+        /// Bytes of payloads.
+        bytes_max: u64,
+    },
+    /// This follower needs what the log no longer has.
+    SnapshotWanted(NodeId),
+}
+
+/// A node's place in the protocol, for figures and checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Role, leader and term.
+    pub role: RoleChange,
+    /// The last committed entry that it knows of.
+    pub commit: u64,
+    /// The last entry of its log.
+    pub last: u64,
+    /// The last entry handed out for applying.
+    pub applied: u64,
+    /// A leader's view of each follower: node, last entry that it is known to have, heard of lately.
+    pub followers: Vec<(NodeId, u64, bool)>,
+}

@@ -1,0 +1,195 @@
+//! One replica by itself: what it promises when, and what it never does.
+
+use bytes::Bytes;
+
+use super::{Effect, HardState, Input, Options, Persist, Replica, Role, Start, election_timeout_ticks};
+use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind};
+
+const ELECTION_TICKS: usize = 10;
+
+fn replica(node_id: u64, voters: &[u64]) -> Replica {
+    let members = Members { voters: voters.to_vec(), ..Members::default() };
+    let start =
+        Start { hard_state: HardState::default(), members, cut: (0, 0), applied: vec![], tail: vec![] };
+    let options = Options {
+        node_id,
+        heartbeat_ticks: 2,
+        election_ticks: ELECTION_TICKS,
+        timeout_ticks: election_timeout_ticks(ELECTION_TICKS, node_id as usize - 1),
+        message_bytes_max: 1 << 20,
+        in_flight_messages_max: 64,
+        uncommitted_bytes_max: 1 << 20,
+        committed_bytes_max: 1 << 20,
+        payload_bytes_max: 1 << 20,
+    };
+    Replica::new(options, start)
+}
+
+/// Ticks until something must be persisted, which a candidate's vote must.
+fn campaign(replica: &mut Replica) -> Vec<Effect> {
+    for _ in 0..100 {
+        replica.step(Input::Tick);
+        let effects = replica.pump();
+        if effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
+            return effects;
+        }
+    }
+    panic!("it never campaigned");
+}
+
+fn persist(effects: &[Effect]) -> &Persist {
+    let found = effects
+        .iter()
+        .find_map(|effect| if let Effect::Persist(persist) = effect { Some(persist) } else { None });
+    found.expect("something to persist")
+}
+
+fn sent(effects: &[Effect]) -> Vec<MessageKind> {
+    effects
+        .iter()
+        .filter_map(|effect| if let Effect::Send(message) = effect { Some(message.kind) } else { None })
+        .collect()
+}
+
+fn message(kind: MessageKind, from: u64, to: u64, term: u64) -> Message {
+    Message {
+        kind,
+        from,
+        to,
+        term,
+        log_term: 0,
+        index: 0,
+        commit: 0,
+        commit_term: 0,
+        reject: false,
+        reject_hint: 0,
+        request_snapshot: 0,
+        context: Bytes::new(),
+        entries: Vec::new(),
+        snapshot: None,
+    }
+}
+
+fn receive(replica: &mut Replica, message: Message) -> Vec<Effect> {
+    replica.step(Input::Received(Box::new(message)));
+    replica.pump()
+}
+
+/// Node 1 of three leads, and nothing is under way.
+fn leader() -> Replica {
+    let mut replica = replica(1, &[1, 2, 3]);
+    let asked = campaign(&mut replica);
+    replica.step(Input::Persisted(persist(&asked).number));
+    let mut grant = message(MessageKind::RequestPreVoteResponse, 2, 1, 1);
+    let effects = receive(&mut replica, grant.clone());
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    grant.kind = MessageKind::RequestVoteResponse;
+    let effects = receive(&mut replica, grant);
+    assert_eq!(replica.status().role.role, Role::Leader, "{effects:?}");
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    replica
+}
+
+#[test]
+fn a_lone_voter_leads_but_says_nothing_of_its_term_before_that_is_durable() {
+    let mut replica = replica(1, &[1]);
+    let effects = campaign(&mut replica);
+    assert_eq!(sent(&effects), []);
+    let persist = persist(&effects);
+    assert_eq!((persist.hard_state.map(|state| state.term), persist.must_sync), (Some(1), true));
+    assert_eq!(persist.entries[0].kind, EntryKind::Empty);
+    replica.step(Input::Propose(1, Bytes::from_static(b"w")));
+    let effects = replica.pump();
+    assert!(effects.contains(&Effect::Proposed(1, 2, 1)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Commit(_))), "nothing is durable");
+}
+
+#[test]
+fn a_vote_leaves_after_it_is_durable_and_once_a_term() {
+    let mut replica = replica(3, &[1, 2, 3]);
+    let ask = |from| message(MessageKind::RequestVote, from, 3, 5);
+    let effects = receive(&mut replica, ask(1));
+    assert_eq!(sent(&effects), []);
+    let promised = persist(&effects);
+    assert_eq!(promised.hard_state, Some(HardState { term: 5, vote: 1, commit: 0 }));
+    assert_eq!(promised.then_send[0].kind, MessageKind::RequestVoteResponse);
+    assert!(!promised.then_send[0].reject);
+    let effects = receive(&mut replica, ask(2));
+    assert!(persist(&effects).then_send[0].reject, "another one asks in the same term");
+}
+
+#[test]
+fn a_leader_sends_while_its_own_disk_works_and_commits_when_both_have_it() {
+    let mut replica = leader();
+    // What it began its term with is on node 2's disk.
+    let mut has = message(MessageKind::AppendResponse, 2, 1, 1);
+    has.index = 1;
+    let effects = receive(&mut replica, has.clone());
+    let committed = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Commit(_)));
+    assert!(committed(&effects), "{effects:?}");
+    replica.step(Input::Propose(7, Bytes::from_static(b"write")));
+    let effects = replica.pump();
+    assert!(effects.contains(&Effect::Proposed(7, 2, 1)));
+    assert!(sent(&effects).contains(&MessageKind::Append), "{effects:?}");
+    let number = persist(&effects).number;
+    has.index = 2;
+    let effects = receive(&mut replica, has);
+    assert!(!committed(&effects), "its own disk hasn't synced it: {effects:?}");
+    replica.step(Input::Persisted(number));
+    assert!(committed(&replica.pump()));
+}
+
+#[test]
+fn a_follower_refuses_proposals_and_reads_and_forwards_nothing() {
+    let mut replica = replica(2, &[1, 2, 3]);
+    receive(&mut replica, message(MessageKind::Heartbeat, 1, 2, 3));
+    replica.step(Input::Propose(1, Bytes::from_static(b"w")));
+    replica.step(Input::Read(2));
+    let effects = replica.pump();
+    assert!(effects.contains(&Effect::Dropped(1)) && effects.contains(&Effect::ReadLost(2)));
+    assert_eq!(sent(&effects), []);
+}
+
+#[test]
+fn a_heartbeat_is_answered_while_the_disk_stalls_and_an_append_is_not() {
+    let mut replica = replica(2, &[1, 2, 3]);
+    let effects = receive(&mut replica, message(MessageKind::Heartbeat, 1, 2, 3));
+    assert_eq!(sent(&effects), [], "its term is not durable yet");
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    append.entries =
+        vec![LogEntry { index: 1, term: 3, kind: EntryKind::Writes, payload: Bytes::from_static(b"w") }];
+    let effects = receive(&mut replica, append);
+    assert_eq!(sent(&effects), [], "the append waits for the disk");
+    assert_eq!(persist(&effects).then_send[0].kind, MessageKind::AppendResponse);
+    let effects = receive(&mut replica, message(MessageKind::Heartbeat, 1, 2, 3));
+    assert_eq!(sent(&effects), [MessageKind::HeartbeatResponse]);
+}
+
+#[test]
+fn reads_wait_for_a_round_and_a_round_serves_all_that_waited() {
+    let mut replica = leader();
+    replica.step(Input::Read(1));
+    let effects = replica.pump();
+    assert_eq!(sent(&effects), [], "it hasn't committed anything in its term");
+    let mut has = message(MessageKind::AppendResponse, 2, 1, 1);
+    has.index = 1;
+    receive(&mut replica, has);
+    replica.step(Input::Read(2));
+    let effects = replica.pump();
+    let contexts: Vec<&Bytes> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send(message) if message.kind == MessageKind::Heartbeat => Some(&message.context),
+            _ => None,
+        })
+        .collect();
+    let context = contexts.last().expect("a round of heartbeats").to_owned().clone();
+    let mut heard = message(MessageKind::HeartbeatResponse, 3, 1, 1);
+    heard.context = context;
+    let effects = receive(&mut replica, heard);
+    assert!(effects.contains(&Effect::ReadReady(2, 1)), "{effects:?}");
+}
