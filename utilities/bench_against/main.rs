@@ -138,6 +138,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Longer than either server's allocator waits before it gives memory back.
+const SETTLE: Duration = Duration::from_secs(3);
+
 fn measure(flags: &Flags) -> Result<(), String> {
     if let Some(page) = &flags.write_into {
         page::check(page)?;
@@ -148,6 +151,7 @@ fn measure(flags: &Flags) -> Result<(), String> {
         node: find_node(flags.node.as_deref(), &beside)?,
         redis: find_redis(&flags.redis)?,
         directory: flags.directory.clone().unwrap_or(beside),
+        settle: if flags.quick { Duration::ZERO } else { SETTLE },
         interrupt,
     };
     std::fs::create_dir_all(&bench.directory)

@@ -1,7 +1,5 @@
 //! Memory per key: how far a fresh server's resident memory grows with a fill.
 
-use std::time::Duration;
-
 use datastore_utilities::load::{Data, Values};
 
 use crate::marks;
@@ -82,11 +80,10 @@ fn grown(
 /// Resident memory when the server is at rest and gives nothing back any more:
 /// allocators return what a load has used some seconds after it.
 fn at_rest(bench: &Bench, server: &Server) -> Result<u64, String> {
-    const LOOK: Duration = Duration::from_secs(3);
     bench.rest(&[server])?;
     let mut seen = resident_bytes(server.pid())?;
     loop {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(bench.settle);
         let resident = resident_bytes(server.pid())?;
         if resident >= seen - seen / 100 {
             return Ok(resident);

@@ -51,6 +51,8 @@ pub struct Bench {
     pub redis: PathBuf,
     /// Where the servers' directories are made.
     pub directory: PathBuf,
+    /// How long a server at rest must not give memory back before it is weighed.
+    pub settle: Duration,
     /// Asked while anything is waited for.
     pub interrupt: Interrupt,
 }
