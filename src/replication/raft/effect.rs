@@ -73,7 +73,7 @@ pub enum Input {
     /// A peer can't be reached: what was sent to it may be lost.
     Unreachable(NodeId),
     /// A snapshot reached this follower, or was given up. Must be said of each
-    /// [`MessageKind::Snapshot`] sent: until then the follower is sent nothing else.
+    /// [`crate::replication::message::MessageKind::Snapshot`] sent: until then the follower is sent nothing else.
     SnapshotSent(NodeId, bool),
 }
 
