@@ -14,15 +14,15 @@ use crate::failure::Failure;
 use crate::node::print_fields;
 use crate::output::Output;
 
-/// A record as `import` reads it.
+/// A record as `import` reads it, and an item of a scan in JSON.
 #[derive(Serialize)]
-struct Record<'a> {
-    key: &'a str,
+pub struct Record<'a> {
+    pub key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a RawValue>,
+    pub value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    vector: Option<&'a [f32]>,
-    version: &'a str,
+    pub vector: Option<&'a [f32]>,
+    pub version: &'a str,
 }
 
 pub async fn export(

@@ -1,11 +1,10 @@
 //! Scans and searches: a page of results after the other, as they come.
 
 use datastore::connector::{Call, DatastoreConnector, Item, Paged};
-use serde::Serialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::arguments::{self, ValueKind};
+use crate::export::Record;
 use crate::failure::Failure;
 use crate::keys::vector_of;
 use crate::output::{Format, Output, key_column, value_column, vector_column};
@@ -15,17 +14,6 @@ use crate::values::{parse_value, parse_vector};
 pub struct Like {
     pub numbers: Vec<String>,
     pub key: Option<String>,
-}
-
-/// An item of a scan in JSON: what was asked for, as it is stored.
-#[derive(Serialize)]
-struct ScanRecord<'a> {
-    key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vector: Option<&'a [f32]>,
-    version: &'a str,
 }
 
 pub async fn scan(
@@ -71,7 +59,7 @@ pub async fn scan(
     };
     let print_json = |item: &Item, output: &mut Output| {
         let Item { key, value, version, vector } = item;
-        output.json(&ScanRecord { key, value: value.as_deref(), vector: vector.as_deref(), version })
+        output.json(&Record { key, value: value.as_deref(), vector: vector.as_deref(), version })
     };
     print_pages(limited(call, scan.limit), &header, row, print_json, output).await
 }
