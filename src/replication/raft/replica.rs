@@ -150,9 +150,13 @@ impl Replica {
         convert::members(&self.node.raft.prs().conf().to_conf_state())
     }
 
-    /// The term of an entry of the log, if it is retained.
+    /// The term of an entry of the log, or of the one before the first: `None` for
+    /// any other, as for what is applied while a snapshot ahead of it is installed.
     pub fn term_of(&self, index: u64) -> Option<u64> {
-        self.node.raft.raft_log.term(index).ok()
+        let log = &self.node.raft.raft_log;
+        // Outside of these the crate says 0, and a snapshot marked so would part its receiver for ever.
+        let is_known = index + 1 >= log.first_index() && index <= log.last_index();
+        if is_known { log.term(index).ok() } else { None }
     }
 
     /// A durable snapshot holds everything up to `mark`: entries up to `cut_index` aren't needed.

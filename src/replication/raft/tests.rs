@@ -8,9 +8,12 @@ use crate::replication::message::{EntryKind, LogEntry, Members, Message, Message
 const ELECTION_TICKS: usize = 10;
 
 fn replica(node_id: u64, voters: &[u64]) -> Replica {
+    replica_behind((0, 0), node_id, voters)
+}
+
+fn replica_behind(cut: (u64, u64), node_id: u64, voters: &[u64]) -> Replica {
     let members = Members { voters: voters.to_vec(), ..Members::default() };
-    let start =
-        Start { hard_state: HardState::default(), members, cut: (0, 0), applied: vec![], tail: vec![] };
+    let start = Start { hard_state: HardState::default(), members, cut, applied: vec![], tail: vec![] };
     let options = Options {
         node_id,
         heartbeat_ticks: 2,
@@ -192,4 +195,10 @@ fn reads_wait_for_a_round_and_a_round_serves_all_that_waited() {
     heard.context = context;
     let effects = receive(&mut replica, heard);
     assert!(effects.contains(&Effect::ReadReady(2, 1)), "{effects:?}");
+}
+
+#[test]
+fn a_term_is_known_of_what_the_log_has_and_of_nothing_else() {
+    let replica = replica_behind((10, 3), 1, &[1, 2, 3]);
+    assert_eq!([9, 10, 11].map(|index| replica.term_of(index)), [None, Some(3), None]);
 }
