@@ -277,7 +277,7 @@ impl Replica {
         let committed: Vec<LogEntry> =
             ready.take_committed_entries().into_iter().map(convert::entry).collect();
         let snapshot = (!ready.snapshot().is_empty()).then(|| convert::mark(ready.snapshot()));
-        self.keep(hard_state, snapshot.as_ref(), &entries);
+        self.keep(snapshot.as_ref(), &entries);
         let is_empty =
             entries.is_empty() && hard_state.is_none() && snapshot.is_none() && then_send.is_empty();
         let must_sync = ready.must_sync();
@@ -301,13 +301,9 @@ impl Replica {
     }
 
     /// Makes readable what the crate is about to count as written.
-    fn keep(&mut self, hard_state: Option<HardState>, snapshot: Option<&SnapshotMark>, entries: &[LogEntry]) {
-        let store = self.node.mut_store();
-        if let Some(state) = hard_state {
-            store.hard_state = state;
-        }
+    fn keep(&mut self, snapshot: Option<&SnapshotMark>, entries: &[LogEntry]) {
         if let Some(mark) = snapshot {
-            store.restart_at(mark);
+            self.node.mut_store().restart_at(mark);
             self.handed_out = mark.index;
         }
         self.node.mut_store().append(entries);

@@ -32,7 +32,8 @@ pub(super) struct Missing {
 /// The log from behind the last cut to its end.
 #[derive(Debug)]
 pub(super) struct Storage {
-    pub hard_state: HardState,
+    /// What the node began with: the crate asks once, and keeps its own from then on.
+    hard_state: HardState,
     pub members: Members,
     /// The entry before the first one here.
     cut_index: u64,
