@@ -52,6 +52,20 @@ pub enum ConnectionMessage {
         /// The snapshot's entry index, its bytes and how long it took in ms.
         made: Result<(u64, u64, u64), Error>,
     },
+    /// From the WalWriter: what is applied here is as fresh as it was asked to be, or can't be.
+    ReadReady {
+        /// The connection's name for the question.
+        round: u64,
+        /// Why not.
+        ready: Result<(), Error>,
+    },
+    /// From the ElectionCoordinator: what became of a `promote`.
+    Promoted {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// Who leads now.
+        leader: Result<u64, Error>,
+    },
     /// From the node: answer what came, then close.
     Stop,
 }
@@ -461,6 +475,7 @@ impl Handler<Counted<ConnectionMessage>> for Connection {
             ConnectionMessage::SnapshotMade { sequence, made } => {
                 self.gather(sequence, |gathering| gathering.snapshot_made(made));
             }
+            ConnectionMessage::ReadReady { .. } | ConnectionMessage::Promoted { .. } => {}
             ConnectionMessage::Stop => self.gate.close(),
         }
         self.go_on(context);

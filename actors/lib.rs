@@ -3,9 +3,11 @@
 //!
 //! [`start`] is the only place where they are wired.
 
+mod cluster;
 mod connection;
 mod disk_thread;
 mod dispatch;
+mod election_coordinator;
 pub mod flags;
 pub mod idle_memory;
 mod index_manager;
@@ -15,6 +17,8 @@ mod node;
 mod progress;
 mod random;
 mod recovery;
+mod replication_messages;
+mod replicator_peer;
 mod request_stream;
 pub mod server;
 mod shard;

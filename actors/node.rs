@@ -12,6 +12,7 @@ use datastore::limits;
 use datastore::settings::Settings;
 use hdrhistogram::Histogram;
 
+use crate::cluster::Cluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram};
 
@@ -35,6 +36,8 @@ pub struct Node {
     pub connections: ConnectionFigures,
     /// The snapshots'.
     pub snapshots: Mutex<SnapshotFigures>,
+    /// Who else there is; `None` on a node that is on its own.
+    pub cluster: Option<Arc<Cluster>>,
     /// Set when the node takes no more requests.
     pub stopping: AtomicBool,
     next_multi: AtomicU64,
@@ -216,6 +219,7 @@ impl Node {
             gauges,
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
+            cluster: None,
             stopping: AtomicBool::new(false),
             next_multi: AtomicU64::new(0),
         }

@@ -23,6 +23,7 @@ use crate::connection::{Connection, ConnectionMessage};
 use crate::disk_thread::{Acknowledgement, DiskOrder, Group};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
+use crate::replication_messages::ReplicationMessage;
 use crate::shard::{Shard, ShardMessage};
 use crate::shard_messages::Committed;
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
@@ -78,6 +79,8 @@ pub enum WalMessage {
         /// Whether there is a new one.
         made: bool,
     },
+    /// About the replicated log; nobody says it on a node that is on its own.
+    Replication(ReplicationMessage),
 }
 
 /// A part and the shard that it came from.
@@ -298,6 +301,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                 self.snapshot_under_way = false;
                 self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
             }
+            WalMessage::Replication(_) => {}
         }
     }
 }

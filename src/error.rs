@@ -116,6 +116,17 @@ codes! {
     Internal "internal" false Unknown;
 }
 
+/// Where a client finds the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderAddress {
+    /// Its number in the cluster.
+    pub node_id: u64,
+    /// Its address or name.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
 /// A fact beyond code and message that some errors carry.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub enum Detail {
@@ -124,6 +135,8 @@ pub enum Detail {
     None,
     /// `version_mismatch`, `already_exists`: the key's version, `None` when it is absent.
     Current(Option<Version>),
+    /// `not_leader`: who leads, `None` when that is not known.
+    Leader(Option<LeaderAddress>),
     /// `overloaded`: when to try again, in milliseconds.
     RetryAfterMs(u64),
     /// `index_not_ready`: what part of the index is built, 0 to 1.

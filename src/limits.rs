@@ -68,6 +68,9 @@ pub const WRITE_PROGRESS_TIMEOUT_MS: u64 = 10_000;
 /// An idle log writes one empty frame after this long, so that its last entries are known to be durable.
 pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 
+/// Members of a cluster. Every write waits for a majority: more of them make it slower, not safer.
+pub const MEMBERS_MAX: usize = 9;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const GIB: usize = 1024 * MIB;

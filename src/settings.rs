@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde::Deserialize;
+
 use crate::indexing::Kinds;
 use crate::limits;
 
@@ -24,6 +26,27 @@ impl Mode {
             Mode::Dynamo => "dynamo",
         }
     }
+}
+
+/// What a node is when it starts on an empty directory. Later starts go by the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartRole {
+    /// It forms the cluster of itself and its peers.
+    Primary,
+    /// It waits until the primary of its cluster adopts it.
+    Secondary,
+}
+
+/// Another node, as `--peers` names it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its number in the cluster.
+    pub node_id: u64,
+    /// Its address or name.
+    pub host: String,
+    /// Its one port.
+    pub port: u16,
 }
 
 /// How a snapshot file is packed.
@@ -91,6 +114,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// How replicas agree.
     pub mode: Mode,
+    /// What it is on an empty directory.
+    pub role: StartRole,
+    /// The other nodes, ascending by node id; none for a node on its own.
+    pub peers: Vec<Peer>,
     /// The share of log syncs that fail on purpose, 0 to 1.
     pub drop_rate: f64,
     /// Which indexes are kept.
@@ -119,21 +146,16 @@ impl RawSettings {
     /// Checks every setting; `cores` is what the machine has. The error says
     /// which flag, what was given and what it wants.
     pub fn validate(self, cores: usize) -> Result<Settings, String> {
-        if self.peers.as_deref().is_some_and(|peers| peers.trim() != "[]" && !peers.trim().is_empty()) {
+        if self.mode == Mode::Dynamo {
             return Err(
-                "--peers: clustering is not in this version yet; start one node without --peers".into()
-            );
-        }
-        if self.secondary {
-            return Err(
-                "--role secondary: clustering is not in this version yet; a single node is --role primary"
+                "--mode dynamo: not in this version yet; --mode leader has one primary and its replicas"
                     .into(),
             );
         }
-        if self.mode == Mode::Dynamo {
-            return Err(
-                "--mode dynamo: clustering is not in this version yet; a single node is --mode leader".into(),
-            );
+        within("--node-id", self.node_id, 1, u64::MAX)?;
+        let peers = parse_peers(self.peers.as_deref().unwrap_or_default(), self.node_id)?;
+        if self.secondary && peers.is_empty() {
+            return Err("--role secondary: wants --peers that name the primary and all other nodes".into());
         }
         let host = parse_host(&self.host)?;
         if !host.is_loopback() && !self.insecure {
@@ -163,6 +185,8 @@ impl RawSettings {
             node_id: self.node_id,
             data_dir: self.data_dir,
             mode: self.mode,
+            role: if self.secondary { StartRole::Secondary } else { StartRole::Primary },
+            peers,
             drop_rate: self.drop_rate,
             indexes: Kinds::parse(&self.indexes).map_err(|reason| format!("--indexes: {reason}"))?,
             shards,
@@ -183,6 +207,32 @@ fn parse_host(host: &str) -> Result<IpAddr, String> {
         return Ok(IpAddr::from([127, 0, 0, 1]));
     }
     host.parse().map_err(|_| format!("--host {host}: wants an IP address or localhost"))
+}
+
+/// Reads `--peers`: `[{"node_id":2,"host":"127.0.0.1","port":9001}, …]`.
+fn parse_peers(given: &str, node_id: u64) -> Result<Vec<Peer>, String> {
+    const WANTS: &str = r#"wants [{"node_id":2,"host":"127.0.0.1","port":9001}, …]"#;
+    if given.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut peers: Vec<Peer> =
+        serde_json::from_str(given).map_err(|error| format!("--peers: {error}; {WANTS}"))?;
+    peers.sort_by_key(|peer| peer.node_id);
+    let ids: Vec<u64> = peers.iter().map(|peer| peer.node_id).collect();
+    if ids.contains(&node_id) {
+        return Err(format!("--peers: node {node_id} is this node (--node-id); name only the others"));
+    }
+    if ids.contains(&0) || ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(format!("--peers: node ids {ids:?}: wants each once, and none 0"));
+    }
+    if peers.iter().any(|peer| peer.host.is_empty() || peer.port == 0) {
+        return Err(format!("--peers: every peer has a host and a port that is not 0; {WANTS}"));
+    }
+    if peers.len() + 1 > limits::MEMBERS_MAX {
+        let most = limits::MEMBERS_MAX;
+        return Err(format!("--peers: {} nodes; a cluster has at most {most}", peers.len() + 1));
+    }
+    Ok(peers)
 }
 
 fn within(flag: &str, given: u64, least: u64, most: u64) -> Result<(), String> {

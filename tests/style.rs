@@ -26,11 +26,11 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("engine", &["version", "limits", "error"]),
     ("ordering", &["error"]),
     ("persistence", &["version", "limits", "error", "engine"]),
-    ("messaging", &["version", "limits", "error", "engine"]),
+    ("replication", &["persistence"]),
+    ("messaging", &["version", "limits", "error", "engine", "persistence", "replication"]),
     ("indexing", &["version", "limits", "error", "engine", "messaging"]),
     ("settings", &["limits", "indexing"]),
     ("query", &["version", "limits", "error", "engine", "messaging", "indexing", "settings"]),
-    ("replication", &["persistence"]),
     ("connector", &["error"]),
 ];
 

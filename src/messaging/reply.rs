@@ -230,6 +230,16 @@ fn write_detail(out: &mut Vec<u8>, detail: &Detail) {
             out.extend_from_slice(b",\"current\":");
             write_version(out, *version);
         }
+        Detail::Leader(None) => out.extend_from_slice(b",\"leader\":null"),
+        Detail::Leader(Some(leader)) => {
+            out.extend_from_slice(b",\"leader\":{\"node_id\":");
+            write_integer(out, leader.node_id);
+            out.extend_from_slice(b",\"host\":");
+            write_string(out, leader.host.as_bytes());
+            out.extend_from_slice(b",\"port\":");
+            write_integer(out, u64::from(leader.port));
+            out.push(b'}');
+        }
         Detail::RetryAfterMs(wait) => {
             out.extend_from_slice(b",\"retry_after_ms\":");
             write_integer(out, *wait);

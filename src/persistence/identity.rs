@@ -27,6 +27,13 @@ pub const IDENTITY_FORMAT: u32 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeUuid(pub [u8; 16]);
 
+impl NodeUuid {
+    /// Reads what `Display` writes: 32 hex digits.
+    pub fn parse(text: &str) -> Option<NodeUuid> {
+        parse_hex(text, 32).ok().map(|number| NodeUuid(number.to_be_bytes()))
+    }
+}
+
 impl fmt::Display for NodeUuid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:032x}", u128::from_be_bytes(self.0))
@@ -44,7 +51,7 @@ impl fmt::Debug for NodeUuid {
 pub struct Identity {
     /// The node that the directory belongs to, drawn at random when it was made.
     pub node: NodeUuid,
-    /// The cluster it belongs to; `None` before it has joined one.
+    /// Always `None`: the cluster stands in [`super::MEMBERSHIP_FILE`], since it is known later.
     pub cluster: Option<String>,
     /// The mode of replication.
     pub mode: String,
@@ -78,11 +85,15 @@ pub enum IdentityError {
     Io(io::Error),
     /// The file is not what this format allows.
     Damaged {
+        /// Which file.
+        file: &'static str,
         /// What is wrong.
         reason: String,
     },
     /// A newer version made the directory.
     NewerFormat {
+        /// Which file says so.
+        file: &'static str,
         /// The directory's format.
         found: u32,
     },
@@ -91,11 +102,11 @@ pub enum IdentityError {
 impl fmt::Display for IdentityError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IdentityError::Io(error) => write!(formatter, "{IDENTITY_FILE}: {error}"),
-            IdentityError::Damaged { reason } => write!(formatter, "{IDENTITY_FILE} is damaged: {reason}"),
-            IdentityError::NewerFormat { found } => write!(
+            IdentityError::Io(error) => write!(formatter, "the directory's identity: {error}"),
+            IdentityError::Damaged { file, reason } => write!(formatter, "{file} is damaged: {reason}"),
+            IdentityError::NewerFormat { file, found } => write!(
                 formatter,
-                "{IDENTITY_FILE} has format {found}, this version reads up to {IDENTITY_FORMAT}: \
+                "{file} has format {found}, this version reads up to {IDENTITY_FORMAT}: \
                  start the version that wrote it"
             ),
         }
@@ -111,7 +122,7 @@ impl From<io::Error> for IdentityError {
 }
 
 fn damaged(reason: impl fmt::Display) -> IdentityError {
-    IdentityError::Damaged { reason: reason.to_string() }
+    IdentityError::Damaged { file: IDENTITY_FILE, reason: reason.to_string() }
 }
 
 fn parse_hex(text: &str, digits: usize) -> Result<u128, IdentityError> {
@@ -131,7 +142,7 @@ impl Identity {
         };
         let StoredFormat { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
         if format > IDENTITY_FORMAT {
-            return Err(IdentityError::NewerFormat { found: format });
+            return Err(IdentityError::NewerFormat { file: IDENTITY_FILE, found: format });
         }
         let stored: Stored = serde_json::from_slice(&bytes).map_err(damaged)?;
         let [first, second] = &stored.placement_seed;

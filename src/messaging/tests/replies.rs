@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::engine::{Entry, Version};
-use crate::error::{Code, Detail, Error, Outcome};
+use crate::error::{Code, Detail, Error, LeaderAddress, Outcome};
 use crate::messaging::reply::{self, Shown};
 
 const VERSION: Version = Version { index: 7, ordinal: 3 };
@@ -134,6 +134,12 @@ fn an_error_says_whether_it_happened_and_carries_its_details() {
     for (detail, field, expected) in [
         (Detail::Current(Some(VERSION)), "current", json!("7.3")),
         (Detail::Current(None), "current", Value::Null),
+        (Detail::Leader(None), "leader", Value::Null),
+        (
+            Detail::Leader(Some(LeaderAddress { node_id: 2, host: "a\"b".into(), port: 9001 })),
+            "leader",
+            json!({ "node_id": 2, "host": "a\"b", "port": 9001 }),
+        ),
         (Detail::RetryAfterMs(20), "retry_after_ms", json!(20)),
         (Detail::Progress(0.5), "progress", json!(0.5)),
         (Detail::Lengths(vec![2, 384]), "lengths", json!([2, 384])),

@@ -1,0 +1,191 @@
+//! What the actors of a replicated node share: its membership, and who leads.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use datastore::error::{Code, Detail, Error, LeaderAddress};
+use datastore::persistence::{FileDisk, IdentityError, Membership, NodeUuid};
+use datastore::replication::message::NodeId;
+use datastore::replication::raft::{Role, RoleChange};
+
+use crate::mailbox::lock;
+
+/// Shared by every actor of a node that is a member of a cluster.
+pub struct Cluster {
+    /// This node's number.
+    pub node_id: NodeId,
+    /// This node's directory.
+    pub node: NodeUuid,
+    /// Drawn at the start of the process: tells two processes of one directory apart.
+    pub boot: u64,
+    membership: Mutex<Membership>,
+    directory: FileDisk,
+    view: Mutex<View>,
+    /// This node leads, and has applied all that earlier leaders committed.
+    serves_as_primary: AtomicBool,
+    /// A majority is in contact, this node included.
+    pub has_quorum: AtomicBool,
+    /// The last committed entry that this node knows of.
+    pub commit_index: AtomicU64,
+    /// The last entry handed to the shards.
+    pub applied_index: AtomicU64,
+    /// The last index at which this node's state was found equal to a peer's.
+    pub state_checked_index: AtomicU64,
+    /// How often a peer's state at the same index was another one.
+    pub state_differences: AtomicU64,
+}
+
+/// How this node sees its cluster.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Role, leader and term.
+    pub role: RoleChange,
+    /// It follows, or followed last, a leader in this process: what it has is a replica's.
+    pub is_replica: bool,
+    /// One row for each member, ascending by id; kept by the ElectionCoordinator.
+    pub members: Vec<MemberView>,
+    /// How many more members may fail.
+    pub tolerates: usize,
+}
+
+/// A member as this node sees it.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// Its number.
+    pub node_id: NodeId,
+    /// `serving`, `catching_up`, `unreachable` or, where a replica can't know, `unknown`.
+    pub state: &'static str,
+    /// Entries that the leader has and it has not; `None` where only the leader knows.
+    pub lag_entries: Option<u64>,
+    /// For how long it has lacked the oldest of those, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// When it was last heard of; `None` for never.
+    pub last_seen: Option<Instant>,
+}
+
+impl Cluster {
+    /// A member that has just started.
+    pub fn new(
+        node_id: NodeId,
+        node: NodeUuid,
+        boot: u64,
+        membership: Membership,
+        directory: FileDisk,
+    ) -> Cluster {
+        let member = |node_id| MemberView {
+            node_id,
+            state: "unknown",
+            lag_entries: None,
+            lag_ms: None,
+            last_seen: None,
+        };
+        let view = View {
+            role: RoleChange { role: Role::Follower, leader: None, term: 0 },
+            is_replica: false,
+            members: membership.node_ids().into_iter().map(member).collect(),
+            tolerates: 0,
+        };
+        Cluster {
+            node_id,
+            node,
+            boot,
+            membership: Mutex::new(membership),
+            directory,
+            view: Mutex::new(view),
+            serves_as_primary: AtomicBool::new(false),
+            has_quorum: AtomicBool::new(false),
+            commit_index: AtomicU64::new(0),
+            applied_index: AtomicU64::new(0),
+            state_checked_index: AtomicU64::new(0),
+            state_differences: AtomicU64::new(0),
+        }
+    }
+
+    /// The members as this node knows them.
+    pub fn membership(&self) -> Membership {
+        lock(&self.membership).clone()
+    }
+
+    /// The nodes beside this one.
+    pub fn others(&self) -> Vec<NodeId> {
+        let mut ids = lock(&self.membership).node_ids();
+        ids.retain(|id| *id != self.node_id);
+        ids
+    }
+
+    /// Notes, durably, the identity of a member's directory.
+    pub fn meet(&self, node_id: NodeId, node: NodeUuid) -> Result<(), IdentityError> {
+        let mut membership = lock(&self.membership);
+        let mut with = membership.clone();
+        if with.meet(node_id, node) {
+            with.store(&self.directory)?;
+            *membership = with;
+        }
+        Ok(())
+    }
+
+    /// How this node sees its cluster now.
+    pub fn view(&self) -> View {
+        lock(&self.view).clone()
+    }
+
+    /// Role, leader or term have changed.
+    pub fn role_changed(&self, role: RoleChange) {
+        let mut view = lock(&self.view);
+        view.role = role;
+        match role.role {
+            Role::Leader => view.is_replica = false,
+            Role::Follower if role.leader.is_some() => view.is_replica = true,
+            Role::Follower | Role::Candidate => {}
+        }
+    }
+
+    /// What the ElectionCoordinator found out about the members.
+    pub fn members_seen(&self, members: Vec<MemberView>, tolerates: usize) {
+        let mut view = lock(&self.view);
+        view.members = members;
+        view.tolerates = tolerates;
+    }
+
+    /// Whether this node answers writes and linearizable reads.
+    pub fn serves_as_primary(&self) -> bool {
+        self.serves_as_primary.load(Ordering::Relaxed)
+    }
+
+    /// It does from now on, or doesn't any more.
+    pub fn set_serves_as_primary(&self, serves: bool) {
+        self.serves_as_primary.store(serves, Ordering::Relaxed);
+    }
+
+    /// Where the leader is, if it is known.
+    pub fn leader_address(&self) -> Option<LeaderAddress> {
+        let leader = lock(&self.view).role.leader?;
+        let membership = lock(&self.membership);
+        let member = membership.member(leader)?;
+        Some(LeaderAddress { node_id: leader, host: member.host.clone(), port: member.port })
+    }
+
+    /// Why this node can't answer what only the primary may.
+    pub fn refusal(&self) -> Error {
+        let role = lock(&self.view).role;
+        let me = self.node_id;
+        if let Some(leader) = self.leader_address().filter(|leader| leader.node_id != me) {
+            let message = format!(
+                "node {me} is a replica; the leader is node {} at {}:{}",
+                leader.node_id, leader.host, leader.port
+            );
+            return Error::new(Code::NotLeader, message).with_detail(Detail::Leader(Some(leader)));
+        }
+        if !self.has_quorum.load(Ordering::Relaxed) {
+            let message =
+                format!("node {me} is not in contact with a majority of its cluster; nothing was changed");
+            return Error::new(Code::NoQuorum, message);
+        }
+        let message = match role.role {
+            Role::Leader => "node {me} was just elected and applies what its predecessors committed",
+            Role::Follower | Role::Candidate => "an election is running",
+        };
+        Error::new(Code::NoLeader, message.replace("{me}", &me.to_string()))
+    }
+}

@@ -1,0 +1,171 @@
+//! What the replicated node's actors say to each other: peers, the WalWriter
+//! (which carries the replica), the ElectionCoordinator and the disk thread.
+
+use datastore::engine::Table;
+use datastore::persistence::FrameRun;
+use datastore::replication::message::{LogEntry, Message, NodeId};
+use datastore::replication::raft::Status;
+
+use crate::connection::Connection;
+use crate::mailbox::Mailbox;
+
+/// What the WalWriter hears about the replicated log.
+pub enum ReplicationMessage {
+    /// From the ElectionCoordinator: time has passed.
+    Tick,
+    /// From a ReplicatorPeer: a peer's message arrived.
+    Received(Box<Message>),
+    /// From a ReplicatorPeer: what was sent to this node may be lost.
+    Unreachable(NodeId),
+    /// From a ReplicatorPeer: a replica asks from which index on its state is
+    /// fresh. Answered by [`PeerMessage::ReadAnswer`] with the same number.
+    ReadProbe {
+        /// Who asks.
+        from: NodeId,
+        /// Its name for the question.
+        number: u64,
+    },
+    /// From a ReplicatorPeer: the leader's answer to [`PeerMessage::ReadProbe`].
+    ReadAnswer {
+        /// The question.
+        number: u64,
+        /// The index that must be applied; `None`: the node asked doesn't lead.
+        index: Option<u64>,
+    },
+    /// From a ReplicatorPeer: what a peer's state is at an index.
+    PeerStateHash {
+        /// Whose.
+        from: NodeId,
+        /// When.
+        index: u64,
+        /// What.
+        hash: u128,
+    },
+    /// From a Shard: what its slice is at an index.
+    ShardStateHash {
+        /// When.
+        index: u64,
+        /// What.
+        hash: u128,
+    },
+    /// From a ReplicatorPeer: a snapshot has arrived there whole, or was given up.
+    SnapshotSent {
+        /// Where.
+        to: NodeId,
+        /// Whether it did.
+        arrived: bool,
+    },
+    /// From a ReplicatorPeer: a snapshot has come from the leader. `message` is
+    /// what the leader's replica said with it.
+    SnapshotArrived {
+        /// Kind `Snapshot`, with its mark.
+        message: Box<Message>,
+        /// The state at the mark's index, one table per shard.
+        tables: Vec<Table>,
+    },
+    /// From the SnapshotWriter: the snapshot that arrived is a durable one of this node's own.
+    SnapshotStored {
+        /// The tables that were given to it.
+        tables: Vec<Table>,
+    },
+    /// From the SnapshotWriter: a snapshot of this node's own is there.
+    SnapshotMade {
+        /// The last entry that it holds.
+        index: u64,
+        /// That entry's term.
+        term: u64,
+    },
+    /// From the disk thread: this persist and all before it are durable.
+    Persisted {
+        /// The persist's number.
+        number: u64,
+        /// The log's growth since the last snapshot began.
+        log_bytes: u64,
+        /// Its segments.
+        segments: usize,
+        /// The first entry that the log retains.
+        first_index: u64,
+    },
+    /// From the log's reader: what a fetch asked for; nothing if it is gone.
+    Fetched {
+        /// The fetch's number.
+        number: u64,
+        /// The entries.
+        entries: Vec<LogEntry>,
+    },
+    /// From a Connection: answer [`crate::connection::ConnectionMessage::ReadReady`] once what is
+    /// applied here is at most so old.
+    Read {
+        /// Who asks.
+        reply_to: Mailbox<Connection>,
+        /// Its name for the question.
+        round: u64,
+        /// 0: everything acknowledged before this was asked.
+        staleness_ms_max: u64,
+    },
+    /// From the ElectionCoordinator: hand leadership to this node.
+    TransferTo(NodeId),
+}
+
+/// What a ReplicatorPeer hears from its own node. Those from the peer itself come through its sockets.
+pub enum PeerMessage {
+    /// From the WalWriter, or from the disk thread when what it promises is durable.
+    /// Dropped, with [`ReplicationMessage::Unreachable`] said, when the peer can't be reached.
+    Send(Message),
+    /// From the WalWriter: ask the peer from which index on this node's state is fresh.
+    ReadProbe {
+        /// This node's name for the question.
+        number: u64,
+    },
+    /// From the WalWriter: the answer to the peer's question.
+    ReadAnswer {
+        /// The peer's name for the question.
+        number: u64,
+        /// The index that must be applied; `None`: this node doesn't lead.
+        index: Option<u64>,
+    },
+    /// From the WalWriter: what this node's state is at an index.
+    StateHash {
+        /// When.
+        index: u64,
+        /// What.
+        hash: u128,
+    },
+    /// From the disk thread: send this snapshot, then say [`ReplicationMessage::SnapshotSent`].
+    StreamSnapshot(Box<SnapshotToSend>),
+}
+
+/// A snapshot of this node's own for a peer that lags behind the log.
+pub struct SnapshotToSend {
+    /// What goes into the peer's replica when the state is there: kind `Snapshot`, with its mark.
+    pub message: Message,
+    /// The file's name in the data directory.
+    pub name: String,
+    /// The file, open: it may be removed meanwhile.
+    pub file: std::fs::File,
+    /// S: entries behind it, up to the mark's index E, are to be sent with the file.
+    pub after: u64,
+    /// Where those lie in this node's log.
+    pub runs: Vec<FrameRun>,
+}
+
+/// What the ElectionCoordinator hears.
+pub enum CoordinatorMessage {
+    /// From the WalWriter, after each tick and after each change of role.
+    Status(Box<Status>),
+    /// From a ReplicatorPeer: something was heard of this peer just now, or the
+    /// connection to it opened or closed.
+    Peer {
+        /// Which.
+        node_id: NodeId,
+        /// Whether frames reach it, as far as this node knows.
+        connected: bool,
+    },
+    /// From a Connection: `promote`.
+    Promote {
+        /// Who should lead.
+        node_id: NodeId,
+        /// Who asks, and its request's place in the connection's order.
+        asked_by: (Mailbox<Connection>, u64),
+    },
+}
