@@ -19,7 +19,8 @@ pub struct Cluster {
     pub node: NodeUuid,
     /// Drawn at the start of the process: tells two processes of one directory apart.
     pub boot: u64,
-    membership: Mutex<Membership>,
+    /// `None` until the cluster's founder has adopted this node.
+    membership: Mutex<Option<Membership>>,
     directory: FileDisk,
     view: Mutex<View>,
     /// This node leads, and has applied all that earlier leaders committed.
@@ -65,12 +66,13 @@ pub struct MemberView {
 }
 
 impl Cluster {
-    /// A member that has just started.
+    /// A member that has just started, of the cluster of these nodes.
     pub fn new(
         node_id: NodeId,
         node: NodeUuid,
         boot: u64,
-        membership: Membership,
+        membership: Option<Membership>,
+        node_ids: &[NodeId],
         directory: FileDisk,
     ) -> Cluster {
         let member = |node_id| MemberView {
@@ -83,7 +85,7 @@ impl Cluster {
         let view = View {
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
             is_replica: false,
-            members: membership.node_ids().into_iter().map(member).collect(),
+            members: node_ids.iter().copied().map(member).collect(),
             tolerates: 0,
         };
         Cluster {
@@ -102,27 +104,38 @@ impl Cluster {
         }
     }
 
-    /// The members as this node knows them.
-    pub fn membership(&self) -> Membership {
-        lock(&self.membership).clone()
+    /// The nodes beside this one, ascending.
+    pub fn others(&self) -> Vec<NodeId> {
+        let view = lock(&self.view);
+        view.members.iter().map(|member| member.node_id).filter(|id| *id != self.node_id).collect()
     }
 
-    /// The nodes beside this one.
-    pub fn others(&self) -> Vec<NodeId> {
-        let mut ids = lock(&self.membership).node_ids();
-        ids.retain(|id| *id != self.node_id);
-        ids
+    /// The members as this node knows them; `None` until it is adopted.
+    pub fn membership(&self) -> Option<Membership> {
+        lock(&self.membership).clone()
     }
 
     /// Notes, durably, the identity of a member's directory.
     pub fn meet(&self, node_id: NodeId, node: NodeUuid) -> Result<(), IdentityError> {
         let mut membership = lock(&self.membership);
-        let mut with = membership.clone();
+        let Some(mut with) = membership.clone() else { return Ok(()) };
         if with.meet(node_id, node) {
             with.store(&self.directory)?;
-            *membership = with;
+            *membership = Some(with);
         }
         Ok(())
+    }
+
+    /// Becomes a member, durably. Says whether that was news: who has a
+    /// membership keeps it.
+    pub fn adopted(&self, by: &Membership) -> Result<bool, IdentityError> {
+        let mut membership = lock(&self.membership);
+        if membership.is_some() {
+            return Ok(false);
+        }
+        by.store(&self.directory)?;
+        *membership = Some(by.clone());
+        Ok(true)
     }
 
     /// How this node sees its cluster now.
@@ -162,7 +175,7 @@ impl Cluster {
     pub fn leader_address(&self) -> Option<LeaderAddress> {
         let leader = lock(&self.view).role.leader?;
         let membership = lock(&self.membership);
-        let member = membership.member(leader)?;
+        let member = membership.as_ref()?.member(leader)?;
         Some(LeaderAddress { node_id: leader, host: member.host.clone(), port: member.port })
     }
 

@@ -9,6 +9,7 @@ mod disk_thread;
 mod dispatch;
 mod election_coordinator;
 pub mod flags;
+mod founding;
 pub mod idle_memory;
 mod index_manager;
 mod log_replayer;

@@ -208,7 +208,12 @@ impl Permits {
 
 impl Node {
     /// A node's shared part, before its actors.
-    pub fn new(settings: Settings, placement: Placement, gauges: Vec<Arc<Gauge>>) -> Node {
+    pub fn new(
+        settings: Settings,
+        placement: Placement,
+        gauges: Vec<Arc<Gauge>>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Node {
         Node {
             permits: Permits::new(settings.memory_bytes_max),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
@@ -219,7 +224,7 @@ impl Node {
             gauges,
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
-            cluster: None,
+            cluster,
             stopping: AtomicBool::new(false),
             next_multi: AtomicU64::new(0),
         }

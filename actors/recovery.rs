@@ -9,15 +9,18 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
-    Disk, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, NodeUuid, OpenError, PassedOver,
+    Disk, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, Membership, NodeUuid, OpenError, PassedOver,
     RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
     first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
 use datastore::settings::Settings;
 
+use crate::cluster::Cluster;
+use crate::founding;
 use crate::log_replayer::{NodeLog, replay_log};
 use crate::node::SnapshotFigures;
 use crate::random::random_u64;
@@ -44,10 +47,12 @@ pub struct Recovered {
     pub snapshot_figures: SnapshotFigures,
     /// Held as long as the process lives.
     pub lock: File,
+    /// `None` on a node that is on its own.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// Brings back what the directory holds, or makes a new one.
-pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
+pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> {
     let path = &settings.data_dir;
     let unusable = |source| StartError::Directory { path: path.clone(), source };
     let disk = FileDisk::open(path).map_err(unusable)?;
@@ -71,6 +76,12 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
         ..SnapshotFigures::default()
     };
     let (last_index, log_bytes) = (report.last_index, report.entry_bytes);
+    let membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
+    let cluster = if founding::is_clustered(settings, membership.as_ref()) {
+        Some(Arc::new(cluster(&disk, &identity, settings, membership)?))
+    } else {
+        None
+    };
     Ok(Recovered {
         tables,
         log,
@@ -81,7 +92,27 @@ pub fn recover(settings: &Settings) -> Result<Recovered, StartError> {
         snapshots_kept,
         snapshot_figures,
         lock,
+        cluster,
     })
+}
+
+fn cluster(
+    disk: &FileDisk,
+    identity: &Identity,
+    settings: &Settings,
+    membership: Option<Membership>,
+) -> Result<Cluster, StartError> {
+    let node_ids = match &membership {
+        Some(membership) => membership.node_ids(),
+        None => {
+            let mut ids: Vec<u64> = settings.peers.iter().map(|peer| peer.node_id).collect();
+            ids.push(settings.node_id);
+            ids.sort_unstable();
+            ids
+        }
+    };
+    let boot = random_u64()?;
+    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, &node_ids, disk.clone()))
 }
 
 /// One process a directory. The file stays for ever: a lock on a file that was

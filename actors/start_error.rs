@@ -20,6 +20,12 @@ pub enum StartError {
     Identity(IdentityError),
     /// The directory belongs to another mode of replication.
     OtherMode { found: String, wanted: &'static str },
+    /// `--peers` on a directory with data that never was a member's.
+    NotAMember,
+    /// The directory is another member's.
+    OtherNode { found: u64, wanted: u64 },
+    /// The directory's cluster has no member of this number.
+    NoMemberOf { node_id: u64, members: Vec<u64> },
     /// The log can't be opened.
     Log(OpenError),
     /// No snapshot can be used.
@@ -51,6 +57,19 @@ impl fmt::Display for StartError {
                 formatter,
                 "the data directory was made with --mode {found} and this start is --mode {wanted}: export its data \
                  and import it into a new directory to move"
+            ),
+            StartError::NotAMember => write!(
+                formatter,
+                "the data directory has data of a node on its own, and --peers names a cluster: start without \
+                 --peers, or form the cluster with empty directories and import an export of the data"
+            ),
+            StartError::OtherNode { found, wanted } => write!(
+                formatter,
+                "the data directory is that of node {found}, and --node-id is {wanted}: give each node its own"
+            ),
+            StartError::NoMemberOf { node_id, members } => write!(
+                formatter,
+                "the data directory belongs to a cluster of nodes {members:?}, and --node-id is {node_id}"
             ),
             StartError::Log(error) => error.fmt(formatter),
             StartError::Snapshot(error) => error.fmt(formatter),
