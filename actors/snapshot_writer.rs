@@ -26,6 +26,7 @@ use crate::Cast;
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
+use crate::replication_messages::ReceivedSnapshot;
 use crate::shard::ShardMessage;
 use crate::wal_writer::WalMessage;
 
@@ -60,6 +61,8 @@ pub enum SnapshotMessage {
         /// The last entry that the shard has applied.
         applied_index: u64,
     },
+    /// From the thread that received it: a leader's snapshot, to be made this node's own.
+    Install(Box<ReceivedSnapshot>),
 }
 
 enum State {
@@ -244,6 +247,8 @@ impl Handler<Counted<SnapshotMessage>> for SnapshotWriter {
             SnapshotMessage::Walked { shard, entries, next, applied_index } => {
                 self.walked(shard, &entries, next, applied_index);
             }
+            // Not taken in yet. Who has gone doesn't wait for the answer.
+            SnapshotMessage::Install(received) => drop(received.done.send(false)),
         }
     }
 }
