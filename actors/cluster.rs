@@ -23,6 +23,8 @@ pub struct Cluster {
     membership: Mutex<Option<Membership>>,
     directory: FileDisk,
     view: Mutex<View>,
+    /// From which committed entry on which term.
+    committed_terms: Mutex<Vec<(u64, u64)>>,
     /// This node leads, and has applied all that earlier leaders committed.
     serves_as_primary: AtomicBool,
     /// A majority is in contact, this node included.
@@ -95,6 +97,7 @@ impl Cluster {
             membership: Mutex::new(membership),
             directory,
             view: Mutex::new(view),
+            committed_terms: Mutex::default(),
             serves_as_primary: AtomicBool::new(false),
             has_quorum: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
@@ -136,6 +139,30 @@ impl Cluster {
         by.store(&self.directory)?;
         *membership = Some(by.clone());
         Ok(true)
+    }
+
+    /// This entry is committed, and those before it.
+    pub fn committed(&self, index: u64, term: u64) {
+        let mut terms = lock(&self.committed_terms);
+        if terms.last().is_none_or(|(_, last)| *last != term) {
+            terms.push((index, term));
+        }
+    }
+
+    /// The term of an entry that was committed since the start.
+    pub fn term_of_committed(&self, index: u64) -> Option<u64> {
+        let terms = lock(&self.committed_terms);
+        terms.iter().rev().find(|(from, _)| *from <= index).map(|(_, term)| *term)
+    }
+
+    /// Role, leader and term.
+    pub fn role(&self) -> RoleChange {
+        lock(&self.view).role
+    }
+
+    /// Whether it follows, or followed last, a leader in this process.
+    pub fn is_replica(&self) -> bool {
+        lock(&self.view).is_replica
     }
 
     /// How this node sees its cluster now.

@@ -3,6 +3,7 @@
 //!
 //! [`start`] is the only place where they are wired.
 
+mod acknowledgements;
 mod cluster;
 mod connection;
 mod disk_thread;
@@ -12,24 +13,32 @@ pub mod flags;
 mod founding;
 pub mod idle_memory;
 mod index_manager;
+mod log_reader;
 mod log_replayer;
 mod mailbox;
 mod node;
 mod progress;
 mod random;
+mod recovered_log;
 mod recovery;
+mod replicated_disk;
+mod replicated_log;
+mod replicated_reads;
 mod replication_messages;
+mod replication_options;
 mod replicator_peer;
 mod request_stream;
 pub mod server;
 mod shard;
 mod shard_messages;
+mod shard_replication;
 mod slot;
 mod snapshot_loader;
 mod snapshot_writer;
 mod spare_maker;
 mod start;
 mod start_error;
+mod state_hashes;
 mod stats;
 mod wal_writer;
 

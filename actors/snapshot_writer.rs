@@ -20,12 +20,14 @@ use datastore::error::{Code, Error, Outcome};
 use datastore::persistence::{
     FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport, remove_old_snapshots,
 };
+use datastore::replication::recovered::SnapshotState;
 use datastore::settings::SnapshotCompression;
 
 use crate::Cast;
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
+use crate::replication_messages::ReplicationMessage;
 use crate::shard::ShardMessage;
 use crate::wal_writer::WalMessage;
 
@@ -148,10 +150,17 @@ impl SnapshotWriter {
         }
     }
 
+    /// What a member's snapshot says of its last entry; nothing on a node that is on its own.
+    fn state_of(&self, index: u64) -> Vec<u8> {
+        let cluster = self.node.cluster.as_ref();
+        let term = cluster.and_then(|cluster| cluster.term_of_committed(index));
+        term.map_or(Vec::new(), |term| SnapshotState { term, installed: false }.encode())
+    }
+
     fn finish(&mut self) {
         let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let Walk { file, through, askers, began } = *walk;
-        match file.finish(through, &[]) {
+        match file.finish(through, &self.state_of(through)) {
             Ok(report) => {
                 let took_ms = began.elapsed().as_millis() as u64;
                 self.made(&report, took_ms);
@@ -180,6 +189,10 @@ impl SnapshotWriter {
         figures.last_took_ms = took_ms;
         drop(figures);
         self.kept.push(report.after);
+        if self.node.cluster.is_some() {
+            let made = ReplicationMessage::SnapshotMade { index: report.through };
+            self.cast.wal_writer.send(WalMessage::Replication(made));
+        }
         // A disk without room keeps only the newest; its log is what gives room back.
         let keep = if self.node.permits.is_disk_full() { 1 } else { SNAPSHOTS_KEPT };
         if let Err(error) = remove_old_snapshots(&self.disk, keep) {

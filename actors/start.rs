@@ -44,7 +44,10 @@ use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::node::{Node, lock};
+use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
+use crate::replicated_disk::ReplicatedDisk;
+use crate::replicated_log::ReplicatedLog;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
@@ -206,13 +209,32 @@ fn run(
         snapshots_kept,
         snapshot_figures,
         lock: directory_lock,
-        cluster: _,
+        cluster,
+        replicated,
     } = recovered;
     *lock(&node.snapshots) = snapshot_figures;
 
     let (disk, orders) = crossbeam_channel::unbounded();
     let spares = crate::spare_maker::start(&node.settings)?;
+    let (replicated_disk, replicated_log) = match (cluster, replicated) {
+        (Some(cluster), Some(RecoveredLog { start, newest, places, hard_state, .. })) => {
+            let replicated_disk = ReplicatedDisk {
+                places,
+                hard_state,
+                hard_state_waits: false,
+                cast: cast.clone(),
+                reader: crate::log_reader::start(files.clone(), cast.wal_writer.clone())?,
+                directory: files.clone(),
+                node: identity.node,
+            };
+            let start = start.map(|start| (start, newest));
+            let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
+            (Some(replicated_disk), Some(log))
+        }
+        _ => (None, None),
+    };
     let disk_thread = DiskThread {
+        replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,
         disk_gauge: DiskGauge::default(),
@@ -238,13 +260,7 @@ fn run(
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
-    let wal_writer = WalWriter::new(
-        node.clone(),
-        cast.shards.clone(),
-        cast.snapshot_writer.clone(),
-        disk.clone(),
-        last_index,
-    );
+    let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk.clone(), replicated_log, last_index);
     let wal_arbiter = cast.replication_arbiter.as_ref().unwrap_or(&data_arbiters[0]);
     wal_arbiter.spawn_fn(move || inboxes.wal_writer.run(wal_writer));
     run_replication(&node, &cast, inboxes.peers, inboxes.coordinator);

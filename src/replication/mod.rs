@@ -10,5 +10,6 @@
 pub mod message;
 pub mod policy;
 pub mod raft;
+pub mod recovered;
 #[cfg(test)]
 mod simulation;
