@@ -118,6 +118,11 @@ impl Cluster {
         lock(&self.membership).clone()
     }
 
+    /// Whether this node was adopted.
+    pub fn membership_is_known(&self) -> bool {
+        lock(&self.membership).is_some()
+    }
+
     /// Notes, durably, the identity of a member's directory.
     pub fn meet(&self, node_id: NodeId, node: NodeUuid) -> Result<(), IdentityError> {
         let mut membership = lock(&self.membership);

@@ -15,7 +15,7 @@ use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, res
 use datastore::replication::message::{EntryKind, Message};
 use datastore::replication::raft::Persist;
 
-use crate::acknowledgements::{Acknowledgement, Group};
+use crate::acknowledgements::Group;
 use crate::mailbox::Mailbox;
 use crate::node::{Node, lock};
 use crate::replicated_disk::ReplicatedDisk;

@@ -31,7 +31,7 @@ use datastore::engine::Table;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
-use datastore::replication::raft::{Effect, Input, Options, Persist, Replica, Role, RoleChange, Start};
+use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
 use crate::Cast;
 use crate::acknowledgements::{self, Acknowledgement, Group};
@@ -72,7 +72,7 @@ struct Arrived {
 }
 
 /// The log of a member.
-pub(crate) struct ReplicatedLog {
+pub struct ReplicatedLog {
     node: Arc<Node>,
     cluster: Arc<Cluster>,
     cast: Arc<Cast>,

@@ -290,8 +290,8 @@ fn run_replication(
         arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));
     }
     if let Some(inbox) = coordinator {
-        let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
-        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(node, cast, cluster)));
+        let (cast, cluster) = (cast.clone(), cluster.clone());
+        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(cast, cluster)));
     }
 }
 
