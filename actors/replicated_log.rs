@@ -9,19 +9,10 @@
 //! shards ◄─Logged───── of everything else ◄────┴─ Commit, in the log's order
 //! ```
 //!
-//! # Offices
-//!
-//! Between the moment when this node leads *and* has applied all that earlier
-//! leaders committed, and the moment when it leads no more, it is in office: its
-//! shards take writes. Each change of office has a number, which the shards hear
-//! in the order of everything else that the WalWriter tells them, and which
-//! stands on what they append. A write whose condition was looked at in one
-//! office is never proposed in another: entries of another leader may lie
-//! between. When an office ends, the shards answer all their writes in flight
-//! (`leadership_lost`, unknown), and whatever becomes of them comes back to them
-//! as entries like any others.
+//! When its shards take writes at all is [`Office`]'s decision. They hear of each
+//! change in the order of everything else that the WalWriter tells them; when an
+//! office ends, they answer all their writes in flight.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -31,7 +22,8 @@ use datastore::engine::Table;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
-use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
+use datastore::replication::office::Office;
+use datastore::replication::raft::{Effect, Input, Persist, Replica, RoleChange, Start};
 
 use crate::Cast;
 use crate::acknowledgements::{self, Acknowledgement, Group};
@@ -42,7 +34,7 @@ use crate::replicated_reads::ReplicatedReads;
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
 use crate::shard::ShardMessage;
-use crate::shard_replication::{Logged, Office};
+use crate::shard_replication::{Logged, OfficeNotice};
 use crate::state_hashes::StateHashes;
 
 /// Persists under way with which further writes wait for company: a group that
@@ -56,13 +48,6 @@ pub(crate) struct Outcome {
     pub(crate) office_ended: bool,
     /// A follower needs a snapshot, and there is none that helps it.
     pub(crate) snapshot_wanted: bool,
-}
-
-/// A write of this node's own in the log.
-struct Proposed {
-    term: u64,
-    bytes: usize,
-    acknowledgements: Vec<Acknowledgement>,
 }
 
 /// A snapshot of the leader's on its way into this node.
@@ -82,13 +67,8 @@ pub struct ReplicatedLog {
     next_handle: u64,
     /// Proposed in this step, and not known to have a place yet.
     proposing: Option<(usize, Vec<Acknowledgement>)>,
-    /// By the entry's index.
-    proposed: BTreeMap<u64, Proposed>,
-    uncommitted_bytes: usize,
     persists_under_way: usize,
-    /// The number of the office, and its term while there is one.
-    office: u64,
-    office_term: Option<u64>,
+    office: Office<Vec<Acknowledgement>>,
     handed_over: u64,
     reads: ReplicatedReads,
     hashes: StateHashes,
@@ -122,11 +102,8 @@ impl ReplicatedLog {
             replica: None,
             next_handle: 0,
             proposing: None,
-            proposed: BTreeMap::new(),
-            uncommitted_bytes: 0,
             persists_under_way: 0,
-            office: 0,
-            office_term: None,
+            office: Office::default(),
             handed_over: 0,
             newest: None,
             cut_index: 0,
@@ -156,7 +133,7 @@ impl ReplicatedLog {
 
     /// The office in which writes count now.
     pub(crate) fn office(&self) -> u64 {
-        self.office
+        self.office.number()
     }
 
     /// The last entry handed to the shards.
@@ -167,7 +144,7 @@ impl ReplicatedLog {
     /// Whether writes are to wait for company, or for room.
     pub(crate) fn must_hold(&self) -> bool {
         self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
-            || self.uncommitted_bytes >= limits::UNCOMMITTED_BYTES_MAX
+            || self.office.uncommitted_bytes() >= limits::UNCOMMITTED_BYTES_MAX
     }
 
     /// Proposes a group as one entry. It ends, like any input, with a pump.
@@ -267,8 +244,7 @@ impl ReplicatedLog {
             Effect::Persist(persist) => self.persist(persist),
             Effect::Proposed(_, index, term) => {
                 if let Some((bytes, acknowledgements)) = self.proposing.take() {
-                    self.uncommitted_bytes += bytes;
-                    self.proposed.insert(index, Proposed { term, bytes, acknowledgements });
+                    self.office.proposed(index, term, bytes, acknowledgements);
                 }
             }
             Effect::Dropped(_) => {
@@ -338,12 +314,10 @@ impl ReplicatedLog {
     fn commit(&mut self, entries: Vec<LogEntry>) {
         let mut logged: Vec<(u64, Bytes)> = Vec::new();
         for LogEntry { index, term, kind, payload } in entries {
-            match self.proposed.remove(&index) {
-                Some(own) => {
-                    assert_eq!(own.term, term, "an office outlived its term");
+            match self.office.committed(index, term) {
+                Some(acknowledgements) => {
                     self.hand_over(&mut logged);
-                    self.uncommitted_bytes -= own.bytes;
-                    acknowledgements::committed(&self.cast.shards, index, own.acknowledgements);
+                    acknowledgements::committed(&self.cast.shards, index, acknowledgements);
                 }
                 None if kind == EntryKind::Writes => logged.push((index, payload)),
                 None => {}
@@ -379,48 +353,45 @@ impl ReplicatedLog {
     fn role_changed(&mut self, change: RoleChange) {
         let RoleChange { role, leader, term } = change;
         tracing::info!(?role, leader, term, "role");
-        let still_leads = role == Role::Leader && self.office_term == Some(term);
-        if self.office_term.is_some() && !still_leads {
-            self.end_office(&lost());
+        if self.office.role_changed(&change) {
+            self.office_ended(&lost());
         }
         self.cluster.role_changed(change);
         self.reads.leader_changed(&self.cast);
         self.tell_coordinator();
     }
 
-    /// A leader that has handed over an entry of its own term has handed over
-    /// all that its predecessors committed.
     fn enter_office_if(&mut self, entry_term: u64, logged: &mut Vec<(u64, Bytes)>) {
         let Some(replica) = &self.replica else { return };
-        let RoleChange { role, term, .. } = replica.status().role;
-        if self.office_term.is_some() || role != Role::Leader || term != entry_term {
+        if !self.office.handed_over(entry_term, &replica.status().role) {
             return;
         }
         self.hand_over(logged);
-        self.office += 1;
-        self.office_term = Some(term);
         for shard in &self.cast.shards {
-            shard.send(ShardMessage::Office(Office { number: self.office, ended: None }));
+            shard.send(ShardMessage::Office(OfficeNotice { number: self.office.number(), ended: None }));
         }
         self.cluster.set_serves_as_primary(true);
-        tracing::info!(term, "serving as primary");
+        tracing::info!(term = entry_term, "serving as primary");
     }
 
-    fn end_office(&mut self, error: &Error) {
+    fn office_ended(&mut self, error: &Error) {
         self.cluster.set_serves_as_primary(false);
-        self.office += 1;
-        self.office_term = None;
-        self.proposed.clear();
-        self.uncommitted_bytes = 0;
         self.outcome.office_ended = true;
         for shard in &self.cast.shards {
-            shard.send(ShardMessage::Office(Office { number: self.office, ended: Some(error.clone()) }));
+            let ended = Some(error.clone());
+            shard.send(ShardMessage::Office(OfficeNotice { number: self.office.number(), ended }));
         }
     }
 
     /// The log can't go on, and the node stops: its clients hear it first.
     pub(crate) fn disk_failed(&mut self, error: &Error) {
-        self.end_office(error);
+        self.office.end();
+        self.office_ended(error);
+        self.replica = None;
+    }
+
+    /// The node stops: nothing more is to be written.
+    pub(crate) fn stop(&mut self) {
         self.replica = None;
     }
 

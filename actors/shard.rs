@@ -21,7 +21,7 @@ use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
 use crate::shard_messages::{Batch, Committed, Replies, ReplyItem, Search, ShardOperation, ShardRequest};
-use crate::shard_replication::{Logged, Office};
+use crate::shard_replication::{Logged, OfficeNotice};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -54,7 +54,7 @@ pub enum ShardMessage {
     /// From a Connection on a member: a search that must find all that this shard was handed before it.
     Search(Search),
     /// From the WalWriter: this node takes writes from now on, or no more.
-    Office(Office),
+    Office(OfficeNotice),
     /// From the WalWriter: entries that were decided elsewhere.
     Logged(Logged),
     /// From the WalWriter: a state that arrived whole.

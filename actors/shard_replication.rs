@@ -10,8 +10,8 @@ use crate::replication_messages::ReplicationMessage;
 use crate::shard::Shard;
 use crate::wal_writer::WalMessage;
 
-/// A change of office: see `replicated_log.rs`.
-pub struct Office {
+/// A change of office: see `src/replication/office.rs`.
+pub struct OfficeNotice {
     /// Stands on what is appended from now on.
     pub number: u64,
     /// What clients are told whose writes are in flight; `None`: an office begins.
@@ -28,7 +28,7 @@ pub struct Logged {
 
 impl Shard {
     /// An office begins or ends. When one ends, all writes in flight are answered.
-    pub(crate) fn office_changed(&mut self, office: Office) {
+    pub(crate) fn office_changed(&mut self, office: OfficeNotice) {
         self.office = office.number;
         self.in_office = office.ended.is_none();
         if let Some(lost) = office.ended {

@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
-use crossbeam_channel::Sender;
 use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::DiskGauge;
@@ -38,7 +37,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::connection::{Connection, ConnectionMessage};
-use crate::disk_thread::{DiskOrder, DiskThread};
+use crate::disk_thread::DiskThread;
 use crate::election_coordinator::ElectionCoordinator;
 use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
@@ -52,7 +51,7 @@ use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
 use crate::snapshot_writer::SnapshotWriter;
-use crate::wal_writer::WalWriter;
+use crate::wal_writer::{WalMessage, WalWriter};
 
 pub use crate::start_error::StartError;
 
@@ -112,7 +111,6 @@ pub struct Running {
     pub cast: Arc<Cast>,
     /// Where connections run.
     pub data_arbiters: Vec<ArbiterHandle>,
-    disk: Sender<DiskOrder>,
     disk_thread: std::thread::JoinHandle<()>,
 }
 
@@ -260,7 +258,7 @@ fn run(
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
-    let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk.clone(), replicated_log, last_index);
+    let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk, replicated_log, last_index);
     let wal_arbiter = cast.replication_arbiter.as_ref().unwrap_or(&data_arbiters[0]);
     wal_arbiter.spawn_fn(move || inboxes.wal_writer.run(wal_writer));
     run_replication(&node, &cast, inboxes.peers, inboxes.coordinator);
@@ -274,7 +272,7 @@ fn run(
         data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
-    Ok(Running { node, cast, data_arbiters, disk, disk_thread })
+    Ok(Running { node, cast, data_arbiters, disk_thread })
 }
 
 /// The actors that only a member of a cluster has.
@@ -327,9 +325,10 @@ impl Running {
             tracing::warn!("some clients did not take their replies in time");
         }
         let (done, is_done) = crossbeam_channel::bounded(1);
-        let asked = self.disk.send(DiskOrder::Stop(done)).is_ok();
+        self.cast.wal_writer.send(WalMessage::Stop(done));
         let joined = tokio::task::spawn_blocking(move || {
-            let _ = asked.then(|| is_done.recv());
+            // An error: the WalWriter or the disk thread is gone, which the join tells.
+            let _ = is_done.recv();
             self.disk_thread.join().is_ok()
         });
         match joined.await {

@@ -86,6 +86,8 @@ pub enum WalMessage {
         /// Whether there is a new one.
         made: bool,
     },
+    /// From the node: no more writes will come. Told when the log's end is certain.
+    Stop(Sender<()>),
     /// About the replicated log; nobody says it on a node that is on its own.
     Replication(ReplicationMessage),
 }
@@ -335,6 +337,12 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             WalMessage::SnapshotEnded { made } => {
                 self.snapshot_under_way = false;
                 self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
+            }
+            WalMessage::Stop(done) => {
+                if let Some(replicated) = &mut self.replicated {
+                    replicated.stop();
+                }
+                self.order(DiskOrder::Stop(done));
             }
             WalMessage::Replication(message) => self.replication(message),
         }

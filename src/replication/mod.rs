@@ -8,6 +8,7 @@
 //! the same code as a node.
 
 pub mod message;
+pub mod office;
 pub mod policy;
 pub mod raft;
 pub mod recovered;
