@@ -10,6 +10,7 @@ use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 
 use crate::mailbox::lock;
+use crate::peer_links::PeerLinks;
 
 /// Shared by every actor of a node that is a member of a cluster.
 pub struct Cluster {
@@ -37,6 +38,8 @@ pub struct Cluster {
     pub state_checked_index: AtomicU64,
     /// How often a peer's state at the same index was another one.
     pub state_differences: AtomicU64,
+    /// What the sockets to and from the peers share.
+    pub(crate) links: PeerLinks,
 }
 
 /// How this node sees its cluster.
@@ -104,6 +107,7 @@ impl Cluster {
             applied_index: AtomicU64::new(0),
             state_checked_index: AtomicU64::new(0),
             state_differences: AtomicU64::new(0),
+            links: PeerLinks::new(node_ids.iter().copied().filter(|id| *id != node_id)),
         }
     }
 

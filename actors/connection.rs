@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,7 @@ use crate::Cast;
 use crate::freshness::{Freshness, Rounds, freshness};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
+use crate::peer_session;
 use crate::replication_messages::ReplicationMessage;
 use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
@@ -451,6 +453,24 @@ impl Connection {
         }
     }
 
+    /// The other side is a node: its frames are the replication arbiter's. This
+    /// actor's part of the socket closes; the copy goes on.
+    fn hand_over(&mut self, first: BytesMut, context: &mut Context<Self>) {
+        let cluster = self.node.cluster.clone().zip(self.cast.replication_arbiter.clone());
+        let Some((cluster, arbiter)) = cluster else {
+            let line = peer_session::refuse_alone(self.node.settings.node_id);
+            self.gate.add(line.len());
+            self.output.extend_from_slice(&line);
+            self.read_ended = true;
+            return self.go_on(context);
+        };
+        if let Ok(socket) = self.socket.as_fd().try_clone_to_owned() {
+            let (node, cast) = (self.node.clone(), self.cast.clone());
+            arbiter.spawn_fn(move || peer_session::begin(node, cast, cluster, socket.into(), first));
+        }
+        context.stop();
+    }
+
     /// Fills a slot with a line that needed nobody.
     pub(crate) fn answer_now(&mut self, sequence: u64, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
         let Some(slot) = self.slot(sequence) else { return };
@@ -482,6 +502,7 @@ impl StreamHandler<Received> for Connection {
     fn handle(&mut self, received: Received, context: &mut Self::Context) {
         match received {
             Received::Requests(decoded) => self.received(decoded),
+            Received::Peer(first) => return self.hand_over(first, context),
             Received::End => self.read_ended = true,
             Received::Failed(_) => return context.stop(),
             Received::HalfLineTimeout => {

@@ -23,7 +23,7 @@ use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
 use datastore::replication::office::Office;
-use datastore::replication::raft::{Effect, Input, Persist, Replica, RoleChange, Start};
+use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
 use crate::Cast;
 use crate::acknowledgements::{self, Acknowledgement, Group};
@@ -68,6 +68,7 @@ pub struct ReplicatedLog {
     /// Proposed in this step, and not known to have a place yet.
     proposing: Option<(usize, Vec<Acknowledgement>)>,
     persists_under_way: usize,
+    role: RoleChange,
     office: Office<Vec<Acknowledgement>>,
     handed_over: u64,
     reads: ReplicatedReads,
@@ -103,6 +104,7 @@ impl ReplicatedLog {
             next_handle: 0,
             proposing: None,
             persists_under_way: 0,
+            role: RoleChange { role: Role::Follower, leader: None, term: 0 },
             office: Office::default(),
             handed_over: 0,
             newest: None,
@@ -356,14 +358,14 @@ impl ReplicatedLog {
         if self.office.role_changed(&change) {
             self.office_ended(&lost());
         }
+        self.role = change;
         self.cluster.role_changed(change);
         self.reads.leader_changed(&self.cast);
         self.tell_coordinator();
     }
 
     fn enter_office_if(&mut self, entry_term: u64, logged: &mut Vec<(u64, Bytes)>) {
-        let Some(replica) = &self.replica else { return };
-        if !self.office.handed_over(entry_term, &replica.status().role) {
+        if !self.office.handed_over(entry_term, &self.role) {
             return;
         }
         self.hand_over(logged);
