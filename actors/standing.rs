@@ -45,6 +45,7 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
 
 fn of_member(node: &Node, cluster: &Cluster, own: LeaderAddress) -> Standing {
     let view = cluster.view();
+    let applied_index = cluster.applied_index.load(Ordering::Relaxed);
     let role = |node_id| if view.role.leader == Some(node_id) { PRIMARY } else { SECONDARY };
     let member = |member: &MemberView| MemberStanding {
         address: address(node, cluster, member.node_id, &own),
@@ -59,8 +60,9 @@ fn of_member(node: &Node, cluster: &Cluster, own: LeaderAddress) -> Standing {
         term: view.role.term,
         leader: view.role.leader.map(|leader| address(node, cluster, leader, &own)),
         members: view.members.iter().map(member).collect(),
-        commit_index: cluster.commit_index.load(Ordering::Relaxed),
-        applied_index: cluster.applied_index.load(Ordering::Relaxed),
+        // The first is published at every tick, the second at every entry.
+        commit_index: cluster.commit_index.load(Ordering::Relaxed).max(applied_index),
+        applied_index,
         tolerates: view.tolerates,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),

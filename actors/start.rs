@@ -47,6 +47,7 @@ use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::replicated_log::ReplicatedLog;
+use crate::replication_messages::CoordinatorMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
@@ -323,6 +324,12 @@ impl Running {
         };
         if tokio::time::timeout(patience, all_closed).await.is_err() {
             tracing::warn!("some clients did not take their replies in time");
+        }
+        if let Some(coordinator) = &self.cast.coordinator {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            coordinator.send(CoordinatorMessage::Resign { done });
+            // An error: it is gone, and so is its leadership.
+            let _ = is_done.await;
         }
         let (done, is_done) = crossbeam_channel::bounded(1);
         self.cast.wal_writer.send(WalMessage::Stop(done));
