@@ -99,7 +99,7 @@ impl Cluster {
         let view = View {
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
             is_replica: false,
-            members: node_ids.into_iter().map(member).collect(),
+            members: node_ids.iter().copied().map(member).collect(),
             tolerates: 0,
         };
         Cluster {
