@@ -52,6 +52,13 @@ fn a_read_beside_a_write_may_see_it_or_not() {
 }
 
 #[test]
+fn what_happens_at_the_same_moment_has_no_order() {
+    let script = || script().then(0, 3, get("k"), read(1, "a"));
+    holds(script().then(3, 4, set("k", 1), written("a")));
+    is_caught(script().then(4, 5, set("k", 1), written("a")), NO_ORDER);
+}
+
+#[test]
 fn a_stale_read_is_caught() {
     let script = script().then(0, 1, set("k", 1), written("a")).then(2, 3, set("k", 2), written("b")).then(
         4,
