@@ -8,6 +8,7 @@
 pub mod namespaces;
 pub mod network;
 pub mod proxies;
+pub mod under_load;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 const VIEW_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
+
+/// A key that `converge` writes; no test's own.
+const MARKER: &str = "converge";
 
 /// A cluster.
 pub struct Cluster {
@@ -332,25 +336,35 @@ impl Cluster {
         }
         self.restart_all();
         self.wait_for_leader();
-        let mut contents = BTreeMap::new();
-        let mut last = None;
+        let mut settled = BTreeMap::new();
+        let mut before: Option<BTreeMap<String, Value>> = None;
         self.wait_until("all nodes hold the same, and nothing changes", |cluster| {
-            // A write of its own: what was under way before it has come in the log, or is
-            // answered for good by whoever led before.
-            let marker = json!({"op": "set", "key": "converge", "value": contents.len()});
-            let all: Option<Vec<_>> = cluster.ids().into_iter().map(|id| cluster.contents(id)).collect();
-            let Some(all) = all else { return false };
-            let are_equal = all.windows(2).all(|pair| pair[0] == pair[1]);
-            contents = all.into_iter().next().expect("a cluster has nodes");
-            // Twice the same, with a write in between that leaves no other trace.
-            let is_settled = are_equal && last.as_ref() == Some(&without_marker(&contents));
-            last = are_equal.then(|| without_marker(&contents));
-            if !is_settled {
-                cluster.ok(&marker);
+            let Some(contents) = cluster.common_contents() else { return false };
+            if before.as_ref() == Some(&contents) {
+                settled = contents;
+                return true;
             }
-            is_settled
+            // The same once more behind a write of our own: what was under way before it has
+            // come in the log, or is answered for good by whoever led before.
+            let marker = json!({"op": "set", "key": MARKER, "value": contents.len()});
+            let reply = cluster.leader().and_then(|leader| cluster.call(leader, &marker).ok());
+            before = reply.filter(|reply| reply["ok"] == true).map(|_| contents);
+            false
         });
-        without_marker(&contents)
+        settled
+    }
+
+    /// What all nodes hold, if it is the same, without the marker of `converge`.
+    fn common_contents(&self) -> Option<BTreeMap<String, Value>> {
+        let mut all = self.ids().into_iter().map(|id| self.contents(id));
+        let mut first = all.next()??;
+        for other in all {
+            if other? != first {
+                return None;
+            }
+        }
+        first.remove(MARKER);
+        Some(first)
     }
 
     /// What is known of all nodes, for a failed test.
@@ -367,9 +381,4 @@ impl Cluster {
     pub fn log(&mut self, id: Id) -> String {
         self.nodes.get_mut(&id).expect("it runs").log()
     }
-}
-
-fn without_marker(contents: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    let others = contents.iter().filter(|(key, _)| *key != "converge");
-    others.map(|(key, item)| (key.clone(), item.clone())).collect()
 }

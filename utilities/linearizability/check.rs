@@ -62,7 +62,7 @@ pub fn check(history: &History, steps_max: u64) -> Report {
             Verdict::Linearizable => {}
             Verdict::Undecided => report.undecided.push(part.key.clone()),
             Verdict::Violation => {
-                let explanation = explain(history, &part, steps_max);
+                let explanation = explain(history, &part);
                 report.violations.push(Violation { key: part.key.clone(), explanation });
             }
         }

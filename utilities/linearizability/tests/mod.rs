@@ -1,5 +1,6 @@
 //! The checker on histories whose verdict is known.
 
+mod fakes;
 mod hand_written;
 mod oracle;
 mod shrinking;

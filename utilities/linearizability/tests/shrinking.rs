@@ -35,8 +35,8 @@ fn only_what_contradicts_itself_is_shown() {
     let lines: Vec<&str> = explanation.lines().collect();
     assert_eq!(lines.len(), 4, "{explanation}");
     assert!(lines[0].contains("(399 more operations of the key don't matter)"), "{explanation}");
-    assert!(lines[1].contains("get k → 1098, version 1098"), "{explanation}");
-    assert!(lines[2].contains("get k → 1100, version 1100"), "{explanation}");
+    assert!(lines[1].contains("set k = 1098 → ok, version 1098"), "{explanation}");
+    assert!(lines[2].contains("set k = 1100 → ok, version 1100"), "{explanation}");
     assert!(lines[3].contains("1.007 – 1.008 ms") && lines[3].contains("get k → 1098"), "{explanation}");
 }
 
