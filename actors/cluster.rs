@@ -10,6 +10,7 @@ use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 
 use crate::mailbox::lock;
+use crate::peer_links::PeerLinks;
 
 /// Shared by every actor of a node that is a member of a cluster.
 pub struct Cluster {
@@ -19,9 +20,12 @@ pub struct Cluster {
     pub node: NodeUuid,
     /// Drawn at the start of the process: tells two processes of one directory apart.
     pub boot: u64,
-    membership: Mutex<Membership>,
+    /// `None` until the cluster's founder has adopted this node.
+    membership: Mutex<Option<Membership>>,
     directory: FileDisk,
     view: Mutex<View>,
+    /// From which committed entry on which term.
+    committed_terms: Mutex<Vec<(u64, u64)>>,
     /// This node leads, and has applied all that earlier leaders committed.
     serves_as_primary: AtomicBool,
     /// A majority is in contact, this node included.
@@ -34,6 +38,8 @@ pub struct Cluster {
     pub state_checked_index: AtomicU64,
     /// How often a peer's state at the same index was another one.
     pub state_differences: AtomicU64,
+    /// What the sockets to and from the peers share.
+    pub(crate) links: PeerLinks,
 }
 
 /// How this node sees its cluster.
@@ -65,12 +71,13 @@ pub struct MemberView {
 }
 
 impl Cluster {
-    /// A member that has just started.
+    /// A member that has just started, of the cluster of these nodes.
     pub fn new(
         node_id: NodeId,
         node: NodeUuid,
         boot: u64,
-        membership: Membership,
+        membership: Option<Membership>,
+        node_ids: &[NodeId],
         directory: FileDisk,
     ) -> Cluster {
         let member = |node_id| MemberView {
@@ -83,7 +90,7 @@ impl Cluster {
         let view = View {
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
             is_replica: false,
-            members: membership.node_ids().into_iter().map(member).collect(),
+            members: node_ids.iter().copied().map(member).collect(),
             tolerates: 0,
         };
         Cluster {
@@ -93,36 +100,78 @@ impl Cluster {
             membership: Mutex::new(membership),
             directory,
             view: Mutex::new(view),
+            committed_terms: Mutex::default(),
             serves_as_primary: AtomicBool::new(false),
             has_quorum: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
             state_checked_index: AtomicU64::new(0),
             state_differences: AtomicU64::new(0),
+            links: PeerLinks::new(node_ids.iter().copied().filter(|id| *id != node_id)),
         }
     }
 
-    /// The members as this node knows them.
-    pub fn membership(&self) -> Membership {
+    /// The nodes beside this one, ascending.
+    pub fn others(&self) -> Vec<NodeId> {
+        let view = lock(&self.view);
+        view.members.iter().map(|member| member.node_id).filter(|id| *id != self.node_id).collect()
+    }
+
+    /// The members as this node knows them; `None` until it is adopted.
+    pub fn membership(&self) -> Option<Membership> {
         lock(&self.membership).clone()
     }
 
-    /// The nodes beside this one.
-    pub fn others(&self) -> Vec<NodeId> {
-        let mut ids = lock(&self.membership).node_ids();
-        ids.retain(|id| *id != self.node_id);
-        ids
+    /// Whether this node was adopted.
+    pub fn membership_is_known(&self) -> bool {
+        lock(&self.membership).is_some()
     }
 
     /// Notes, durably, the identity of a member's directory.
     pub fn meet(&self, node_id: NodeId, node: NodeUuid) -> Result<(), IdentityError> {
         let mut membership = lock(&self.membership);
-        let mut with = membership.clone();
+        let Some(mut with) = membership.clone() else { return Ok(()) };
         if with.meet(node_id, node) {
             with.store(&self.directory)?;
-            *membership = with;
+            *membership = Some(with);
         }
         Ok(())
+    }
+
+    /// Becomes a member, durably. Says whether that was news: who has a
+    /// membership keeps it.
+    pub fn adopted(&self, by: &Membership) -> Result<bool, IdentityError> {
+        let mut membership = lock(&self.membership);
+        if membership.is_some() {
+            return Ok(false);
+        }
+        by.store(&self.directory)?;
+        *membership = Some(by.clone());
+        Ok(true)
+    }
+
+    /// This entry is committed, and those before it.
+    pub fn committed(&self, index: u64, term: u64) {
+        let mut terms = lock(&self.committed_terms);
+        if terms.last().is_none_or(|(_, last)| *last != term) {
+            terms.push((index, term));
+        }
+    }
+
+    /// The term of an entry that was committed since the start.
+    pub fn term_of_committed(&self, index: u64) -> Option<u64> {
+        let terms = lock(&self.committed_terms);
+        terms.iter().rev().find(|(from, _)| *from <= index).map(|(_, term)| *term)
+    }
+
+    /// Role, leader and term.
+    pub fn role(&self) -> RoleChange {
+        lock(&self.view).role
+    }
+
+    /// Whether it follows, or followed last, a leader in this process.
+    pub fn is_replica(&self) -> bool {
+        lock(&self.view).is_replica
     }
 
     /// How this node sees its cluster now.
@@ -162,7 +211,7 @@ impl Cluster {
     pub fn leader_address(&self) -> Option<LeaderAddress> {
         let leader = lock(&self.view).role.leader?;
         let membership = lock(&self.membership);
-        let member = membership.member(leader)?;
+        let member = membership.as_ref()?.member(leader)?;
         Some(LeaderAddress { node_id: leader, host: member.host.clone(), port: member.port })
     }
 

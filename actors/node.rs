@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 
 use crate::cluster::Cluster;
 pub use crate::mailbox::lock;
-use crate::mailbox::{Gauge, histogram};
+use crate::mailbox::{Gauge, histogram, record};
 
 /// Shared by every actor of one node.
 pub struct Node {
@@ -208,7 +208,12 @@ impl Permits {
 
 impl Node {
     /// A node's shared part, before its actors.
-    pub fn new(settings: Settings, placement: Placement, gauges: Vec<Arc<Gauge>>) -> Node {
+    pub fn new(
+        settings: Settings,
+        placement: Placement,
+        gauges: Vec<Arc<Gauge>>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Node {
         Node {
             permits: Permits::new(settings.memory_bytes_max),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
@@ -219,10 +224,18 @@ impl Node {
             gauges,
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
-            cluster: None,
+            cluster,
             stopping: AtomicBool::new(false),
             next_multi: AtomicU64::new(0),
         }
+    }
+
+    /// The log wrote and synced so many requests (or entries) together.
+    pub fn record_sync(&self, took: std::time::Duration, records: usize) {
+        let mut figures = lock(&self.log_figures);
+        figures.syncs += 1;
+        record(&mut figures.sync_us, took.as_micros() as u64);
+        record(&mut figures.records_per_sync, records as u64);
     }
 
     /// A number that no other multi-key write of this process has.

@@ -1,8 +1,9 @@
 //! What the replicated node's actors say to each other: peers, the WalWriter
 //! (which carries the replica), the ElectionCoordinator and the disk thread.
 
+use crossbeam_channel::Sender;
 use datastore::engine::Table;
-use datastore::persistence::FrameRun;
+use datastore::persistence::{FrameRun, NodeUuid};
 use datastore::replication::message::{LogEntry, Message, NodeId};
 use datastore::replication::raft::Status;
 
@@ -55,36 +56,38 @@ pub enum ReplicationMessage {
         /// Whether it did.
         arrived: bool,
     },
-    /// From a ReplicatorPeer: a snapshot has come from the leader. `message` is
-    /// what the leader's replica said with it.
+    /// From the peers' handshake: the founder has adopted this node.
+    Adopted,
+    /// From the SnapshotWriter: a snapshot has come from the leader, and is a
+    /// durable one of this node's own by now.
     SnapshotArrived {
-        /// Kind `Snapshot`, with its mark.
+        /// What the leader's replica said with it: kind `Snapshot`, with its mark.
         message: Box<Message>,
         /// The state at the mark's index, one table per shard.
         tables: Vec<Table>,
-    },
-    /// From the SnapshotWriter: the snapshot that arrived is a durable one of this node's own.
-    SnapshotStored {
-        /// The tables that were given to it.
-        tables: Vec<Table>,
+        /// Told when the replica has taken it, or has no use for it.
+        done: Sender<bool>,
     },
     /// From the SnapshotWriter: a snapshot of this node's own is there.
     SnapshotMade {
         /// The last entry that it holds.
         index: u64,
-        /// That entry's term.
-        term: u64,
+    },
+    /// From the disk thread: the log was cut.
+    LogCut {
+        /// The first entry that it retains.
+        first_index: u64,
     },
     /// From the disk thread: this persist and all before it are durable.
     Persisted {
-        /// The persist's number.
+        /// The last one's number.
         number: u64,
+        /// How many they were.
+        persists: usize,
         /// The log's growth since the last snapshot began.
         log_bytes: u64,
         /// Its segments.
         segments: usize,
-        /// The first entry that the log retains.
-        first_index: u64,
     },
     /// From the log's reader: what a fetch asked for; nothing if it is gone.
     Fetched {
@@ -100,8 +103,8 @@ pub enum ReplicationMessage {
         reply_to: Mailbox<Connection>,
         /// Its name for the question.
         round: u64,
-        /// 0: everything acknowledged before this was asked.
-        staleness_ms_max: u64,
+        /// `None`: everything acknowledged before this was asked, and by the leader.
+        staleness_ms_max: Option<u64>,
     },
     /// From the ElectionCoordinator: hand leadership to this node.
     TransferTo(NodeId),
@@ -131,7 +134,7 @@ pub enum PeerMessage {
         /// What.
         hash: u128,
     },
-    /// From the disk thread: send this snapshot, then say [`ReplicationMessage::SnapshotSent`].
+    /// From the disk thread: send this snapshot, and then say [`ReplicationMessage::SnapshotSent`].
     StreamSnapshot(Box<SnapshotToSend>),
 }
 
@@ -147,6 +150,20 @@ pub struct SnapshotToSend {
     pub after: u64,
     /// Where those lie in this node's log.
     pub runs: Vec<FrameRun>,
+}
+
+/// A leader's snapshot as it came.
+pub struct ReceivedSnapshot {
+    /// What goes into this node's replica when the state is there.
+    pub message: Message,
+    /// The file, in the data directory: the leader's bytes.
+    pub name: String,
+    /// The leader's directory, which the file's first line names.
+    pub from: NodeUuid,
+    /// The entries behind the file's S, up to the mark's index E.
+    pub entries: Vec<LogEntry>,
+    /// Told when this node's replica has taken it, or that it couldn't.
+    pub done: Sender<bool>,
 }
 
 /// What the ElectionCoordinator hears.

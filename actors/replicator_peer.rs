@@ -1,21 +1,126 @@
-//! ReplicatorPeer: one per peer.
+//! ReplicatorPeer: one per peer. Sends it what this node's replica says, on
+//! connections of its own; what the peer says comes through the connections that
+//! the peer has opened (`peer_session`).
+//!
+//! ```text
+//!   PeerMessage ─► log lane         entries and their acknowledgements
+//!               ─► heartbeat lane   all other messages, probes, answers, hashes
+//!               ─► a thread         one snapshot at a time
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Context, Handler};
+use datastore::messaging::peer_frame::PeerFrame;
+use datastore::replication::handshake::Lane;
+use datastore::replication::message::{MessageKind, NodeId};
 
+use crate::cluster::Cluster;
 use crate::mailbox::Counted;
-use crate::replication_messages::PeerMessage;
+use crate::node::Node;
+use crate::peer_lane::{LaneQueue, LaneTask};
+use crate::replication_messages::{PeerMessage, ReplicationMessage};
+use crate::snapshot_sender::SnapshotStreams;
+use crate::start::Cast;
+use crate::wal_writer::WalMessage;
+
+/// The replica is told of what was dropped, but not of each message.
+const UNREACHABLE_EVERY: Duration = Duration::from_millis(100);
 
 /// The actor.
-pub struct ReplicatorPeer {}
+pub struct ReplicatorPeer {
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    cluster: Arc<Cluster>,
+    peer: NodeId,
+    log: Rc<LaneQueue>,
+    heartbeats: Rc<LaneQueue>,
+    unreachable_said: Option<Instant>,
+    snapshots: SnapshotStreams,
+}
+
+impl ReplicatorPeer {
+    /// What is said to one peer. It must be made on the replication arbiter.
+    pub fn new(node: Arc<Node>, cast: Arc<Cast>, cluster: Arc<Cluster>, peer: NodeId) -> ReplicatorPeer {
+        ReplicatorPeer {
+            node,
+            cast,
+            cluster,
+            peer,
+            log: Rc::default(),
+            heartbeats: Rc::default(),
+            unreachable_said: None,
+            snapshots: SnapshotStreams::default(),
+        }
+    }
+
+    fn lane_task(&self, lane: Lane) -> LaneTask {
+        let (queue, other) = match lane {
+            Lane::Heartbeat => (&self.heartbeats, Some(self.log.clone())),
+            Lane::Log | Lane::Snapshot => (&self.log, None),
+        };
+        LaneTask {
+            node: self.node.clone(),
+            cast: self.cast.clone(),
+            cluster: self.cluster.clone(),
+            peer: self.peer,
+            lane,
+            queue: queue.clone(),
+            other,
+        }
+    }
+
+    fn dropped(&mut self) {
+        if self.unreachable_said.is_none_or(|said| said.elapsed() >= UNREACHABLE_EVERY) {
+            self.unreachable_said = Some(Instant::now());
+            self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Unreachable(self.peer)));
+        }
+    }
+}
 
 impl Actor for ReplicatorPeer {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        for lane in [Lane::Heartbeat, Lane::Log] {
+            actix_rt::spawn(self.lane_task(lane).run());
+        }
+    }
 }
 
 impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
     type Result = ();
 
     fn handle(&mut self, counted: Counted<PeerMessage>, _: &mut Self::Context) {
-        let Some((_message, _handling)) = counted.begin() else { return };
+        let Some((message, _handling)) = counted.begin() else { return };
+        match message {
+            PeerMessage::Send(message) => {
+                let is_entries = matches!(message.kind, MessageKind::Append | MessageKind::AppendResponse);
+                let frame = PeerFrame::Message(message);
+                let kept = if is_entries {
+                    self.log.push_entries(frame)
+                } else {
+                    self.heartbeats.push_newest(frame)
+                };
+                if !kept {
+                    self.dropped();
+                }
+            }
+            // Of these nothing is owed: who asks asks again.
+            PeerMessage::ReadProbe { number } => {
+                self.heartbeats.push_newest(PeerFrame::ReadProbe { number });
+            }
+            PeerMessage::ReadAnswer { number, index } => {
+                self.heartbeats.push_newest(PeerFrame::ReadAnswer { number, index });
+            }
+            PeerMessage::StateHash { index, hash } => {
+                self.heartbeats.push_newest(PeerFrame::StateHash { index, hash });
+            }
+            PeerMessage::StreamSnapshot(snapshot) => {
+                self.snapshots.send(&self.node, &self.cast, &self.cluster, self.peer, *snapshot);
+            }
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! It stops reading while the connection has as many unanswered requests and
 //! unsent replies as it may (the [`Gate`]), so that a client that sends and
 //! never reads costs bounded memory; the rest waits in the sockets' buffers.
+//!
+//! A connection whose first bytes are those of a peer is no client's: it is
+//! handed over as it is.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use datastore::limits;
+use datastore::messaging::peer_hello::PEER_PREFIX;
 use datastore::messaging::{Decoded, LineDecoder};
 use futures_core::Stream;
 use tokio::net::TcpStream;
@@ -67,6 +71,8 @@ impl Gate {
 pub enum Received {
     /// Requests, in the order of their lines.
     Requests(Decoded),
+    /// Another node greets this one, and these are its first bytes. Nothing more is read here.
+    Peer(BytesMut),
     /// The client closed its half; replies still go out.
     End,
     /// The socket failed.
@@ -98,6 +104,8 @@ pub struct RequestStream {
     timer: Pin<Box<Sleep>>,
     /// When a half-read line must have grown; unset while there is none, or while we don't read.
     progress_due: Option<Instant>,
+    /// So far it may be a peer.
+    may_be_peer: bool,
     /// The client closed its half.
     at_end: bool,
     ended: bool,
@@ -117,6 +125,7 @@ impl RequestStream {
             decoder,
             timer: Box::pin(sleep_until(Instant::now())),
             progress_due: None,
+            may_be_peer: true,
             at_end: false,
             ended: false,
         }
@@ -217,6 +226,11 @@ impl Stream for RequestStream {
                 Ok(Some(_)) => {}
                 Err(error) => return this.end(Received::Failed(error)),
             }
+            if this.may_be_peer && this.buffer.starts_with(PEER_PREFIX) {
+                let first = std::mem::take(&mut this.buffer);
+                return this.end(Received::Peer(first));
+            }
+            this.may_be_peer = this.may_be_peer && PEER_PREFIX.starts_with(&this.buffer);
             let decoded = this.decoder.decode(&mut this.buffer);
             let half = this.decoder.is_within_line(&this.buffer);
             this.account_half_line(this.buffer.len());

@@ -13,6 +13,14 @@
 //! spares            (no actor) zeroes segments ahead of need
 //! main              accepts connections, waits for signals
 //! ```
+//!
+//! On a member of a cluster there are two more, and the WalWriter moves, so that
+//! heartbeats share no thread with a disk, a search or a shard:
+//!
+//! ```text
+//! replication       WalWriter, ReplicatorPeers, ElectionCoordinator, peers' sockets
+//! log reader        (no actor) reads entries back for followers that lag
+//! ```
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -20,25 +28,30 @@ use std::time::Duration;
 
 use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
-use crossbeam_channel::Sender;
 use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::DiskGauge;
+use datastore::replication::message::NodeId;
 use datastore::settings::Settings;
 use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::connection::{Connection, ConnectionMessage};
-use crate::disk_thread::{DiskOrder, DiskThread};
+use crate::disk_thread::DiskThread;
+use crate::election_coordinator::ElectionCoordinator;
 use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::node::{Node, lock};
+use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
+use crate::replicated_disk::ReplicatedDisk;
+use crate::replicated_log::ReplicatedLog;
+use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
 use crate::snapshot_writer::SnapshotWriter;
-use crate::wal_writer::WalWriter;
+use crate::wal_writer::{WalMessage, WalWriter};
 
 pub use crate::start_error::StartError;
 
@@ -56,6 +69,12 @@ pub struct Cast {
     pub wal_writer: Mailbox<WalWriter>,
     /// The snapshots.
     pub snapshot_writer: Mailbox<SnapshotWriter>,
+    /// One per other member of the cluster, by node id.
+    pub peers: Vec<(NodeId, Mailbox<ReplicatorPeer>)>,
+    /// Time and policy; `None` on a node that is on its own.
+    pub coordinator: Option<Mailbox<ElectionCoordinator>>,
+    /// Where peers' sockets are served; `None` on a node that is on its own.
+    pub replication_arbiter: Option<ArbiterHandle>,
     /// What the value index hashes with, the same on every shard.
     pub index_hash_key: (u64, u64),
     /// The port that the node really listens on.
@@ -92,7 +111,6 @@ pub struct Running {
     pub cast: Arc<Cast>,
     /// Where connections run.
     pub data_arbiters: Vec<ArbiterHandle>,
-    disk: Sender<DiskOrder>,
     disk_thread: std::thread::JoinHandle<()>,
 }
 
@@ -100,7 +118,8 @@ pub struct Running {
 /// caller's socket is bound to: clients may connect already, and are served
 /// once this returns.
 pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
-    let recovered = recovery::recover(&settings)?;
+    let recovered = recovery::recover(&settings, port)?;
+    let cluster = recovered.cluster.clone();
     let shards = settings.shards;
     let placement = Placement::new(recovered.identity.placement_seed, shards);
     let gauge = |name: String, kind| Gauge::new(name, kind, MAILBOX_CAPACITY);
@@ -112,20 +131,34 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
     let (wal_box, wal_inbox) = mailbox::<WalWriter>(gauge("wal-writer".into(), "WalWriter"));
     let (snapshot_box, snapshot_inbox) =
         mailbox::<SnapshotWriter>(gauge("snapshot-writer".into(), "SnapshotWriter"));
+    let others = cluster.as_ref().map_or(Vec::new(), |cluster| cluster.others());
+    let peer_gauge = |peer| gauge(format!("replicator-peer-{peer}"), "ReplicatorPeer");
+    let (peer_boxes, peer_inboxes) =
+        mailboxes::<ReplicatorPeer>(others.iter().map(|peer| peer_gauge(*peer)).collect());
+    let (coordinator_box, coordinator_inbox) = cluster
+        .as_ref()
+        .map(|_| mailbox::<ElectionCoordinator>(gauge("election-coordinator".into(), "ElectionCoordinator")))
+        .unzip();
     let connection_gauge = gauge("connections".into(), "Connection");
 
     let mut gauges: Vec<Arc<Gauge>> = shard_inboxes.iter().map(|inbox| inbox.gauge.clone()).collect();
     gauges.push(wal_inbox.gauge.clone());
     gauges.extend(index_inboxes.iter().map(|inbox| inbox.gauge.clone()));
     gauges.push(snapshot_inbox.gauge.clone());
+    gauges.extend(peer_inboxes.iter().map(|inbox| inbox.gauge.clone()));
+    gauges.extend(coordinator_inbox.iter().map(|inbox| inbox.gauge.clone()));
     gauges.push(connection_gauge.clone());
-    let node = Arc::new(Node::new(settings, placement, gauges));
+    let replication_arbiter = cluster.as_ref().map(|_| Arbiter::new().handle());
+    let node = Arc::new(Node::new(settings, placement, gauges, cluster));
 
     let cast = Arc::new(Cast {
         shards: shard_boxes,
         index_managers: index_boxes,
         wal_writer: wal_box,
         snapshot_writer: snapshot_box,
+        peers: others.into_iter().zip(peer_boxes).collect(),
+        coordinator: coordinator_box,
+        replication_arbiter,
         index_hash_key: recovered.identity.placement_seed,
         port,
         connection_gauge,
@@ -133,10 +166,26 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         connections: Mutex::default(),
         connection_closed: Notify::new(),
     });
-    run(node, cast, recovered, (shard_inboxes, index_inboxes, wal_inbox, snapshot_inbox))
+    let inboxes = Inboxes {
+        shards: shard_inboxes,
+        index_managers: index_inboxes,
+        wal_writer: wal_inbox,
+        snapshot_writer: snapshot_inbox,
+        peers: peer_inboxes,
+        coordinator: coordinator_inbox,
+    };
+    run(node, cast, recovered, inboxes)
 }
 
-type Inboxes = (Vec<Inbox<Shard>>, Vec<Inbox<IndexManager>>, Inbox<WalWriter>, Inbox<SnapshotWriter>);
+/// Of actors that don't run yet.
+struct Inboxes {
+    shards: Vec<Inbox<Shard>>,
+    index_managers: Vec<Inbox<IndexManager>>,
+    wal_writer: Inbox<WalWriter>,
+    snapshot_writer: Inbox<SnapshotWriter>,
+    peers: Vec<Inbox<ReplicatorPeer>>,
+    coordinator: Option<Inbox<ElectionCoordinator>>,
+}
 
 fn mailboxes<A: Actor<Context = Context<A>>>(gauges: Vec<Arc<Gauge>>) -> (Vec<Mailbox<A>>, Vec<Inbox<A>>) {
     gauges.into_iter().map(mailbox).unzip()
@@ -146,7 +195,7 @@ fn run(
     node: Arc<Node>,
     cast: Arc<Cast>,
     recovered: Recovered,
-    (shard_inboxes, index_inboxes, wal_inbox, snapshot_inbox): Inboxes,
+    inboxes: Inboxes,
 ) -> Result<Running, StartError> {
     let Recovered {
         tables,
@@ -158,12 +207,32 @@ fn run(
         snapshots_kept,
         snapshot_figures,
         lock: directory_lock,
+        cluster,
+        replicated,
     } = recovered;
     *lock(&node.snapshots) = snapshot_figures;
 
     let (disk, orders) = crossbeam_channel::unbounded();
     let spares = crate::spare_maker::start(&node.settings)?;
+    let (replicated_disk, replicated_log) = match (cluster, replicated) {
+        (Some(cluster), Some(RecoveredLog { start, newest, places, hard_state, .. })) => {
+            let replicated_disk = ReplicatedDisk {
+                places,
+                hard_state,
+                hard_state_waits: false,
+                cast: cast.clone(),
+                reader: crate::log_reader::start(files.clone(), cast.wal_writer.clone())?,
+                directory: files.clone(),
+                node: identity.node,
+            };
+            let start = start.map(|start| (start, newest));
+            let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
+            (Some(replicated_disk), Some(log))
+        }
+        _ => (None, None),
+    };
     let disk_thread = DiskThread {
+        replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,
         disk_gauge: DiskGauge::default(),
@@ -179,25 +248,21 @@ fn run(
     let disk_thread = spawn("disk", move || disk_thread.run())?;
 
     let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity, files, snapshots_kept);
-    Arbiter::new().spawn_fn(move || snapshot_inbox.run(writer));
+    Arbiter::new().spawn_fn(move || inboxes.snapshot_writer.run(writer));
     let hash_key = cast.index_hash_key;
-    for (number, inbox) in index_inboxes.into_iter().enumerate() {
+    for (number, inbox) in inboxes.index_managers.into_iter().enumerate() {
         let (node, shard) = (node.clone(), cast.shards[number].clone());
         let buckets = (tables[number].walk_length(), !tables[number].is_empty());
         let arbiter = Arbiter::new();
         arbiter.spawn(give_back_at_rest(inbox.gauge.clone()));
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
-    let data_arbiters: Vec<ArbiterHandle> = shard_inboxes.iter().map(|_| Arbiter::new().handle()).collect();
-    let wal_writer = WalWriter::new(
-        node.clone(),
-        cast.shards.clone(),
-        cast.snapshot_writer.clone(),
-        disk.clone(),
-        last_index,
-    );
-    data_arbiters[0].spawn_fn(move || wal_inbox.run(wal_writer));
-    for (number, (inbox, table)) in shard_inboxes.into_iter().zip(tables).enumerate() {
+    let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
+    let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk, replicated_log, last_index);
+    let wal_arbiter = cast.replication_arbiter.as_ref().unwrap_or(&data_arbiters[0]);
+    wal_arbiter.spawn_fn(move || inboxes.wal_writer.run(wal_writer));
+    run_replication(&node, &cast, inboxes.peers, inboxes.coordinator);
+    for (number, (inbox, table)) in inboxes.shards.into_iter().zip(tables).enumerate() {
         let neighbours = ShardNeighbours {
             wal_writer: cast.wal_writer.clone(),
             index_manager: cast.index_managers[number].clone(),
@@ -207,7 +272,25 @@ fn run(
         data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
-    Ok(Running { node, cast, data_arbiters, disk, disk_thread })
+    Ok(Running { node, cast, data_arbiters, disk_thread })
+}
+
+/// The actors that only a member of a cluster has.
+fn run_replication(
+    node: &Arc<Node>,
+    cast: &Arc<Cast>,
+    peers: Vec<Inbox<ReplicatorPeer>>,
+    coordinator: Option<Inbox<ElectionCoordinator>>,
+) {
+    let (Some(cluster), Some(arbiter)) = (&node.cluster, &cast.replication_arbiter) else { return };
+    for (&(peer, _), inbox) in cast.peers.iter().zip(peers) {
+        let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
+        arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));
+    }
+    if let Some(inbox) = coordinator {
+        let (cast, cluster) = (cast.clone(), cluster.clone());
+        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(cast, cluster)));
+    }
 }
 
 /// A named thread.
@@ -242,9 +325,10 @@ impl Running {
             tracing::warn!("some clients did not take their replies in time");
         }
         let (done, is_done) = crossbeam_channel::bounded(1);
-        let asked = self.disk.send(DiskOrder::Stop(done)).is_ok();
+        self.cast.wal_writer.send(WalMessage::Stop(done));
         let joined = tokio::task::spawn_blocking(move || {
-            let _ = asked.then(|| is_done.recv());
+            // An error: the WalWriter or the disk thread is gone, which the join tells.
+            let _ = is_done.recv();
             self.disk_thread.join().is_ok()
         });
         match joined.await {

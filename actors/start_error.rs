@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use datastore::persistence::{IdentityError, OpenError, SnapshotError};
+use datastore::persistence::{AppendError, IdentityError, OpenError, ReadError, SnapshotError};
 
 /// Why a node can't start. Nothing was served.
 #[derive(Debug)]
@@ -20,8 +20,20 @@ pub enum StartError {
     Identity(IdentityError),
     /// The directory belongs to another mode of replication.
     OtherMode { found: String, wanted: &'static str },
+    /// `--peers` on a directory with data that never was a member's.
+    NotAMember,
+    /// The directory is another member's.
+    OtherNode { found: u64, wanted: u64 },
+    /// The directory's cluster has no member of this number.
+    NoMemberOf { node_id: u64, members: Vec<u64> },
     /// The log can't be opened.
     Log(OpenError),
+    /// The log's newest hard state is none.
+    HardState,
+    /// Entries that are not committed yet can't be read back.
+    Tail(ReadError),
+    /// The log can't begin anew behind a snapshot that was installed.
+    Restart(AppendError),
     /// No snapshot can be used.
     Snapshot(SnapshotError),
     /// The system gave no random numbers.
@@ -52,7 +64,26 @@ impl fmt::Display for StartError {
                 "the data directory was made with --mode {found} and this start is --mode {wanted}: export its data \
                  and import it into a new directory to move"
             ),
+            StartError::NotAMember => write!(
+                formatter,
+                "the data directory has data of a node on its own, and --peers names a cluster: start without \
+                 --peers, or form the cluster with empty directories and import an export of the data"
+            ),
+            StartError::OtherNode { found, wanted } => write!(
+                formatter,
+                "the data directory is that of node {found}, and --node-id is {wanted}: give each node its own"
+            ),
+            StartError::NoMemberOf { node_id, members } => write!(
+                formatter,
+                "the data directory belongs to a cluster of nodes {members:?}, and --node-id is {node_id}"
+            ),
             StartError::Log(error) => error.fmt(formatter),
+            StartError::HardState => write!(
+                formatter,
+                "the log's newest hard state is not one of this version's: start the version that wrote it"
+            ),
+            StartError::Tail(error) => error.fmt(formatter),
+            StartError::Restart(error) => error.fmt(formatter),
             StartError::Snapshot(error) => error.fmt(formatter),
             StartError::Random(source) => write!(formatter, "the system gave no random numbers: {source}"),
             StartError::Thread { name, source } => {

@@ -45,6 +45,10 @@ pub const BUCKETS: usize = 4_096;
 pub const SHARDS_MAX: usize = 256;
 /// How much one log frame gathers before it is written.
 pub const FRAME_BYTES_MAX: usize = 64 * MIB;
+/// A replicated log's entry takes no more requests once it has so many bytes: entries are sent whole.
+pub const ENTRY_BYTES_WANTED: usize = MIB;
+/// How much of a replicated log may be proposed and not yet committed before further writes are held back.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
 /// The size of a log segment unless `--segment-bytes` says otherwise.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 /// The smallest `--segment-bytes`.
@@ -70,6 +74,18 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 
 /// Members of a cluster. Every write waits for a majority: more of them make it slower, not safer.
 pub const MEMBERS_MAX: usize = 9;
+/// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.
+pub const PEER_FRAME_BYTES_MAX: usize = 2 * GIB + MIB;
+/// The longest first line of a peer: every member's name and address fits.
+pub const PEER_HELLO_BYTES_MAX: usize = 64 * KIB;
+/// Entries that wait for one peer's socket, beyond which they are dropped: Raft sends them again.
+pub const PEER_LOG_QUEUE_BYTES_MAX: usize = 64 * MIB;
+/// Heartbeats, votes and the like that wait for one peer's socket; newer ones push older ones out.
+pub const PEER_HEARTBEAT_QUEUE_MAX: usize = 256;
+/// How much of a snapshot's file travels in one frame.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * KIB;
+/// How much of the entries behind a snapshot travels in one frame, if they are not larger themselves.
+pub const SNAPSHOT_ENTRIES_BYTES: usize = 4 * MIB;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -85,5 +101,11 @@ const _: () = assert!(LINE_BYTES_MAX_SMALLEST > KEY_BYTES_MAX);
 const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
 const _: () = assert!(BULK_GET_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX);
 const _: () = assert!(SHARDS_MAX <= BUCKETS);
+// What gathers for one log frame fits a peer's frame; its length is 32-bit.
+const _: () = assert!(FRAME_BYTES_MAX + LINE_BYTES_MAX_LARGEST <= PEER_FRAME_BYTES_MAX);
+const _: () = assert!(PEER_FRAME_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES + SNAPSHOT_ENTRIES_BYTES < PEER_FRAME_BYTES_MAX);
+// A host's name has at most 255 bytes; the rest is for ids and braces.
+const _: () = assert!(MEMBERS_MAX * KIB < PEER_HELLO_BYTES_MAX);
 // The largest request that a line can carry fits a frame.
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * 2 <= FRAME_BYTES_MAX);

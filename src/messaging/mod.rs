@@ -12,6 +12,8 @@
 //! - `fields`: the checks that operations share; `keys`, `bulks`, `searches`,
 //!   `admin`: a file a family, each operation with the fields it knows.
 //! - [`reply`]: one function a kind of reply.
+//! - [`peer_hello`] and [`peer_frame`]: nodes that greet each other on the clients'
+//!   port, and what they say to each other from then on.
 
 mod admin;
 mod bulks;
@@ -21,6 +23,8 @@ mod fields;
 pub mod json;
 mod keys;
 mod line_decoder;
+pub mod peer_frame;
+pub mod peer_hello;
 pub mod reply;
 mod request;
 mod searches;

@@ -3,12 +3,16 @@
 //! [`raft`] is leader mode: one node takes the writes, a majority has them on
 //! disk before they are acknowledged, and when the leader is gone another node
 //! that has them all takes over. [`policy`] says which node should lead where
-//! several could. Both decide and return effects; they have no
+//! several could, and [`handshake`] who is taken for a member of the same cluster.
+//! All of them decide and return effects; they have no
 //! sockets, no threads, no clock and no randomness, so that a simulation runs
 //! the same code as a node.
 
+pub mod handshake;
 pub mod message;
+pub mod office;
 pub mod policy;
 pub mod raft;
+pub mod recovered;
 #[cfg(test)]
 mod simulation;

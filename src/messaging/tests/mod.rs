@@ -4,6 +4,7 @@
 mod examples;
 mod json_oracle;
 mod lines;
+mod peer_frame;
 mod refusals;
 mod replies;
 

@@ -1,0 +1,93 @@
+//! How a directory comes to belong to a cluster.
+//!
+//! ```text
+//! empty directory, --peers, --role primary     founds the cluster of itself and its peers
+//! empty directory, --peers, --role secondary   waits until the founder adopts it
+//! a directory with a membership                is the member that it says, whatever the flags
+//! a directory with data and no membership      stays on its own; with --peers it refuses to start
+//! ```
+//!
+//! Only an empty directory founds, since a founder that lost its data must not
+//! take a new, empty cluster for the old one: it draws a new name for it, by
+//! which its peers know it for a stranger.
+
+use datastore::persistence::{FileDisk, Identity, Member, Membership};
+use datastore::settings::{Settings, StartRole};
+
+use crate::random::random_u64;
+use crate::start_error::StartError;
+
+/// Whether the node runs as a member of a cluster, or is to become one.
+pub(crate) fn is_clustered(settings: &Settings, membership: Option<&Membership>) -> bool {
+    membership.is_some() || !settings.peers.is_empty()
+}
+
+/// The directory's membership, made now where this node founds the cluster;
+/// `None` where it has none, or waits for its founder.
+pub(crate) fn membership(
+    disk: &FileDisk,
+    identity: &Identity,
+    settings: &Settings,
+    port: u16,
+    holds_data: bool,
+) -> Result<Option<Membership>, StartError> {
+    if let Some(membership) = Membership::load(disk).map_err(StartError::Identity)? {
+        check(&membership, identity, settings)?;
+        return Ok(Some(membership));
+    }
+    if settings.peers.is_empty() {
+        return Ok(None);
+    }
+    if holds_data {
+        return Err(StartError::NotAMember);
+    }
+    if settings.role == StartRole::Secondary {
+        tracing::info!("waiting to be adopted by the primary of this cluster");
+        return Ok(None);
+    }
+    let membership = found(identity, settings, port)?;
+    membership.store(disk).map_err(StartError::Identity)?;
+    tracing::info!(cluster = membership.cluster, members = ?membership.node_ids(), "founded a cluster");
+    Ok(Some(membership))
+}
+
+fn found(identity: &Identity, settings: &Settings, port: u16) -> Result<Membership, StartError> {
+    let cluster = format!("{:016x}{:016x}", random_u64()?, random_u64()?);
+    let founder = settings.node_id;
+    let own = Member { node_id: founder, host: settings.host.to_string(), port, node: Some(identity.node) };
+    let peers = settings.peers.iter();
+    let peers = peers.map(|peer| Member {
+        node_id: peer.node_id,
+        host: peer.host.clone(),
+        port: peer.port,
+        node: None,
+    });
+    Ok(Membership::new(cluster, founder, peers.chain([own]).collect()))
+}
+
+/// The disk decides who is a member. Flags that say otherwise are a mistake of
+/// the operator's, and one that is dangerous ends the start.
+fn check(membership: &Membership, identity: &Identity, settings: &Settings) -> Result<(), StartError> {
+    let node_id = settings.node_id;
+    let is_this_directory = |member: &&Member| member.node == Some(identity.node);
+    if let Some(own) = membership.members.iter().find(is_this_directory)
+        && own.node_id != node_id
+    {
+        return Err(StartError::OtherNode { found: own.node_id, wanted: node_id });
+    }
+    if membership.member(node_id).is_none() {
+        return Err(StartError::NoMemberOf { node_id, members: membership.node_ids() });
+    }
+    let mut named: Vec<u64> = settings.peers.iter().map(|peer| peer.node_id).collect();
+    named.push(node_id);
+    named.sort_unstable();
+    if !settings.peers.is_empty() && named != membership.node_ids() {
+        tracing::warn!(
+            members = ?membership.node_ids(),
+            named = ?named,
+            "--peers names other nodes than the directory's membership, which counts; \
+             members don't change by starting a node with other --peers"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Greeting a peer: what every connection to one begins with, whether a lane
+//! or a snapshot's thread opens it.
+
+use std::time::Duration;
+
+use datastore::messaging::peer_hello::{Answer, hello_line, read_answer};
+use datastore::replication::handshake::{Hello, Lane, Own, PROTOCOL, Refusal, Verdict, is_alone, judge};
+use datastore::replication::message::NodeId;
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::cluster::Cluster;
+use crate::node::Node;
+
+/// How long connecting may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the other side may take for its line.
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What became of a greeting.
+pub(crate) enum Greeted {
+    /// Frames may follow.
+    Connected,
+    /// It is to be adopted: greet it again with the membership.
+    Adopt,
+    /// One of the two waits to be adopted; try again.
+    NotYet,
+    /// Someone must act; why, for a person.
+    Refused(String),
+}
+
+/// What this node knows of itself.
+pub(crate) fn own(cluster: &Cluster) -> Own {
+    Own { node_id: cluster.node_id, node: cluster.node, membership: cluster.membership() }
+}
+
+/// Where a peer is: as this node's own settings say, else as the membership does.
+pub(crate) fn address(node: &Node, cluster: &Cluster, peer: NodeId) -> Option<(String, u16)> {
+    if let Some(named) = node.settings.peers.iter().find(|named| named.node_id == peer) {
+        return Some((named.host.clone(), named.port));
+    }
+    let membership = cluster.membership()?;
+    membership.member(peer).map(|member| (member.host.clone(), member.port))
+}
+
+/// The first line to a peer.
+pub(crate) fn greeting(cluster: &Cluster, peer: NodeId, lane: Lane, adopting: bool) -> Vec<u8> {
+    let Own { node_id, node, membership } = own(cluster);
+    let hello = Hello {
+        protocol: PROTOCOL,
+        lane,
+        cluster: membership.as_ref().map(|membership| membership.cluster.clone()),
+        epoch: 0,
+        node_id,
+        node,
+        boot: cluster.boot,
+        to: peer,
+        membership: membership.filter(|_| adopting),
+    };
+    hello_line(&hello)
+}
+
+/// Takes a peer's answer. A directory that is met here is noted, durably, when this returns.
+pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted {
+    let own = own(cluster);
+    match read_answer(line) {
+        Err(reason) => Greeted::Refused(reason),
+        Ok(Answer::Refused { message, retryable, cluster: theirs }) => {
+            let ours = own.membership.as_ref().map(|membership| &membership.cluster);
+            if let (Some(theirs), Some(ours)) = (theirs, ours)
+                && theirs != *ours
+            {
+                stop_if_alone(&own, peer, &theirs);
+            }
+            if retryable { Greeted::NotYet } else { Greeted::Refused(message) }
+        }
+        Ok(Answer::Welcome(welcome)) => {
+            let meet = |meet: bool, then| match meet.then(|| cluster.meet(peer, welcome.node)) {
+                Some(Err(error)) => Greeted::Refused(error.to_string()),
+                Some(Ok(())) | None => then,
+            };
+            match judge(&own, peer, &welcome) {
+                Verdict::Connected { meet: is_new } => meet(is_new, Greeted::Connected),
+                Verdict::Adopt { meet: is_new } => meet(is_new, Greeted::Adopt),
+                Verdict::NotAdoptedYet => Greeted::NotYet,
+                Verdict::Refuse(refusal) => {
+                    if let Refusal::OtherCluster { theirs, .. } = &refusal {
+                        stop_if_alone(&own, peer, theirs);
+                    }
+                    if refusal.passes() { Greeted::NotYet } else { Greeted::Refused(refusal.to_string()) }
+                }
+            }
+        }
+    }
+}
+
+/// A founder whose peers belong to another cluster before it has met anyone was
+/// a member of that cluster and has lost its directory: had it gone on, it would
+/// wait for ever, and take for its own whoever else comes with an empty one.
+fn stop_if_alone(own: &Own, peer: NodeId, theirs: &str) {
+    if !is_alone(own) {
+        return;
+    }
+    tracing::error!(
+        peer,
+        cluster = theirs,
+        "this node has just founded a cluster, and its peer belongs to another one: if this directory was lost, \
+         bring it back; a directory that is new must start with --role secondary, or with peers that are new, too"
+    );
+    std::process::exit(1);
+}
+
+/// What every connection between peers is given. `unanswered_max` is how long
+/// the other side's system may leave bytes unacknowledged.
+pub(crate) fn prepare(socket: SockRef<'_>, unanswered_max: Duration) {
+    const IDLE: Duration = Duration::from_secs(1);
+    // A socket that refuses these still works.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ =
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE).with_interval(IDLE).with_retries(2));
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(unanswered_max));
+    #[cfg(not(target_os = "linux"))]
+    let _ = unanswered_max;
+}

@@ -1,0 +1,321 @@
+//! One lane to a peer: a queue of frames, and the task that keeps a connection
+//! and writes them to it.
+//!
+//! ```text
+//!   ReplicatorPeer ── push ──► queue ──► task ── all that is queued, in one write ──► peer
+//!                              │
+//!                              └ not connected, or too much queued: dropped. Raft sends
+//!                                again what matters; the replica is told that it must.
+//! ```
+//!
+//! What a broken connection may have swallowed is lost with the queue: nothing
+//! is sent twice, and what is sent later never overtakes what was sent earlier.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use datastore::limits;
+use datastore::messaging::peer_frame::{PeerFrame, encode};
+use datastore::replication::handshake::Lane;
+use datastore::replication::message::{Message, NodeId};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::cluster::Cluster;
+use crate::node::Node;
+use crate::peer_greeting::{
+    CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, address, answered, greeting, prepare,
+};
+use crate::peer_links::RarelySaid;
+use crate::peer_socket::{read_line, until_closed, write_all};
+use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
+use crate::start::Cast;
+use crate::wal_writer::WalMessage;
+
+/// A peer whose system acknowledges nothing for so long is gone.
+const HEARTBEATS_UNANSWERED_MAX: Duration = Duration::from_secs(2);
+/// A peer that has much to do may leave entries unread for a while; if it is
+/// gone, the heartbeats notice and the lane is opened anew with theirs.
+const ENTRIES_UNANSWERED_MAX: Duration = Duration::from_secs(20);
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Frames are encoded into one write up to about this length.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Frames that wait for a lane's socket.
+#[derive(Default)]
+pub(crate) struct LaneQueue {
+    frames: RefCell<VecDeque<(PeerFrame, usize)>>,
+    bytes: Cell<usize>,
+    connected: Cell<bool>,
+    filled: Notify,
+    /// Rung when the connection is to be opened anew.
+    reset: Notify,
+}
+
+impl LaneQueue {
+    /// Queues a frame of the log lane. Says whether there was room for it.
+    pub(crate) fn push_entries(&self, frame: PeerFrame) -> bool {
+        let bytes = memory_bytes(&frame);
+        let queued = self.bytes.get();
+        // A message that is larger than the bound goes, too, once it is alone.
+        let fits = queued == 0 || queued + bytes <= limits::PEER_LOG_QUEUE_BYTES_MAX;
+        if !self.connected.get() || !fits {
+            return false;
+        }
+        self.push(frame, bytes);
+        true
+    }
+
+    /// Queues a frame of the heartbeat lane: the newest count. Says whether none was dropped.
+    pub(crate) fn push_newest(&self, frame: PeerFrame) -> bool {
+        if !self.connected.get() {
+            return false;
+        }
+        let is_full = self.frames.borrow().len() >= limits::PEER_HEARTBEAT_QUEUE_MAX;
+        if is_full {
+            self.pop();
+        }
+        let bytes = memory_bytes(&frame);
+        self.push(frame, bytes);
+        !is_full
+    }
+
+    fn push(&self, frame: PeerFrame, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.frames.borrow_mut().push_back((frame, bytes));
+        self.filled.notify_one();
+    }
+
+    fn pop(&self) -> Option<PeerFrame> {
+        let (frame, bytes) = self.frames.borrow_mut().pop_front()?;
+        self.bytes.set(self.bytes.get() - bytes);
+        Some(frame)
+    }
+
+    fn connected(&self) {
+        self.connected.set(true);
+    }
+
+    fn disconnected(&self) {
+        self.connected.set(false);
+        self.bytes.set(0);
+        self.frames.borrow_mut().clear();
+    }
+}
+
+fn memory_bytes(frame: &PeerFrame) -> usize {
+    let entries: usize = match frame {
+        PeerFrame::Message(Message { entries, .. }) => {
+            entries.iter().map(|entry| entry.payload.len() + size_of_val(entry)).sum()
+        }
+        _ => 0,
+    };
+    size_of_val(frame) + entries
+}
+
+/// A lane's task.
+pub(crate) struct LaneTask {
+    pub(crate) node: Arc<Node>,
+    pub(crate) cast: Arc<Cast>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) peer: NodeId,
+    pub(crate) lane: Lane,
+    pub(crate) queue: Rc<LaneQueue>,
+    /// The log lane's, on the heartbeat lane.
+    pub(crate) other: Option<Rc<LaneQueue>>,
+}
+
+impl LaneTask {
+    /// Connects, writes, and begins anew, for ever.
+    pub(crate) async fn run(self) {
+        let mut backoff = BACKOFF_FIRST;
+        let mut adopting = false;
+        let mut trouble = RarelySaid::default();
+        loop {
+            match self.connect(adopting).await {
+                Ok((socket, Greeted::Connected)) => {
+                    (adopting, backoff) = (false, BACKOFF_FIRST);
+                    trouble.forget();
+                    let error = self.carry(&socket).await;
+                    self.say_disconnected(&error);
+                }
+                Ok((_, Greeted::Adopt)) if !adopting => {
+                    adopting = true;
+                    continue;
+                }
+                Ok((_, Greeted::Adopt | Greeted::NotYet)) => adopting = false,
+                Ok((_, Greeted::Refused(reason))) => {
+                    adopting = false;
+                    self.say_trouble(&mut trouble, "the peer is not let in", &reason);
+                }
+                Err(error) => self.say_trouble(&mut trouble, "the peer can't be reached", &error.to_string()),
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn connect(&self, adopting: bool) -> io::Result<(TcpStream, Greeted)> {
+        let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
+        let (host, port) = address(&self.node, &self.cluster, self.peer)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its address is not known"))?;
+        let connecting = TcpStream::connect((host.as_str(), port));
+        let socket =
+            timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| late("it takes no connection"))??;
+        let unanswered_max = match self.lane {
+            Lane::Heartbeat => HEARTBEATS_UNANSWERED_MAX,
+            Lane::Log | Lane::Snapshot => ENTRIES_UNANSWERED_MAX,
+        };
+        prepare(SockRef::from(&socket), unanswered_max);
+        let mut buffer = BytesMut::new();
+        let hello = greeting(&self.cluster, self.peer, self.lane, adopting);
+        let line = timeout(GREETING_TIMEOUT, async {
+            write_all(&socket, &hello).await?;
+            read_line(&socket, &mut buffer).await
+        });
+        let line = line.await.map_err(|_| late("it doesn't answer the greeting"))??;
+        let greeted = answered(&self.cluster, self.peer, &line);
+        Ok((socket, greeted))
+    }
+
+    /// Writes what is queued until the connection ends; gives the reason.
+    async fn carry(&self, socket: &TcpStream) -> io::Error {
+        self.queue.connected();
+        self.say_connected();
+        let writing = self.write(socket);
+        let error = tokio::select! {
+            error = writing => error,
+            error = until_closed(socket) => error,
+            () = self.queue.reset.notified() => io::Error::other("the heartbeats were cut off"),
+        };
+        self.queue.disconnected();
+        error
+    }
+
+    async fn write(&self, socket: &TcpStream) -> io::Error {
+        let mut bytes = BytesMut::new();
+        loop {
+            while bytes.len() < WRITE_BYTES
+                && let Some(frame) = self.queue.pop()
+            {
+                encode(&mut bytes, &frame);
+            }
+            if bytes.is_empty() {
+                self.queue.filled.notified().await;
+                continue;
+            }
+            if let Err(error) = write_all(socket, &bytes).await {
+                return error;
+            }
+            if bytes.capacity() > WRITE_BYTES {
+                bytes = BytesMut::new(); // one large entry must not cost its memory for ever
+            }
+            bytes.clear();
+        }
+    }
+
+    fn say_connected(&self) {
+        if self.lane == Lane::Heartbeat {
+            tracing::info!(peer = self.peer, "connected to a peer");
+            self.tell_coordinator(true);
+        }
+    }
+
+    fn say_disconnected(&self, error: &io::Error) {
+        self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Unreachable(self.peer)));
+        if self.lane == Lane::Heartbeat {
+            tracing::warn!(peer = self.peer, %error, "the connection to a peer ended");
+            self.tell_coordinator(false);
+        }
+        if let Some(other) = &self.other {
+            other.reset.notify_waiters();
+        }
+    }
+
+    fn tell_coordinator(&self, connected: bool) {
+        self.cluster.links.set_reached(self.peer, connected);
+        if let Some(coordinator) = &self.cast.coordinator {
+            coordinator.send(CoordinatorMessage::Peer { node_id: self.peer, connected });
+        }
+    }
+
+    /// One of the lanes speaks for all: they meet the same trouble.
+    fn say_trouble(&self, said: &mut RarelySaid, what: &str, reason: &str) {
+        if self.lane == Lane::Heartbeat && said.is_due(reason) {
+            tracing::warn!(peer = self.peer, reason, "{what}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datastore::replication::message::{EntryKind, LogEntry, MessageKind};
+
+    use super::*;
+
+    fn probe(number: u64) -> PeerFrame {
+        PeerFrame::ReadProbe { number }
+    }
+
+    fn append(bytes: usize) -> PeerFrame {
+        let payload = vec![0; bytes].into();
+        PeerFrame::Message(Message {
+            kind: MessageKind::Append,
+            from: 1,
+            to: 2,
+            term: 1,
+            log_term: 1,
+            index: 0,
+            commit: 0,
+            commit_term: 0,
+            reject: false,
+            reject_hint: 0,
+            request_snapshot: 0,
+            context: Default::default(),
+            entries: vec![LogEntry { index: 1, term: 1, kind: EntryKind::Writes, payload }],
+            snapshot: None,
+        })
+    }
+
+    #[test]
+    fn nothing_waits_for_a_connection_that_may_never_come() {
+        let queue = LaneQueue::default();
+        assert!(!queue.push_newest(probe(1)) && !queue.push_entries(append(1)));
+        queue.connected();
+        assert!(queue.push_newest(probe(2)) && queue.push_entries(append(1)));
+        queue.disconnected();
+        queue.connected();
+        assert!(queue.pop().is_none() && queue.bytes.get() == 0);
+    }
+
+    #[test]
+    fn the_newest_heartbeats_push_the_oldest_out() {
+        let queue = LaneQueue::default();
+        queue.connected();
+        let most = limits::PEER_HEARTBEAT_QUEUE_MAX as u64;
+        assert!((0..most).all(|number| queue.push_newest(probe(number))));
+        assert!(!queue.push_newest(probe(most)));
+        let left: Vec<PeerFrame> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(left, (1..=most).map(probe).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn entries_are_bounded_in_bytes_and_a_large_one_goes_alone() {
+        let queue = LaneQueue::default();
+        queue.connected();
+        assert!(queue.push_entries(append(limits::PEER_LOG_QUEUE_BYTES_MAX + 1)));
+        assert!(!queue.push_entries(append(1)));
+        queue.pop();
+        let half = limits::PEER_LOG_QUEUE_BYTES_MAX / 2;
+        assert!(queue.push_entries(append(half)) && !queue.push_entries(append(half)));
+        assert!(queue.push_entries(append(1)));
+    }
+}

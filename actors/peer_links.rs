@@ -1,0 +1,151 @@
+//! What the sockets between this node and its peers share.
+
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use datastore::replication::handshake::Lane;
+use datastore::replication::message::NodeId;
+use tokio::sync::Notify;
+
+use crate::mailbox::lock;
+use crate::snapshot_receiver::Partial;
+
+/// A refusal that doesn't change is said again after so long.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
+/// Strangers could make up many different ones: no more of them than one in this time.
+const STRANGERS_EVERY: Duration = Duration::from_secs(1);
+
+/// Says the same thing once, and then rarely.
+#[derive(Default)]
+pub(crate) struct RarelySaid {
+    last: Option<(String, Instant)>,
+}
+
+impl RarelySaid {
+    /// Whether it is time to say this.
+    pub(crate) fn is_due(&mut self, text: &str) -> bool {
+        let is_due = self.last.as_ref().is_none_or(|(last, at)| last != text || at.elapsed() >= REPEAT_AFTER);
+        if is_due {
+            self.last = Some((text.to_string(), Instant::now()));
+        }
+        is_due
+    }
+
+    /// All is well again: the next trouble is news.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
+/// Shared by ReplicatorPeers, the sessions of peers and the threads that carry snapshots.
+pub(crate) struct PeerLinks {
+    /// Whether this node's heartbeats reach a peer.
+    reached: HashMap<NodeId, AtomicBool>,
+    /// The session that a peer's frames come through: the newest one of each lane.
+    sessions: Mutex<HashMap<(NodeId, Lane), Arc<Notify>>>,
+    refused_members: Mutex<HashMap<NodeId, RarelySaid>>,
+    refused_strangers: Mutex<Option<Instant>>,
+    /// The snapshot that has come in part. Held by the thread that receives it.
+    pub(crate) partial: Mutex<Option<Partial>>,
+    /// The socket of that thread.
+    snapshot_socket: Mutex<Option<TcpStream>>,
+}
+
+impl PeerLinks {
+    /// No connection yet to any of these.
+    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> PeerLinks {
+        PeerLinks {
+            reached: peers.into_iter().map(|peer| (peer, AtomicBool::new(false))).collect(),
+            sessions: Mutex::default(),
+            refused_members: Mutex::default(),
+            refused_strangers: Mutex::default(),
+            partial: Mutex::default(),
+            snapshot_socket: Mutex::default(),
+        }
+    }
+
+    /// Heartbeats reach a peer from now on, or don't any more.
+    pub(crate) fn set_reached(&self, peer: NodeId, reached: bool) {
+        if let Some(flag) = self.reached.get(&peer) {
+            flag.store(reached, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether heartbeats reach a peer, as far as this node knows.
+    pub(crate) fn is_reached(&self, peer: NodeId) -> bool {
+        self.reached.get(&peer).is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// A new session takes an older one's place: a peer that connects again has
+    /// given up the connection before, whether or not this node has noticed.
+    /// The session ends when it is notified.
+    pub(crate) fn begin_session(&self, peer: NodeId, lane: Lane) -> Arc<Notify> {
+        let replaced = Arc::new(Notify::new());
+        if let Some(older) = lock(&self.sessions).insert((peer, lane), replaced.clone()) {
+            older.notify_one();
+        }
+        replaced
+    }
+
+    /// A session is over, unless another one has its place already.
+    pub(crate) fn end_session(&self, peer: NodeId, lane: Lane, session: &Arc<Notify>) {
+        let mut sessions = lock(&self.sessions);
+        if sessions.get(&(peer, lane)).is_some_and(|newest| Arc::ptr_eq(newest, session)) {
+            sessions.remove(&(peer, lane));
+        }
+    }
+
+    /// A snapshot comes through this socket: whatever came before is given up.
+    pub(crate) fn begin_snapshot(&self, socket: TcpStream) {
+        if let Some(older) = lock(&self.snapshot_socket).replace(socket) {
+            // It may be closed already.
+            let _ = older.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether it is time to say that this node was refused.
+    pub(crate) fn is_refusal_due(&self, node_id: NodeId, reason: &str) -> bool {
+        if self.reached.contains_key(&node_id) {
+            return lock(&self.refused_members).entry(node_id).or_default().is_due(reason);
+        }
+        let mut last = lock(&self.refused_strangers);
+        let is_due = last.is_none_or(|at| at.elapsed() >= STRANGERS_EVERY);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_change_is_said_once() {
+        let mut said = RarelySaid::default();
+        assert!(said.is_due("a") && !said.is_due("a"));
+        assert!(said.is_due("b"));
+        said.forget();
+        assert!(said.is_due("b"));
+    }
+
+    #[tokio::test]
+    async fn a_newer_session_ends_the_older_one_and_keeps_its_place() {
+        let links = PeerLinks::new([2]);
+        let older = links.begin_session(2, Lane::Log);
+        let other = links.begin_session(2, Lane::Heartbeat);
+        let newer = links.begin_session(2, Lane::Log);
+        older.notified().await;
+        links.end_session(2, Lane::Log, &older);
+        let newest = links.begin_session(2, Lane::Log);
+        newer.notified().await;
+        let is_told = |session: Arc<Notify>| async move {
+            tokio::time::timeout(Duration::ZERO, session.notified()).await.is_ok()
+        };
+        assert!(!is_told(other).await && !is_told(newest).await);
+    }
+}

@@ -1,0 +1,226 @@
+//! What a peer sends to this node: one session a connection that a peer opened.
+//!
+//! ```text
+//!   socket, first line ─► handshake ─► accepted: frames ─► WalWriter
+//!                                   ├► adopted: the same
+//!                                   ├► introduced ─┐
+//!                                   └► refused ────┴─► an answer, and the end
+//! ```
+//!
+//! A session says nothing after its answer; what this node has to say goes
+//! through its own connections. Entries are not read while this node has more
+//! under way than it should; heartbeats always are, so that a node that is busy
+//! isn't taken for one that is dead.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use datastore::error::{Code, Error};
+use datastore::messaging::peer_frame::{PeerFrame, decode};
+use datastore::messaging::peer_hello::{read_hello, refusal_error, refused_line, welcome_line};
+use datastore::replication::handshake::{Decision, Hello, Lane, Welcome, decide};
+use datastore::replication::message::NodeId;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cluster::Cluster;
+use crate::node::Node;
+use crate::peer_greeting::{GREETING_TIMEOUT, own, prepare};
+use crate::peer_socket::{fill, read_line, write_all};
+use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
+use crate::snapshot_receiver;
+use crate::start::Cast;
+use crate::wal_writer::WalMessage;
+
+/// How long to look away when this node has too much under way.
+const CROWDED_PAUSE: Duration = Duration::from_millis(5);
+/// The coordinator hears of a peer no more often than this.
+const HEARD_EVERY: Duration = Duration::from_millis(50);
+const UNANSWERED_MAX: Duration = Duration::from_secs(2);
+
+/// What a peer is told by a node without a cluster.
+pub(crate) fn refuse_alone(node_id: u64) -> Vec<u8> {
+    let message = format!(
+        "node {node_id} runs on its own, without --peers, and belongs to no cluster: correct the address, or start \
+         it with --peers on an empty directory"
+    );
+    refused_line(&Error::new(Code::UnsupportedInMode, message), None)
+}
+
+/// Serves a connection whose first bytes are a peer's. To be called on the replication arbiter.
+pub(crate) fn begin(
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    cluster: Arc<Cluster>,
+    socket: std::net::TcpStream,
+    read: BytesMut,
+) {
+    let Ok(socket) = TcpStream::from_std(socket) else { return };
+    let from = socket.peer_addr().ok();
+    let session = Session { node, cast, cluster, socket, buffer: read, from };
+    actix_rt::spawn(session.run());
+}
+
+struct Session {
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    cluster: Arc<Cluster>,
+    socket: TcpStream,
+    /// Read, and not yet taken for frames.
+    buffer: BytesMut,
+    from: Option<SocketAddr>,
+}
+
+impl Session {
+    async fn run(mut self) {
+        prepare(SockRef::from(&self.socket), UNANSWERED_MAX);
+        // Who doesn't finish its greeting is no peer, and gets no answer.
+        let Ok(Some(hello)) = timeout(GREETING_TIMEOUT, self.greet()).await else { return };
+        if hello.lane == Lane::Snapshot {
+            return self.receive_snapshot(hello.node_id);
+        }
+        let links = &self.cluster.clone().links;
+        let session = links.begin_session(hello.node_id, hello.lane);
+        let ended = tokio::select! {
+            ended = self.receive(hello.node_id, hello.lane) => ended,
+            () = session.notified() => Ok(()),
+        };
+        links.end_session(hello.node_id, hello.lane, &session);
+        if let Err(error) = ended {
+            tracing::debug!(peer = hello.node_id, lane = ?hello.lane, %error, "a peer's session ended");
+        }
+    }
+
+    /// Answers the first line; gives it if frames are to follow.
+    async fn greet(&mut self) -> Option<Hello> {
+        let line = read_line(&self.socket, &mut self.buffer).await.ok()?;
+        let hello = match read_hello(&line) {
+            Ok(hello) => hello,
+            Err(reason) => {
+                self.refuse(0, &Error::new(Code::BadRequest, reason)).await;
+                return None;
+            }
+        };
+        let (protocol, is_member) = match decide(&own(&self.cluster), &hello) {
+            Decision::Refuse(refusal) => {
+                self.refuse(hello.node_id, &refusal_error(&refusal)).await;
+                return None;
+            }
+            Decision::Introduce { protocol } => (protocol, false),
+            Decision::Accept { protocol, meet } => {
+                let met = if meet { self.cluster.meet(hello.node_id, hello.node) } else { Ok(()) };
+                if let Err(error) = met {
+                    self.refuse(hello.node_id, &Error::new(Code::Internal, error.to_string())).await;
+                    return None;
+                }
+                (protocol, true)
+            }
+            Decision::Adopt { protocol, membership } => {
+                match self.cluster.adopted(&membership) {
+                    Ok(true) => {
+                        tracing::info!(
+                            cluster = membership.cluster,
+                            founder = hello.node_id,
+                            members = ?membership.node_ids(),
+                            "adopted: this node is a member of a cluster"
+                        );
+                        self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Adopted));
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.refuse(hello.node_id, &Error::new(Code::Internal, error.to_string())).await;
+                        return None;
+                    }
+                }
+                (protocol, true)
+            }
+        };
+        let welcome = Welcome {
+            protocol,
+            cluster: self.cluster.membership().map(|membership| membership.cluster),
+            node_id: self.cluster.node_id,
+            node: self.cluster.node,
+            boot: self.cluster.boot,
+        };
+        write_all(&self.socket, &welcome_line(&welcome)).await.ok()?;
+        is_member.then_some(hello)
+    }
+
+    async fn refuse(&self, node_id: NodeId, error: &Error) {
+        if self.cluster.links.is_refusal_due(node_id, &error.message) && error.code != Code::Starting {
+            let from = self.from.map(|from| from.to_string());
+            tracing::warn!(peer = node_id, from, reason = error.message, "a peer was refused");
+        }
+        let cluster = self.cluster.membership().map(|membership| membership.cluster);
+        // Who is gone already can't be told.
+        let _ = write_all(&self.socket, &refused_line(error, cluster.as_deref())).await;
+    }
+
+    async fn receive(&mut self, peer: NodeId, lane: Lane) -> io::Result<()> {
+        let mut heard: Option<Instant> = None;
+        loop {
+            loop {
+                let frame = decode(&mut self.buffer).map_err(|error| {
+                    tracing::error!(peer, ?lane, %error, "a peer's connection brought what is no frame; it is closed");
+                    io::Error::new(io::ErrorKind::InvalidData, error)
+                })?;
+                let Some(frame) = frame else { break };
+                let is_known = self.deliver(peer, frame);
+                if !is_known {
+                    tracing::error!(peer, ?lane, "a peer sent a frame that doesn't belong to this lane");
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                if heard.is_none_or(|heard| heard.elapsed() >= HEARD_EVERY) {
+                    heard = Some(Instant::now());
+                    self.say_heard(peer);
+                }
+            }
+            while lane == Lane::Log && self.node.permits.is_crowded() {
+                tokio::time::sleep(CROWDED_PAUSE).await;
+            }
+            fill(&self.socket, &mut self.buffer).await?;
+        }
+    }
+
+    /// Hands a frame on. Says whether it is one that this lane carries.
+    fn deliver(&self, peer: NodeId, frame: PeerFrame) -> bool {
+        let message = match frame {
+            // A message in another node's name would be a fault of the peer's: it counts for nothing.
+            PeerFrame::Message(message) if message.from != peer || message.to != self.cluster.node_id => {
+                return true;
+            }
+            PeerFrame::Message(message) => ReplicationMessage::Received(Box::new(message)),
+            PeerFrame::ReadProbe { number } => ReplicationMessage::ReadProbe { from: peer, number },
+            PeerFrame::ReadAnswer { number, index } => ReplicationMessage::ReadAnswer { number, index },
+            PeerFrame::StateHash { index, hash } => {
+                ReplicationMessage::PeerStateHash { from: peer, index, hash }
+            }
+            PeerFrame::SnapshotBegin(_)
+            | PeerFrame::SnapshotResume { .. }
+            | PeerFrame::SnapshotChunk { .. }
+            | PeerFrame::SnapshotEntries(_)
+            | PeerFrame::SnapshotEnd
+            | PeerFrame::SnapshotResult { .. } => return false,
+        };
+        self.cast.wal_writer.send(WalMessage::Replication(message));
+        true
+    }
+
+    fn say_heard(&self, peer: NodeId) {
+        if let Some(coordinator) = &self.cast.coordinator {
+            let connected = self.cluster.links.is_reached(peer);
+            coordinator.send(CoordinatorMessage::Peer { node_id: peer, connected });
+        }
+    }
+
+    /// A snapshot has a thread of its own: neither its length nor the disk delays anyone.
+    fn receive_snapshot(self, peer: NodeId) {
+        let Session { node, cast, cluster, socket, buffer, .. } = self;
+        let Ok(socket) = socket.into_std() else { return };
+        snapshot_receiver::begin(node, cast, cluster, socket, buffer, peer);
+    }
+}

@@ -1,0 +1,417 @@
+//! What nodes say to each other behind the handshake ([`super::peer_hello`]),
+//! as bytes.
+//!
+//! ```text
+//!   0        4        8         12       13
+//!   │ length │ crc of │ crc of  │ kind   │ body …                    │
+//!   │        │ the    │ the 8   │        │                           │
+//!   │        │ frame  │ before  │        │                           │
+//!   └────────┴────────┴─────────┴────────┴───────────────────────────┘
+//!                               └──────── `length` bytes ────────────┘
+//!
+//!   message   kind, flags │ from, to, term, log term, index, commit, commit term,
+//!             reject hint, request snapshot │ context │ [mark] │ entries
+//!   entry     kind │ index │ term │ payload
+//!   mark      index │ term │ voters │ learners │ outgoing │ next │ auto leave
+//! ```
+//!
+//! Numbers are little-endian: kinds and flags a byte, lengths and counts 4,
+//! all else 8. Bytes and lists have their length before them. Flags: 1, it
+//! rejects; 2, it has a snapshot's mark.
+//!
+//! The header has a checksum of its own: a length that was damaged on its way
+//! must not make the reader wait for bytes that never come. A frame that isn't
+//! whole yet is no error. Anything else that isn't as above is one, and ends the
+//! connection: behind it nothing can be trusted to be a frame. Entries that were
+//! read share the memory of the buffer that they came in.
+
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::limits::PEER_FRAME_BYTES_MAX;
+use crate::persistence::NodeUuid;
+use crate::persistence::frame::PAYLOAD_BYTES_MAX;
+use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, NodeId, SnapshotMark};
+
+const HEADER_BYTES: usize = 12;
+/// What is read ahead of need at most: a length alone must not cost its memory.
+const RESERVE_BYTES_MAX: usize = 8 << 20;
+
+// Whatever the log can hold can be sent.
+const _: () = assert!(PAYLOAD_BYTES_MAX < PEER_FRAME_BYTES_MAX);
+
+/// One thing that a node says to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerFrame {
+    /// From replica to replica.
+    Message(Message),
+    /// From which index on is my state fresh?
+    ReadProbe {
+        /// The asker's name for the question.
+        number: u64,
+    },
+    /// From that one; or the node asked doesn't lead.
+    ReadAnswer {
+        /// The question.
+        number: u64,
+        /// The index that must be applied.
+        index: Option<u64>,
+    },
+    /// The sender's state at an index.
+    StateHash {
+        /// When.
+        index: u64,
+        /// What.
+        hash: u128,
+    },
+    /// A snapshot is to come.
+    SnapshotBegin(SnapshotBegin),
+    /// The receiver has the file's first bytes already: go on from there.
+    SnapshotResume {
+        /// How many.
+        offset: u64,
+    },
+    /// A part of the file.
+    SnapshotChunk {
+        /// Where in it.
+        offset: u64,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Entries behind the file's S, in order.
+    SnapshotEntries(Vec<LogEntry>),
+    /// That was all.
+    SnapshotEnd,
+    /// What became of it.
+    SnapshotResult {
+        /// The receiver's replica has it.
+        taken: bool,
+    },
+}
+
+/// Which snapshot is to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotBegin {
+    /// What goes into the receiver's replica when the state is there.
+    pub message: Message,
+    /// The directory that the file was made in.
+    pub node: NodeUuid,
+    /// The file's length.
+    pub file_bytes: u64,
+    /// S: the file holds all entries up to it, and perhaps something of later ones.
+    pub after: u64,
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The header's checksum is wrong: damage, or no frames at all.
+    Header,
+    /// Longer than a frame may be.
+    TooLong {
+        /// What its header says.
+        bytes: u32,
+    },
+    /// The frame's checksum is wrong.
+    Checksum,
+    /// Whole, and yet not what a frame of its kind holds.
+    Malformed {
+        /// The kind's byte.
+        kind: u8,
+    },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::Header => write!(formatter, "a frame's header has a wrong checksum"),
+            FrameError::TooLong { bytes } => {
+                write!(formatter, "a frame of {bytes} bytes; it may have {PEER_FRAME_BYTES_MAX}")
+            }
+            FrameError::Checksum => write!(formatter, "a frame has a wrong checksum"),
+            FrameError::Malformed { kind } => {
+                write!(formatter, "a frame of kind {kind} is not laid out as one")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+const MESSAGE: u8 = 1;
+const READ_PROBE: u8 = 2;
+const READ_ANSWER: u8 = 3;
+const STATE_HASH: u8 = 4;
+const SNAPSHOT_BEGIN: u8 = 5;
+const SNAPSHOT_RESUME: u8 = 6;
+const SNAPSHOT_CHUNK: u8 = 7;
+const SNAPSHOT_ENTRIES: u8 = 8;
+const SNAPSHOT_END: u8 = 9;
+const SNAPSHOT_RESULT: u8 = 10;
+
+const FLAG_REJECT: u8 = 1;
+const FLAG_SNAPSHOT: u8 = 2;
+
+/// Appends the frame to `out`.
+pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
+    let start = out.len();
+    out.put_bytes(0, HEADER_BYTES);
+    match frame {
+        PeerFrame::Message(message) => {
+            out.put_u8(MESSAGE);
+            put_message(out, message);
+        }
+        PeerFrame::ReadProbe { number } => {
+            out.put_u8(READ_PROBE);
+            out.put_u64_le(*number);
+        }
+        PeerFrame::ReadAnswer { number, index } => {
+            out.put_u8(READ_ANSWER);
+            out.put_u64_le(*number);
+            out.put_u8(u8::from(index.is_some()));
+            index.iter().for_each(|index| out.put_u64_le(*index));
+        }
+        PeerFrame::StateHash { index, hash } => {
+            out.put_u8(STATE_HASH);
+            out.put_u64_le(*index);
+            out.put_u128_le(*hash);
+        }
+        PeerFrame::SnapshotBegin(begin) => {
+            out.put_u8(SNAPSHOT_BEGIN);
+            out.put_slice(&begin.node.0);
+            out.put_u64_le(begin.file_bytes);
+            out.put_u64_le(begin.after);
+            put_message(out, &begin.message);
+        }
+        PeerFrame::SnapshotResume { offset } => {
+            out.put_u8(SNAPSHOT_RESUME);
+            out.put_u64_le(*offset);
+        }
+        PeerFrame::SnapshotChunk { offset, bytes } => {
+            out.put_u8(SNAPSHOT_CHUNK);
+            out.put_u64_le(*offset);
+            put_bytes(out, bytes);
+        }
+        PeerFrame::SnapshotEntries(entries) => {
+            out.put_u8(SNAPSHOT_ENTRIES);
+            put_entries(out, entries);
+        }
+        PeerFrame::SnapshotEnd => out.put_u8(SNAPSHOT_END),
+        PeerFrame::SnapshotResult { taken } => {
+            out.put_u8(SNAPSHOT_RESULT);
+            out.put_u8(u8::from(*taken));
+        }
+    }
+    let body = start + HEADER_BYTES;
+    let length = (out.len() - body) as u32;
+    let crc = crc32fast::hash(&out[body..]);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+    let header_crc = crc32fast::hash(&out[start..start + 8]);
+    out[start + 8..body].copy_from_slice(&header_crc.to_le_bytes());
+}
+
+/// Takes the frame that begins the buffer out of it; `None` while it isn't
+/// whole, and then the buffer has room for more of it.
+pub fn decode(buffer: &mut BytesMut) -> Result<Option<PeerFrame>, FrameError> {
+    if buffer.len() < HEADER_BYTES {
+        return Ok(None);
+    }
+    let mut header = &buffer[..HEADER_BYTES];
+    if crc32fast::hash(&header[..8]) != (&header[8..]).get_u32_le() {
+        return Err(FrameError::Header);
+    }
+    let (bytes, crc) = (header.get_u32_le(), header.get_u32_le());
+    if bytes as usize > PEER_FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong { bytes });
+    }
+    let whole = HEADER_BYTES + bytes as usize;
+    if buffer.len() < whole {
+        buffer.reserve((whole - buffer.len()).min(RESERVE_BYTES_MAX));
+        return Ok(None);
+    }
+    let mut body = buffer.split_to(whole).freeze();
+    body.advance(HEADER_BYTES);
+    if crc32fast::hash(&body) != crc {
+        return Err(FrameError::Checksum);
+    }
+    let kind = body.first().copied().unwrap_or(0);
+    let mut reader = Reader { bytes: body };
+    // Whatever is left over belongs to no field.
+    match frame(&mut reader) {
+        Some(frame) if reader.bytes.is_empty() => Ok(Some(frame)),
+        _ => Err(FrameError::Malformed { kind }),
+    }
+}
+
+fn put_length(out: &mut BytesMut, length: usize) {
+    out.put_u32_le(length as u32);
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    put_length(out, bytes.len());
+    out.put_slice(bytes);
+}
+
+fn put_message(out: &mut BytesMut, message: &Message) {
+    out.put_u8(MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap_or_default() as u8);
+    let snapshot = if message.snapshot.is_some() { FLAG_SNAPSHOT } else { 0 };
+    out.put_u8(snapshot | if message.reject { FLAG_REJECT } else { 0 });
+    for number in [
+        message.from,
+        message.to,
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.commit_term,
+        message.reject_hint,
+        message.request_snapshot,
+    ] {
+        out.put_u64_le(number);
+    }
+    put_bytes(out, &message.context);
+    if let Some(mark) = &message.snapshot {
+        out.put_u64_le(mark.index);
+        out.put_u64_le(mark.term);
+        let members = &mark.members;
+        for ids in [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next] {
+            put_length(out, ids.len());
+            ids.iter().for_each(|id| out.put_u64_le(*id));
+        }
+        out.put_u8(u8::from(members.auto_leave));
+    }
+    put_entries(out, &message.entries);
+}
+
+fn put_entries(out: &mut BytesMut, entries: &[LogEntry]) {
+    put_length(out, entries.len());
+    for entry in entries {
+        out.put_u8(entry.kind.to_byte());
+        out.put_u64_le(entry.index);
+        out.put_u64_le(entry.term);
+        put_bytes(out, &entry.payload);
+    }
+}
+
+/// A frame's fields, one after the other; `None` where there are too few bytes.
+struct Reader {
+    bytes: Bytes,
+}
+
+impl Reader {
+    fn take(&mut self, count: usize) -> Option<Bytes> {
+        (count <= self.bytes.len()).then(|| self.bytes.split_to(count))
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.bytes.try_get_u8().ok()
+    }
+
+    fn bool(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.bytes.try_get_u64_le().ok()
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        self.bytes.try_get_u32_le().ok().map(|length| length as usize)
+    }
+
+    fn payload(&mut self) -> Option<Bytes> {
+        let length = self.length()?;
+        self.take(length)
+    }
+
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        // Grows as items are found: a count alone must not cost its memory.
+        let count = self.length()?;
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Some(items)
+    }
+
+    fn ids(&mut self) -> Option<Vec<NodeId>> {
+        self.list(Reader::u64)
+    }
+}
+
+fn frame(reader: &mut Reader) -> Option<PeerFrame> {
+    Some(match reader.u8()? {
+        MESSAGE => PeerFrame::Message(message(reader)?),
+        READ_PROBE => PeerFrame::ReadProbe { number: reader.u64()? },
+        READ_ANSWER => {
+            let (number, leads) = (reader.u64()?, reader.bool()?);
+            PeerFrame::ReadAnswer { number, index: if leads { Some(reader.u64()?) } else { None } }
+        }
+        STATE_HASH => {
+            PeerFrame::StateHash { index: reader.u64()?, hash: reader.bytes.try_get_u128_le().ok()? }
+        }
+        SNAPSHOT_BEGIN => {
+            let mut node = NodeUuid([0; 16]);
+            node.0.copy_from_slice(&reader.take(16)?);
+            let (file_bytes, after) = (reader.u64()?, reader.u64()?);
+            PeerFrame::SnapshotBegin(SnapshotBegin { message: message(reader)?, node, file_bytes, after })
+        }
+        SNAPSHOT_RESUME => PeerFrame::SnapshotResume { offset: reader.u64()? },
+        SNAPSHOT_CHUNK => PeerFrame::SnapshotChunk { offset: reader.u64()?, bytes: reader.payload()? },
+        SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
+        SNAPSHOT_END => PeerFrame::SnapshotEnd,
+        SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
+        _ => return None,
+    })
+}
+
+fn message(reader: &mut Reader) -> Option<Message> {
+    let kind = *MessageKind::ALL.get(usize::from(reader.u8()?))?;
+    let flags = reader.u8()?;
+    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT) != 0 {
+        return None;
+    }
+    Some(Message {
+        kind,
+        from: reader.u64()?,
+        to: reader.u64()?,
+        term: reader.u64()?,
+        log_term: reader.u64()?,
+        index: reader.u64()?,
+        commit: reader.u64()?,
+        commit_term: reader.u64()?,
+        reject: flags & FLAG_REJECT != 0,
+        reject_hint: reader.u64()?,
+        request_snapshot: reader.u64()?,
+        context: reader.payload()?,
+        snapshot: if flags & FLAG_SNAPSHOT != 0 { Some(mark(reader)?) } else { None },
+        entries: reader.list(entry)?,
+    })
+}
+
+fn mark(reader: &mut Reader) -> Option<SnapshotMark> {
+    let (index, term) = (reader.u64()?, reader.u64()?);
+    let members = Members {
+        voters: reader.ids()?,
+        learners: reader.ids()?,
+        voters_outgoing: reader.ids()?,
+        learners_next: reader.ids()?,
+        auto_leave: reader.bool()?,
+    };
+    Some(SnapshotMark { index, term, members })
+}
+
+fn entry(reader: &mut Reader) -> Option<LogEntry> {
+    Some(LogEntry {
+        kind: EntryKind::from_byte(reader.u8()?)?,
+        index: reader.u64()?,
+        term: reader.u64()?,
+        payload: reader.payload()?,
+    })
+}

@@ -1,0 +1,175 @@
+//! Frames between peers: what goes in comes out, and nothing else is taken for one.
+
+use bytes::{Bytes, BytesMut};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::messaging::peer_frame::{FrameError, PeerFrame, SnapshotBegin, decode, encode};
+use crate::persistence::NodeUuid;
+use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, SnapshotMark};
+
+fn payloads() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..60).prop_map(Bytes::from)
+}
+
+fn entries() -> impl Strategy<Value = Vec<LogEntry>> {
+    let kind = prop_oneof![Just(EntryKind::Writes), Just(EntryKind::Empty)];
+    let entry = (any::<u64>(), any::<u64>(), kind, payloads());
+    vec(entry.prop_map(|(index, term, kind, payload)| LogEntry { index, term, kind, payload }), 0..4)
+}
+
+fn marks() -> impl Strategy<Value = SnapshotMark> {
+    let ids = || vec(any::<u64>(), 0..3);
+    (any::<(u64, u64, bool)>(), ids(), ids(), ids(), ids()).prop_map(
+        |((index, term, auto_leave), voters, learners, voters_outgoing, learners_next)| SnapshotMark {
+            index,
+            term,
+            members: Members { voters, learners, voters_outgoing, learners_next, auto_leave },
+        },
+    )
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let kind = proptest::sample::select(MessageKind::ALL.to_vec());
+    (kind, any::<[u64; 9]>(), any::<bool>(), payloads(), entries(), proptest::option::of(marks())).prop_map(
+        |(kind, numbers, reject, context, entries, snapshot)| Message {
+            kind,
+            from: numbers[0],
+            to: numbers[1],
+            term: numbers[2],
+            log_term: numbers[3],
+            index: numbers[4],
+            commit: numbers[5],
+            commit_term: numbers[6],
+            reject,
+            reject_hint: numbers[7],
+            request_snapshot: numbers[8],
+            context,
+            entries,
+            snapshot,
+        },
+    )
+}
+
+fn frames() -> impl Strategy<Value = PeerFrame> {
+    prop_oneof![
+        4 => messages().prop_map(PeerFrame::Message),
+        1 => any::<u64>().prop_map(|number| PeerFrame::ReadProbe { number }),
+        1 => any::<(u64, Option<u64>)>().prop_map(|(number, index)| PeerFrame::ReadAnswer { number, index }),
+        1 => any::<(u64, u128)>().prop_map(|(index, hash)| PeerFrame::StateHash { index, hash }),
+        1 => (messages(), any::<([u8; 16], u64, u64)>()).prop_map(|(message, (node, file_bytes, after))| {
+            PeerFrame::SnapshotBegin(SnapshotBegin { message, node: NodeUuid(node), file_bytes, after })
+        }),
+        1 => any::<u64>().prop_map(|offset| PeerFrame::SnapshotResume { offset }),
+        1 => (any::<u64>(), payloads())
+            .prop_map(|(offset, bytes)| PeerFrame::SnapshotChunk { offset, bytes }),
+        1 => entries().prop_map(PeerFrame::SnapshotEntries),
+        1 => Just(PeerFrame::SnapshotEnd),
+        1 => any::<bool>().prop_map(|taken| PeerFrame::SnapshotResult { taken }),
+    ]
+}
+
+fn encoded(frame: &PeerFrame) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    encode(&mut bytes, frame);
+    bytes
+}
+
+/// A frame with right checksums, whatever is in it.
+fn sealed(body: &[u8]) -> BytesMut {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    bytes.extend_from_slice(body);
+    BytesMut::from(&bytes[..])
+}
+
+proptest! {
+    #[test]
+    fn every_frame_comes_back_however_the_network_cuts_them(
+        sent in vec(frames(), 1..4),
+        cuts in vec(1..40_usize, 1..20),
+    ) {
+        let mut bytes = BytesMut::new();
+        sent.iter().for_each(|frame| encode(&mut bytes, frame));
+        let (mut buffer, mut received) = (BytesMut::new(), Vec::new());
+        let mut cuts = cuts.iter().cycle();
+        while !bytes.is_empty() {
+            let count = bytes.len().min(*cuts.next().unwrap());
+            buffer.extend_from_slice(&bytes.split_to(count));
+            while let Some(frame) = decode(&mut buffer).unwrap() {
+                received.push(frame);
+            }
+        }
+        prop_assert!(buffer.is_empty());
+        prop_assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn a_bit_that_turned_is_an_error_at_once(frame in frames(), place in any::<prop::sample::Index>()) {
+        let mut bytes = encoded(&frame);
+        let bit = place.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let error = decode(&mut bytes).unwrap_err();
+        let expected = if bit / 8 < 12 { FrameError::Header } else { FrameError::Checksum };
+        prop_assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_frame_cut_short_waits_for_its_rest(frame in frames(), place in any::<prop::sample::Index>()) {
+        let whole = encoded(&frame);
+        let mut cut = BytesMut::from(&whole[..place.index(whole.len())]);
+        prop_assert_eq!(decode(&mut cut), Ok(None));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        bytes in vec(any::<u8>(), 0..200),
+        kind in 0..12_u8,
+    ) {
+        let _ = decode(&mut BytesMut::from(&bytes[..]));
+        let body = [&[kind], &bytes[..]].concat();
+        match decode(&mut sealed(&body)) {
+            // What is taken for a frame is exactly that frame's bytes.
+            Ok(Some(frame)) => prop_assert_eq!(encoded(&frame), sealed(&body)),
+            Ok(None) => prop_assert!(false, "it is whole"),
+            Err(error) => prop_assert_eq!(error, FrameError::Malformed { kind }),
+        }
+    }
+
+    #[test]
+    fn a_field_cut_short_or_too_much_behind_the_last_is_malformed(
+        frame in frames(),
+        place in any::<prop::sample::Index>(),
+    ) {
+        let whole = encoded(&frame);
+        let body = &whole[12..];
+        let kind = body[0];
+        if body.len() > 1 {
+            let cut = &body[..1 + place.index(body.len() - 1)];
+            prop_assert_eq!(decode(&mut sealed(cut)), Err(FrameError::Malformed { kind }));
+        }
+        let longer = [body, &[0]].concat();
+        prop_assert_eq!(decode(&mut sealed(&longer)), Err(FrameError::Malformed { kind }));
+    }
+}
+
+#[test]
+fn entries_share_the_memory_that_they_came_in() {
+    let payload = Bytes::from(vec![7; 1000]);
+    let entry = LogEntry { index: 1, term: 1, kind: EntryKind::Writes, payload };
+    let mut bytes = encoded(&PeerFrame::SnapshotEntries(vec![entry]));
+    let memory = bytes.as_ptr_range();
+    let Ok(Some(PeerFrame::SnapshotEntries(entries))) = decode(&mut bytes) else { panic!("it is whole") };
+    assert!(memory.contains(&entries[0].payload.as_ptr()));
+}
+
+#[test]
+fn a_length_that_no_frame_has_is_refused_before_its_bytes_come() {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    assert_eq!(decode(&mut BytesMut::from(&bytes[..])), Err(FrameError::TooLong { bytes: u32::MAX }));
+}
