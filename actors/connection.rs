@@ -27,12 +27,15 @@ use datastore::query::{Gathering, Part};
 use tokio::net::TcpStream;
 
 use crate::Cast;
+use crate::freshness::{Freshness, Rounds, freshness};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
 use crate::peer_session;
+use crate::replication_messages::ReplicationMessage;
 use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{Slot, SlotState, class, error_line, gathers};
+use crate::wal_writer::WalMessage;
 
 /// What a Connection hears.
 pub enum ConnectionMessage {
@@ -78,6 +81,8 @@ struct Queued {
     sequence: u64,
     id: datastore::messaging::Span,
     operation: Operation,
+    /// On a member: the round that it waits for.
+    round: Option<u64>,
 }
 
 /// The actor.
@@ -103,6 +108,7 @@ pub struct Connection {
     writing: bool,
     read_ended: bool,
     deadline_is_set: bool,
+    rounds: Rounds,
     /// Requests answered `timeout` whose real answers are still to come.
     timed_out: HashMap<u64, Class>,
 }
@@ -135,6 +141,7 @@ impl Connection {
             writing: false,
             read_ended: false,
             deadline_is_set: false,
+            rounds: Rounds::default(),
             timed_out: HashMap::new(),
         }
     }
@@ -142,6 +149,7 @@ impl Connection {
     fn received(&mut self, decoded: Decoded) {
         let Decoded { arena, requests } = decoded;
         let now = Instant::now();
+        let mut asked: Option<Option<u64>> = None;
         for request in requests {
             let sequence = self.first_sequence + self.slots.len() as u64;
             let line_bytes = request.line_bytes as usize;
@@ -158,16 +166,35 @@ impl Connection {
                 }
             };
             slot.class = class(&operation);
-            let may_leave = self.queue.is_empty() && self.may_dispatch(&operation, slot.class);
+            let round = match self.node.cluster.as_ref().map(|cluster| freshness(cluster, &operation)) {
+                None | Some(Freshness::AsItIs) => None,
+                Some(Freshness::Round(most)) => {
+                    // The freshest of them decides for all.
+                    asked = Some(asked.map_or(most, |other| other.min(most)));
+                    Some(self.rounds.next())
+                }
+                Some(Freshness::Refused(error)) => {
+                    slot.state = SlotState::Line(error_line(&slot.id, &error));
+                    self.slots.push_back(slot);
+                    continue;
+                }
+            };
+            let may_leave =
+                round.is_none() && self.queue.is_empty() && self.may_dispatch(&operation, slot.class);
             self.slots.push_back(slot);
             if may_leave {
                 self.dispatch(&arena, sequence, request.id, operation);
             } else {
                 let arena = arena.clone();
-                self.queue.push_back(Queued { arena, sequence, id: request.id, operation });
+                self.queue.push_back(Queued { arena, sequence, id: request.id, operation, round });
             }
         }
         self.send_outgoing(&arena);
+        if let Some(staleness_ms_max) = asked {
+            let (reply_to, round) = (self.address.clone(), self.rounds.begin());
+            let read = ReplicationMessage::Read { reply_to, round, staleness_ms_max };
+            self.cast.wal_writer.send(WalMessage::Replication(read));
+        }
     }
 
     fn may_dispatch(&self, operation: &Operation, class: Class) -> bool {
@@ -175,17 +202,27 @@ impl Connection {
             && (!gathers(operation) || self.gatherings < limits::CONNECTION_GATHERS_MAX)
     }
 
-    /// Dispatches what the barrier lets pass now.
+    /// Whether the queue's first request may leave: the barrier lets it, and its round is done.
+    fn front_may_leave(&mut self) -> bool {
+        let Some(front) = self.queue.front() else { return false };
+        if front.sequence < self.first_sequence {
+            return true; // it timed out in the queue: it never happens
+        }
+        front.round.is_none_or(|round| self.rounds.outcome(round).is_some())
+            && self.may_dispatch(&front.operation, class(&front.operation))
+    }
+
+    /// Dispatches what may go now.
     fn dispatch_queued(&mut self) {
         let mut arena: Option<Bytes> = None;
-        while let Some(front) = self.queue.front() {
-            let answered_meanwhile = front.sequence < self.first_sequence;
-            if !answered_meanwhile && !self.may_dispatch(&front.operation, class(&front.operation)) {
-                break;
-            }
+        while self.front_may_leave() {
             let Some(next) = self.queue.pop_front() else { break };
-            if answered_meanwhile {
-                continue; // it timed out in the queue: it never happens
+            if next.sequence < self.first_sequence {
+                continue;
+            }
+            if let Some(Err(error)) = next.round.and_then(|round| self.rounds.outcome(round)) {
+                self.answer_now(next.sequence, |line, id| reply::error(line, id, &error));
+                continue;
             }
             if let Some(previous) = arena.take()
                 && previous.as_ptr() != next.arena.as_ptr()
@@ -260,7 +297,7 @@ impl Connection {
     }
 
     /// A slot has its answer, which the gate counts from now on instead of the request.
-    fn fill(&mut self, sequence: u64, bytes: usize, state: SlotState) {
+    pub(crate) fn fill(&mut self, sequence: u64, bytes: usize, state: SlotState) {
         self.answered(sequence);
         if let Some(slot) = self.slot(sequence) {
             slot.state = state;
@@ -410,8 +447,7 @@ impl Connection {
         loop {
             self.dispatch_queued();
             self.drain(context);
-            let front = self.queue.front();
-            if !front.is_some_and(|front| self.may_dispatch(&front.operation, class(&front.operation))) {
+            if !self.front_may_leave() {
                 break;
             }
         }
@@ -496,7 +532,8 @@ impl Handler<Counted<ConnectionMessage>> for Connection {
             ConnectionMessage::SnapshotMade { sequence, made } => {
                 self.gather(sequence, |gathering| gathering.snapshot_made(made));
             }
-            ConnectionMessage::ReadReady { .. } | ConnectionMessage::Promoted { .. } => {}
+            ConnectionMessage::ReadReady { round, ready } => self.rounds.done(round, ready),
+            ConnectionMessage::Promoted { sequence, leader } => self.promoted(sequence, &leader),
             ConnectionMessage::Stop => self.gate.close(),
         }
         self.go_on(context);

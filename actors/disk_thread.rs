@@ -12,56 +12,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
 use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, reserve_bytes};
+use datastore::replication::message::{EntryKind, Message};
+use datastore::replication::raft::Persist;
 
-use crate::mailbox::{Mailbox, record};
+use crate::acknowledgements::Group;
+use crate::mailbox::Mailbox;
 use crate::node::{Node, lock};
+use crate::replicated_disk::ReplicatedDisk;
 use crate::wal_writer::{WalMessage, WalWriter};
-
-/// Whose writes a group holds; each stands for one or more requests, in the
-/// order of their ordinals.
-#[derive(Debug)]
-pub enum Acknowledgement {
-    /// One request each.
-    Singles {
-        /// The shard that knows them.
-        shard: usize,
-        /// By these numbers.
-        writes: Vec<u32>,
-    },
-    /// One request together.
-    Multi {
-        /// Shard and number of each part.
-        parts: Vec<(usize, u32)>,
-    },
-}
-
-/// Requests to log, in order.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// Encoded requests, to be written one behind the other.
-    pub pieces: Vec<Vec<u8>>,
-    /// Whose they are.
-    pub acknowledgements: Vec<Acknowledgement>,
-    /// How many requests.
-    pub requests: usize,
-    /// How many bytes.
-    pub bytes: usize,
-}
-
-impl Group {
-    /// Adds encoded bytes.
-    pub fn push(&mut self, piece: Vec<u8>) {
-        self.bytes += piece.len();
-        self.pieces.push(piece);
-    }
-
-    fn merge(&mut self, mut other: Group) {
-        self.pieces.append(&mut other.pieces);
-        self.acknowledgements.append(&mut other.acknowledgements);
-        self.requests += other.requests;
-        self.bytes += other.bytes;
-    }
-}
 
 /// What the disk thread is told.
 pub enum DiskOrder {
@@ -74,6 +32,21 @@ pub enum DiskOrder {
         /// The last entry that may go.
         through: u64,
     },
+    /// Of a replicated log: make this durable, send what it promises, and say so.
+    Persist(Persist),
+    /// Of a replicated log: read these entries back.
+    Fetch {
+        /// Comes back with them.
+        number: u64,
+        /// The first index.
+        low: u64,
+        /// Behind the last index.
+        high: u64,
+        /// Bytes of payloads.
+        bytes_max: u64,
+    },
+    /// Of a replicated log: send the snapshot that this message names with it.
+    StreamSnapshot(Message),
     /// No more groups will come: make the end of the log certain, then answer and end.
     Stop(Sender<()>),
 }
@@ -84,9 +57,6 @@ const ROOM_CHECK: Duration = Duration::from_secs(1);
 /// A disk thread that is never idle looks after so many bytes, too: a fast
 /// writer must not use up the reserve between two looks.
 const ROOM_CHECK_BYTES: u64 = 256 * 1024;
-
-/// The kind of an entry of requests; others come with the cluster.
-const ENTRY_KIND_WRITES: u8 = 0;
 
 /// The thread's state.
 pub struct DiskThread<D: Disk> {
@@ -110,6 +80,8 @@ pub struct DiskThread<D: Disk> {
     pub segments_seen: usize,
     /// Whether the disk counts as full.
     pub disk_gauge: DiskGauge,
+    /// `None` on a node that is on its own.
+    pub replicated: Option<ReplicatedDisk>,
     /// The directory's lock, held as long as there is someone to write.
     pub _lock: std::fs::File,
 }
@@ -135,6 +107,11 @@ impl<D: Disk> DiskThread<D> {
                 }
                 Next::Order(DiskOrder::SnapshotBegins) => self.growth_bytes = 0,
                 Next::Order(DiskOrder::Cut { through }) => self.cut(through),
+                Next::Order(DiskOrder::Persist(persist)) => pending = self.persist(persist),
+                Next::Order(DiskOrder::Fetch { number, low, high, bytes_max }) => {
+                    self.fetch(number, low, high, bytes_max);
+                }
+                Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(message),
                 Next::Order(DiskOrder::Stop(done)) => {
                     self.idle();
                     // Whoever asked may have given up waiting.
@@ -174,15 +151,9 @@ impl<D: Disk> DiskThread<D> {
         let Group { pieces, acknowledgements, requests, .. } = group;
         let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
         let began = Instant::now();
-        let appended =
-            self.log.append(&[AppendEntry { term: 1, kind: ENTRY_KIND_WRITES, payload: &slices }], None);
-        let took = began.elapsed();
-        {
-            let mut figures = lock(&self.node.log_figures);
-            figures.syncs += 1;
-            record(&mut figures.sync_us, took.as_micros() as u64);
-            record(&mut figures.records_per_sync, requests as u64);
-        }
+        let kind = EntryKind::Writes.to_byte();
+        let appended = self.log.append(&[AppendEntry { term: 1, kind, payload: &slices }], None);
+        self.node.record_sync(began.elapsed(), requests);
         self.publish();
         match appended {
             Ok(appended) => {
@@ -201,6 +172,7 @@ impl<D: Disk> DiskThread<D> {
     }
 
     fn idle(&mut self) {
+        self.write_waiting_hard_state();
         if self.log.needs_idle_frame()
             && let Err(failure) = self.log.append_idle_frame()
         {
@@ -218,10 +190,11 @@ impl<D: Disk> DiskThread<D> {
                 tracing::warn!(%error, through, "the log could not be cut; trying again after the next snapshot")
             }
         }
+        self.after_cut();
         self.publish();
     }
 
-    fn check_room_sometimes(&mut self) {
+    pub(crate) fn check_room_sometimes(&mut self) {
         let now = Instant::now();
         let is_recent = self.room_checked.is_some_and(|last| now.duration_since(last) < ROOM_CHECK / 4);
         if is_recent && self.room_unchecked_bytes < ROOM_CHECK_BYTES {
@@ -267,7 +240,7 @@ impl<D: Disk> DiskThread<D> {
         }
     }
 
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let from = self.log.figures();
         self.ask_for_spare(from.segments);
         let mut figures = lock(&self.node.log_figures);
@@ -279,7 +252,7 @@ impl<D: Disk> DiskThread<D> {
 }
 
 /// What clients are told of a failed append, and whether the node must stop.
-fn told(failure: &AppendError) -> (Error, bool) {
+pub(crate) fn told(failure: &AppendError) -> (Error, bool) {
     match failure {
         AppendError::Refused { .. } => (
             Error::new(Code::SyncFailed, format!("{failure}; the write is undone and will never appear")),

@@ -14,10 +14,12 @@ use datastore::query::{
 
 use crate::connection::Connection;
 use crate::index_manager::IndexMessage;
+use crate::replication_messages::CoordinatorMessage;
 use crate::shard::ShardMessage;
-use crate::shard_messages::{Batch, ShardOperation, ShardRequest};
+use crate::shard_messages::{Batch, Search, ShardOperation, ShardRequest};
 use crate::slot::SlotState;
 use crate::snapshot_writer::SnapshotMessage;
+use crate::standing::standing;
 use crate::stats;
 use crate::wal_writer::WalMessage;
 
@@ -109,18 +111,14 @@ impl Connection {
         match operation {
             Operation::Ping => self.answer_now(sequence, reply::pong),
             Operation::Hello => {
-                let (port, version) = (self.cast.port, env!("CARGO_PKG_VERSION"));
-                self.answer_now(sequence, |line, id| {
-                    reply::object(line, id, hello_body(settings, port, version).as_bytes())
-                });
+                let body = hello_body(settings, env!("CARGO_PKG_VERSION"), &standing(&node, self.cast.port));
+                self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
             Operation::Cluster => {
-                let index = crate::node::lock(&node.log_figures).durable_index;
-                let port = self.cast.port;
-                self.answer_now(sequence, |line, id| {
-                    reply::object(line, id, cluster_body(settings, port, index).as_bytes())
-                });
+                let body = cluster_body(settings, &standing(&node, self.cast.port));
+                self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
+            Operation::Promote { node_id, force } => return self.promote(sequence, node_id, force),
             Operation::Stats { section } => {
                 let section = section.map(|section| String::from_utf8_lossy(section.of(arena)).into_owned());
                 if let Some(name) = section.as_deref().filter(|name| !stats::SECTIONS.contains(name)) {
@@ -129,7 +127,8 @@ impl Connection {
                         format!("stats: no section {name:?}; the field section wants one of {known}");
                     return Err(Error::new(Code::BadRequest, message));
                 }
-                let body = serde_json::Value::Object(stats::stats(&node, section.as_deref())).to_string();
+                let body = serde_json::Value::Object(stats::stats(&node, self.cast.port, section.as_deref()))
+                    .to_string();
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
             _ => {
@@ -138,6 +137,33 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    fn promote(&mut self, sequence: u64, node_id: Option<u64>, force: bool) -> Refusal {
+        let Some(coordinator) = self.cast.coordinator.clone() else {
+            let message = "promote needs a cluster, and this node is on its own";
+            return Err(Error::new(Code::UnsupportedInMode, message));
+        };
+        if force {
+            let message = "`force` is not in this version: leadership is handed over by a majority only";
+            return Err(Error::new(Code::BadRequest, message));
+        }
+        self.barrier_dispatched(sequence);
+        let (node_id, asked_by) =
+            (node_id.unwrap_or(self.node.settings.node_id), (self.address.clone(), sequence));
+        coordinator.send(CoordinatorMessage::Promote { node_id, asked_by });
+        Ok(())
+    }
+
+    /// What became of a `promote`.
+    pub(crate) fn promoted(&mut self, sequence: u64, leader: &Result<u64, Error>) {
+        let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
+        let mut line = Vec::new();
+        match leader {
+            Ok(leader) => reply::object(&mut line, &id, format!("{{\"leader\":{leader}}}").as_bytes()),
+            Err(error) => reply::error(&mut line, &id, error),
+        }
+        self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));
     }
 
     fn needs_index(&self, has: impl Fn(&Kinds) -> bool, name: &str) -> Refusal {
@@ -286,9 +312,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks every IndexManager.
+    /// Asks every IndexManager. On a member by way of the shards: entries that a
+    /// round has waited for are on their way through them.
     pub(crate) fn search(&mut self, sequence: u64, query: Query) {
         let query = Arc::new(query);
+        if self.node.cluster.is_some() {
+            for shard in &self.cast.shards {
+                let (query, reply_to) = (query.clone(), self.address.clone());
+                shard.send(ShardMessage::Search(Search { sequence, query, reply_to }));
+            }
+            return;
+        }
         for indexes in &self.cast.index_managers {
             let (query, reply_to) = (query.clone(), self.address.clone());
             indexes.send(IndexMessage::Search { sequence, query, reply_to });

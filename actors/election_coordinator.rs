@@ -1,37 +1,276 @@
 //! ElectionCoordinator: time and policy.
+//!
+//! It beats the replica's clock, watches who is there, and decides who should
+//! lead where more than one could ([`HandOver`], `promote`). What it knows of the
+//! members is what `cluster` and `stats` show.
+//!
+//! ```text
+//! every 50 ms ─ Tick ─► WalWriter ─ Status ─► members' states and lag ─► Cluster's view
+//!                           ▲                 └► HandOver, promote
+//!                           └───── TransferTo ──────┘
+//! ```
+//!
+//! The next tick waits for the status of the last one: a WalWriter that was held
+//! up for a while must not make up for it by many ticks at once, which would look
+//! like a leader that is silent.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler};
+use datastore::error::{Code, Error};
+use datastore::replication::message::NodeId;
+use datastore::replication::policy::HandOver;
+use datastore::replication::raft::{Role, Status};
+use tokio::sync::oneshot;
 
-use crate::cluster::Cluster;
-use crate::mailbox::Counted;
-use crate::node::Node;
-use crate::replication_messages::CoordinatorMessage;
-use crate::start::Cast;
+use crate::Cast;
+use crate::cluster::{Cluster, MemberView};
+use crate::connection::{Connection, ConnectionMessage};
+use crate::mailbox::{Counted, Mailbox};
+use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
+use crate::replication_options::{ELECTION_TICKS, TICK_MS};
+use crate::wal_writer::WalMessage;
+
+const TICK: Duration = Duration::from_millis(TICK_MS);
+/// A peer of which nothing was heard for so long is not in contact.
+const SILENCE_MAX: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
+/// A follower that lacks an entry for longer is catching up.
+const LAG_SERVING: Duration = Duration::from_millis(1_000);
+/// How far back the log's growth is remembered, to tell for how long a follower lags.
+const GROWTH_KEPT: usize = 1_200;
+/// What a hand-over may take: the replica gives up after an election timeout.
+const HAND_OVER_MAX: Duration = Duration::from_millis(4 * TICK_MS * ELECTION_TICKS as u64);
+/// What a node that stops waits for its successor; an election would take as long.
+const RESIGNATION_MAX: Duration = Duration::from_millis(2 * TICK_MS * ELECTION_TICKS as u64);
+
+/// A `promote` under way.
+struct Promotion {
+    to: NodeId,
+    asked_by: (Mailbox<Connection>, u64),
+    until: Instant,
+}
 
 /// The actor.
 pub struct ElectionCoordinator {
-    node: Arc<Node>,
     cast: Arc<Cast>,
     cluster: Arc<Cluster>,
+    policy: HandOver,
+    /// A tick was sent whose status hasn't come.
+    tick_under_way: bool,
+    heard: BTreeMap<NodeId, Instant>,
+    /// When the log was known to end where, oldest first; kept by a leader.
+    growth: VecDeque<(Instant, u64)>,
+    promotions: Vec<Promotion>,
+    /// The node stops: whom to tell, and until when to wait.
+    resigning: Option<(oneshot::Sender<()>, Instant)>,
+    last_status: Option<Status>,
 }
 
 impl ElectionCoordinator {
     /// Of a member.
-    pub fn new(node: Arc<Node>, cast: Arc<Cast>, cluster: Arc<Cluster>) -> ElectionCoordinator {
-        ElectionCoordinator { node, cast, cluster }
+    pub fn new(cast: Arc<Cast>, cluster: Arc<Cluster>) -> ElectionCoordinator {
+        ElectionCoordinator {
+            policy: HandOver::new(cluster.node_id, ELECTION_TICKS),
+            cast,
+            cluster,
+            tick_under_way: false,
+            heard: BTreeMap::new(),
+            growth: VecDeque::new(),
+            promotions: Vec::new(),
+            resigning: None,
+            last_status: None,
+        }
+    }
+
+    fn tell(&self, message: ReplicationMessage) {
+        self.cast.wal_writer.send(WalMessage::Replication(message));
+    }
+
+    fn beat(&mut self) {
+        self.settle_promotions(None);
+        self.settle_resignation();
+        if self.cluster.membership().is_none() {
+            return self.see_members(None);
+        }
+        if !std::mem::replace(&mut self.tick_under_way, true) {
+            self.tell(ReplicationMessage::Tick);
+        }
+    }
+
+    /// Where the replica stands, after a tick or a change of role.
+    fn status(&mut self, status: Status) {
+        self.last_status = Some(status.clone());
+        self.note_status(&status);
+        self.settle_resignation();
+    }
+
+    fn note_status(&mut self, status: &Status) {
+        self.tick_under_way = false;
+        let now = Instant::now();
+        if status.role.role == Role::Leader {
+            if self.growth.back().is_none_or(|(_, last)| *last < status.last) {
+                self.growth.push_back((now, status.last));
+            }
+            if self.growth.len() > GROWTH_KEPT {
+                self.growth.pop_front();
+            }
+        } else {
+            self.growth.clear();
+        }
+        if let Some(to) = self.policy.tick(status) {
+            tracing::info!(to, "handing leadership over to the lowest id that is there");
+            self.tell(ReplicationMessage::TransferTo(to));
+        }
+        self.settle_promotions(status.role.leader);
+        self.see_members(Some(status));
+    }
+
+    fn is_in_contact(&self, node_id: NodeId) -> bool {
+        self.heard.get(&node_id).is_some_and(|heard| heard.elapsed() < SILENCE_MAX)
+    }
+
+    /// Puts together what `cluster` shows.
+    fn see_members(&mut self, status: Option<&Status>) {
+        let ids: Vec<NodeId> = self.cluster.view().members.iter().map(|member| member.node_id).collect();
+        let majority = ids.len() / 2 + 1;
+        let members: Vec<MemberView> = ids.iter().map(|id| self.member(*id, status)).collect();
+        let there = ids.iter().filter(|id| **id == self.cluster.node_id || self.is_in_contact(**id)).count();
+        let adopted = status.is_some();
+        self.cluster.has_quorum.store(adopted && there >= majority, Ordering::Relaxed);
+        self.cluster.members_seen(members, there.saturating_sub(majority));
+    }
+
+    fn member(&self, node_id: NodeId, status: Option<&Status>) -> MemberView {
+        let leads = status.is_some_and(|status| status.role.role == Role::Leader);
+        let last_seen = self.heard.get(&node_id).copied();
+        let is_here = node_id == self.cluster.node_id;
+        let has = match status {
+            Some(status) if is_here => Some((status.applied, status.commit.max(status.applied))),
+            Some(status) if leads => {
+                let follower = status.followers.iter().find(|(id, ..)| *id == node_id);
+                follower.map(|(_, matched, _)| (*matched, status.last))
+            }
+            _ => None,
+        };
+        let lag_entries = has.map(|(has, last)| last.saturating_sub(has));
+        let lag = has.filter(|_| leads).map(|(has, _)| if is_here { Duration::ZERO } else { self.lag(has) });
+        let lag_ms = lag.map(|lag| lag.as_millis() as u64);
+        let state = match (is_here || self.is_in_contact(node_id), lag) {
+            (false, _) => "unreachable",
+            (true, Some(lag)) if lag > LAG_SERVING => "catching_up",
+            (true, None) if !is_here && !status.is_some_and(|s| s.role.leader == Some(node_id)) => "unknown",
+            (true, _) if status.is_none() => "not_adopted",
+            (true, _) => "serving",
+        };
+        MemberView {
+            node_id,
+            state,
+            lag_entries,
+            lag_ms,
+            last_seen: last_seen.or(is_here.then(Instant::now)),
+        }
+    }
+
+    /// For how long a follower that has everything up to `index` has lacked what comes next.
+    fn lag(&self, index: u64) -> Duration {
+        let missing = self.growth.iter().find(|(_, last)| *last > index);
+        missing.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+
+    fn promote(&mut self, to: NodeId, asked_by: (Mailbox<Connection>, u64)) {
+        let refuse = |error: Error| {
+            let (connection, sequence) = &asked_by;
+            connection.send(ConnectionMessage::Promoted { sequence: *sequence, leader: Err(error) });
+        };
+        let leader = self.cluster.role().leader;
+        let known = self.cluster.view().members.iter().any(|member| member.node_id == to);
+        if !known {
+            let message = format!("`node_id` {to} is no member of this cluster");
+            return refuse(Error::new(Code::BadRequest, message));
+        }
+        if leader.is_none() {
+            return refuse(self.cluster.refusal());
+        }
+        if leader != Some(to) {
+            tracing::info!(to, "promote: handing leadership over");
+            self.tell(ReplicationMessage::TransferTo(to));
+        }
+        let until = Instant::now() + HAND_OVER_MAX;
+        self.promotions.push(Promotion { to, asked_by, until });
+        self.settle_promotions(leader);
+    }
+
+    /// Hands over to the lowest id that has the whole log, so that clients don't
+    /// wait for an election.
+    fn resign(&mut self, done: oneshot::Sender<()>) {
+        self.resigning = Some((done, Instant::now() + RESIGNATION_MAX));
+        let leads = |status: &&Status| status.role.role == Role::Leader;
+        let status = self.last_status.as_ref().filter(leads);
+        let followers = status.iter().flat_map(|status| &status.followers);
+        let successor = followers
+            .filter(|(_, _, active)| *active)
+            .max_by_key(|(id, matched, _)| (*matched, Reverse(*id)));
+        if let Some(&(to, ..)) = successor {
+            tracing::info!(to, "handing leadership over before the node stops");
+            self.tell(ReplicationMessage::TransferTo(to));
+        }
+        self.settle_resignation();
+    }
+
+    fn settle_resignation(&mut self) {
+        let leads = self.last_status.as_ref().is_some_and(|status| status.role.role == Role::Leader);
+        let is_over = |(_, until): &mut (oneshot::Sender<()>, Instant)| !leads || Instant::now() > *until;
+        if let Some((done, _)) = self.resigning.take_if(is_over) {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+    }
+
+    fn settle_promotions(&mut self, leader: Option<NodeId>) {
+        let now = Instant::now();
+        for Promotion { to, asked_by: (connection, sequence), until } in std::mem::take(&mut self.promotions)
+        {
+            let leader = if leader == Some(to) {
+                Ok(to)
+            } else if now > until {
+                let message =
+                    format!("node {to} didn't take leadership over in time; it may be behind, or away");
+                Err(Error::new(Code::Timeout, message))
+            } else {
+                self.promotions.push(Promotion { to, asked_by: (connection, sequence), until });
+                continue;
+            };
+            connection.send(ConnectionMessage::Promoted { sequence, leader });
+        }
     }
 }
 
 impl Actor for ElectionCoordinator {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(TICK, |this, _| this.beat());
+    }
 }
 
 impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
     type Result = ();
 
     fn handle(&mut self, counted: Counted<CoordinatorMessage>, _: &mut Self::Context) {
-        let Some((_message, _handling)) = counted.begin() else { return };
+        let Some((message, _handling)) = counted.begin() else { return };
+        match message {
+            CoordinatorMessage::Status(status) => self.status(*status),
+            CoordinatorMessage::Resign { done } => self.resign(done),
+            CoordinatorMessage::Peer { node_id, connected } => {
+                if connected {
+                    self.heard.insert(node_id, Instant::now());
+                }
+            }
+            CoordinatorMessage::Promote { node_id, asked_by } => self.promote(node_id, asked_by),
+        }
     }
 }

@@ -35,7 +35,9 @@ pub enum IndexMessage {
         /// All of the shard's.
         buckets_total: usize,
     },
-    /// From a Connection.
+    /// From its Shard: another state takes the place of what is indexed; its entries follow.
+    Clear,
+    /// From a Connection, or by way of its Shard.
     Search {
         /// The request's place in its connection's order.
         sequence: u64,
@@ -51,6 +53,7 @@ pub struct IndexManager {
     number: usize,
     node: Arc<Node>,
     indexes: Indexes,
+    hash_key: (u64, u64),
     shard: Mailbox<Shard>,
     /// Buckets indexed of all, since the start.
     progress: (usize, usize),
@@ -71,7 +74,7 @@ impl IndexManager {
         let buckets_done = if to_build { 0 } else { buckets_total };
         node.shard_figures[number].buckets_indexed.store(buckets_done, Ordering::Relaxed);
         let progress = (buckets_done, buckets_total);
-        IndexManager { number, node, indexes, shard, progress, published_memory: 0 }
+        IndexManager { number, node, indexes, hash_key, shard, progress, published_memory: 0 }
     }
 
     fn build(&mut self, entries: Vec<Entry>, buckets_done: usize, buckets_total: usize) {
@@ -121,6 +124,12 @@ impl Handler<Counted<IndexMessage>> for IndexManager {
             }
             IndexMessage::Build { entries, buckets_done, buckets_total } => {
                 self.build(entries, buckets_done, buckets_total);
+                self.publish();
+            }
+            IndexMessage::Clear => {
+                self.indexes = Indexes::new(self.node.settings.indexes, self.hash_key);
+                self.progress.0 = 0;
+                self.node.shard_figures[self.number].buckets_indexed.store(0, Ordering::Relaxed);
                 self.publish();
             }
             IndexMessage::Search { sequence, query, reply_to } => {

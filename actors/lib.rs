@@ -3,6 +3,7 @@
 //!
 //! [`start`] is the only place where they are wired.
 
+mod acknowledgements;
 mod cluster;
 mod connection;
 mod disk_thread;
@@ -10,8 +11,10 @@ mod dispatch;
 mod election_coordinator;
 pub mod flags;
 mod founding;
+mod freshness;
 pub mod idle_memory;
 mod index_manager;
+mod log_reader;
 mod log_replayer;
 mod mailbox;
 mod node;
@@ -23,21 +26,30 @@ mod peer_socket;
 mod peer_thread;
 mod progress;
 mod random;
+mod recovered_log;
 mod recovery;
+mod replicated_disk;
+mod replicated_log;
+mod replicated_reads;
 mod replication_messages;
+mod replication_options;
 mod replicator_peer;
 mod request_stream;
 pub mod server;
 mod shard;
 mod shard_messages;
+mod shard_replication;
 mod slot;
+mod snapshot_installer;
 mod snapshot_loader;
 mod snapshot_receiver;
 mod snapshot_sender;
 mod snapshot_writer;
 mod spare_maker;
+mod standing;
 mod start;
 mod start_error;
+mod state_hashes;
 mod stats;
 mod wal_writer;
 

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use datastore::engine::{Effect, Placement, Requests, Table, Version, replay};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, RecoveryReport, Replay, next_random,
+    FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, Replay, ReplicatedRecovery, next_random,
 };
+use datastore::replication::raft::HardState;
 
 use crate::progress::Progress;
 use crate::random::random_u64;
@@ -35,15 +36,16 @@ enum OwnedEffect {
 /// Effects sent to a builder at once.
 const EFFECTS_PER_BATCH: usize = 4_096;
 
-/// Opens the log and replays it over the tables.
+/// Opens the log and replays it over the tables: all of it, or of a replicated
+/// log what is committed.
 pub(crate) fn replay_log(
     disk: FaultyDisk<FileDisk>,
     options: LogOptions,
     identity: &Identity,
-    range: Replay,
+    (range, replicated): (Replay, bool),
     placement: Placement,
     tables: Vec<Table>,
-) -> Result<(Vec<Table>, NodeLog, RecoveryReport), StartError> {
+) -> Result<(Vec<Table>, NodeLog, ReplicatedRecovery), StartError> {
     let seed = random_u64()?;
     std::thread::scope(|scope| {
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -61,13 +63,24 @@ pub(crate) fn replay_log(
             progress.at(bytes);
             router.route(&entry)
         };
-        let opened = Log::open(disk, options, identity, range, salts(seed), &mut visit);
+        let opened = if replicated {
+            Log::open_replicated(disk, options, identity, range, commit_of, salts(seed), &mut visit)
+        } else {
+            let opened = Log::open(disk, options, identity, range, salts(seed), &mut visit);
+            opened.map(|(log, report)| (log, ReplicatedRecovery { report, ..ReplicatedRecovery::default() }))
+        };
         router.flush();
         drop(router);
         let tables = join_all(builders);
         let (log, report) = opened.map_err(StartError::Log)?;
         Ok((tables, log, report))
     })
+}
+
+/// The commit index of a hard state. One that can't be read says nothing; the
+/// start finds out when it reads the newest.
+fn commit_of(hard_state: &[u8]) -> u64 {
+    HardState::decode(hard_state).map_or(0, |state| state.commit)
 }
 
 /// Salts tell a segment's frames from older ones in the same blocks; they need

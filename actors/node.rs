@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 
 use crate::cluster::Cluster;
 pub use crate::mailbox::lock;
-use crate::mailbox::{Gauge, histogram};
+use crate::mailbox::{Gauge, histogram, record};
 
 /// Shared by every actor of one node.
 pub struct Node {
@@ -228,6 +228,14 @@ impl Node {
             stopping: AtomicBool::new(false),
             next_multi: AtomicU64::new(0),
         }
+    }
+
+    /// The log wrote and synced so many requests (or entries) together.
+    pub fn record_sync(&self, took: std::time::Duration, records: usize) {
+        let mut figures = lock(&self.log_figures);
+        figures.syncs += 1;
+        record(&mut figures.sync_us, took.as_micros() as u64);
+        record(&mut figures.records_per_sync, records as u64);
     }
 
     /// A number that no other multi-key write of this process has.

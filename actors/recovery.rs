@@ -14,9 +14,11 @@ use std::sync::Arc;
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
     Disk, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, Membership, NodeUuid, OpenError, PassedOver,
-    RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
-    first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
+    RecoveryReport, Replay, ReplicatedRecovery, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo,
+    SnapshotReader, SnapshotReport, first_retained_index, initialise, list_snapshots, load_newest_snapshot,
+    remove_unfinished_snapshot,
 };
+use datastore::replication::recovered::SnapshotState;
 use datastore::settings::Settings;
 
 use crate::cluster::Cluster;
@@ -24,6 +26,7 @@ use crate::founding;
 use crate::log_replayer::{NodeLog, replay_log};
 use crate::node::SnapshotFigures;
 use crate::random::random_u64;
+use crate::recovered_log::{RecoveredLog, recovered_log};
 use crate::snapshot_loader::load_snapshot;
 use crate::start_error::StartError;
 
@@ -49,6 +52,8 @@ pub struct Recovered {
     pub lock: File,
     /// `None` on a node that is on its own.
     pub cluster: Option<Arc<Cluster>>,
+    /// Of a replicated log.
+    pub replicated: Option<RecoveredLog>,
 }
 
 /// Brings back what the directory holds, or makes a new one.
@@ -62,10 +67,14 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     let identity = identity(&disk, &options, settings)?;
     remove_unfinished_snapshot(&disk).map_err(StartError::Snapshot)?;
 
+    let clustered =
+        founding::is_clustered(settings, Membership::load(&disk).map_err(StartError::Identity)?.as_ref());
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
-    let (loaded, log, report) = load_and_replay(&disk, options, &identity, settings, placement)?;
-    let Loaded { tables, snapshot, passed_over } = loaded;
+    let (loaded, mut log, recovery) =
+        load_and_replay(&disk, options, &identity, settings, (placement, clustered))?;
+    let Loaded { mut tables, snapshot, passed_over } = loaded;
+    let report = recovery.report.clone();
     set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
 
@@ -75,13 +84,16 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         last_bytes: snapshot.as_ref().map_or(0, |report| report.file_bytes),
         ..SnapshotFigures::default()
     };
-    let (last_index, log_bytes) = (report.last_index, report.entry_bytes);
+    let (mut last_index, log_bytes) = (report.last_index, report.entry_bytes);
     let membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
-    let cluster = if founding::is_clustered(settings, membership.as_ref()) {
-        Some(Arc::new(cluster(&disk, &identity, settings, membership)?))
-    } else {
-        None
-    };
+    let (mut replicated, mut cluster) = (None, None);
+    if clustered {
+        let recovered = recovered_log(&disk, &mut log, recovery, snapshot.as_ref(), membership.as_ref())?;
+        last_index = recovered.applied;
+        replicated = Some(recovered);
+        cluster = Some(Arc::new(the_cluster(&disk, &identity, settings, membership)?));
+        tables = tables.into_iter().map(Table::with_state_hash).collect();
+    }
     Ok(Recovered {
         tables,
         log,
@@ -93,26 +105,19 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         snapshot_figures,
         lock,
         cluster,
+        replicated,
     })
 }
 
-fn cluster(
+fn the_cluster(
     disk: &FileDisk,
     identity: &Identity,
     settings: &Settings,
     membership: Option<Membership>,
 ) -> Result<Cluster, StartError> {
-    let node_ids = match &membership {
-        Some(membership) => membership.node_ids(),
-        None => {
-            let mut ids: Vec<u64> = settings.peers.iter().map(|peer| peer.node_id).collect();
-            ids.push(settings.node_id);
-            ids.sort_unstable();
-            ids
-        }
-    };
     let boot = random_u64()?;
-    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, &node_ids, disk.clone()))
+    let named = settings.peers.clone();
+    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, named, disk.clone()))
 }
 
 /// One process a directory. The file stays for ever: a lock on a file that was
@@ -183,8 +188,8 @@ fn load_and_replay(
     options: LogOptions,
     identity: &Identity,
     settings: &Settings,
-    placement: Placement,
-) -> Result<(Loaded, NodeLog, RecoveryReport), StartError> {
+    (placement, replicated): (Placement, bool),
+) -> Result<(Loaded, NodeLog, ReplicatedRecovery), StartError> {
     let mut at_most = u64::MAX;
     loop {
         let log_begins = first_retained_index(disk, identity.node).map_err(StartError::Log)?;
@@ -196,13 +201,9 @@ fn load_and_replay(
             None => (empty_tables(placement), None),
         };
         let loaded = Loaded { tables, snapshot, passed_over };
-        let replay_range = Replay {
-            after: loaded.snapshot.as_ref().map_or(0, |report| report.after),
-            must_reach: loaded.snapshot.as_ref().map_or(0, |report| report.through),
-            truncate_damaged: settings.truncate_damaged_log,
-        };
+        let range = replay_range(loaded.snapshot.as_ref(), settings.truncate_damaged_log);
         let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
-        match replay_log(faulty, options.clone(), identity, replay_range, placement, loaded.tables) {
+        match replay_log(faulty, options.clone(), identity, (range, replicated), placement, loaded.tables) {
             Ok((tables, log, report)) => return Ok((Loaded { tables, ..loaded }, log, report)),
             Err(StartError::Log(OpenError::EndsTooEarly { last, .. })) if settings.truncate_damaged_log => {
                 at_most = last;
@@ -210,6 +211,15 @@ fn load_and_replay(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What the log has to bring. An installed snapshot is a whole state by itself,
+/// and asks nothing of a log that may not have begun anew behind it.
+fn replay_range(snapshot: Option<&SnapshotReport>, truncate_damaged: bool) -> Replay {
+    let Some(report) = snapshot else { return Replay { truncate_damaged, ..Replay::default() } };
+    let installed = SnapshotState::decode(&report.state).is_some_and(|state| state.installed);
+    let must_reach = if installed { 0 } else { report.through };
+    Replay { after: report.after, must_reach, truncate_damaged }
 }
 
 /// Renames snapshots that can't be used to "snapshots/damaged-…": neither may

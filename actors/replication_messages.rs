@@ -72,19 +72,22 @@ pub enum ReplicationMessage {
     SnapshotMade {
         /// The last entry that it holds.
         index: u64,
-        /// That entry's term.
-        term: u64,
+    },
+    /// From the disk thread: the log was cut.
+    LogCut {
+        /// The first entry that it retains.
+        first_index: u64,
     },
     /// From the disk thread: this persist and all before it are durable.
     Persisted {
-        /// The persist's number.
+        /// The last one's number.
         number: u64,
+        /// How many they were.
+        persists: usize,
         /// The log's growth since the last snapshot began.
         log_bytes: u64,
         /// Its segments.
         segments: usize,
-        /// The first entry that the log retains.
-        first_index: u64,
     },
     /// From the log's reader: what a fetch asked for; nothing if it is gone.
     Fetched {
@@ -100,8 +103,8 @@ pub enum ReplicationMessage {
         reply_to: Mailbox<Connection>,
         /// Its name for the question.
         round: u64,
-        /// 0: everything acknowledged before this was asked.
-        staleness_ms_max: u64,
+        /// `None`: everything acknowledged before this was asked, and by the leader.
+        staleness_ms_max: Option<u64>,
     },
     /// From the ElectionCoordinator: hand leadership to this node.
     TransferTo(NodeId),
@@ -131,7 +134,7 @@ pub enum PeerMessage {
         /// What.
         hash: u128,
     },
-    /// From the disk thread: send this snapshot, then say [`ReplicationMessage::SnapshotSent`].
+    /// From the disk thread: send this snapshot, and then say [`ReplicationMessage::SnapshotSent`].
     StreamSnapshot(Box<SnapshotToSend>),
 }
 
@@ -174,6 +177,11 @@ pub enum CoordinatorMessage {
         node_id: NodeId,
         /// Whether frames reach it, as far as this node knows.
         connected: bool,
+    },
+    /// From the node, which stops: hand leadership over if this node has it.
+    Resign {
+        /// Told when it hasn't, any more, or nobody takes it.
+        done: tokio::sync::oneshot::Sender<()>,
     },
     /// From a Connection: `promote`.
     Promote {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use datastore::engine::{
-    Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Slice, WriteKind,
+    Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Slice, Table, WriteKind,
 };
 use datastore::error::Error;
 use datastore::messaging::{Span, reply};
@@ -20,7 +20,8 @@ use crate::connection::{Connection, ConnectionMessage};
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
-use crate::shard_messages::{Batch, Committed, Replies, ReplyItem, ShardOperation, ShardRequest};
+use crate::shard_messages::{Batch, Committed, Replies, ReplyItem, Search, ShardOperation, ShardRequest};
+use crate::shard_replication::{Logged, OfficeNotice};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -50,6 +51,24 @@ pub enum ShardMessage {
     },
     /// From the IndexManager: the buckets handed over are indexed.
     BucketsIndexed,
+    /// From a Connection on a member: a search that must find all that this shard was handed before it.
+    Search(Search),
+    /// From the WalWriter: this node takes writes from now on, or no more.
+    Office(OfficeNotice),
+    /// From the WalWriter: entries that were decided elsewhere.
+    Logged(Logged),
+    /// From the WalWriter: a state that arrived whole.
+    Install {
+        /// This shard's part of it.
+        table: Table,
+        /// The last entry that it holds.
+        index: u64,
+    },
+    /// From the WalWriter: what is the state behind this entry?
+    StateHash {
+        /// The last entry handed over.
+        index: u64,
+    },
 }
 
 /// An answer with a value or vector above this is passed by reference, so that
@@ -61,7 +80,7 @@ const WALK_ENTRIES: usize = 1_024;
 
 /// What a request's answer needs: 32 bytes that travel with each write.
 #[derive(Clone, Copy)]
-struct Token {
+pub(crate) struct Token {
     batch: u32,
     kind: Kind,
     sequence: u64,
@@ -89,18 +108,23 @@ struct OpenBatch {
 
 /// The actor.
 pub struct Shard {
-    number: usize,
-    node: Arc<Node>,
-    slice: Slice<Token>,
+    pub(crate) number: usize,
+    pub(crate) node: Arc<Node>,
+    pub(crate) slice: Slice<Token>,
+    /// The office that stands on what it appends, and whether it is one.
+    pub(crate) office: u64,
+    pub(crate) in_office: bool,
+    /// Permits of entries that were decided elsewhere, to be given back when they are indexed.
+    pub(crate) finished_bytes: usize,
     batches: Slab<OpenBatch>,
     /// Batches with answers not yet sent.
     touched: Vec<u32>,
-    wal_writer: Mailbox<WalWriter>,
-    index_manager: Mailbox<IndexManager>,
+    pub(crate) wal_writer: Mailbox<WalWriter>,
+    pub(crate) index_manager: Mailbox<IndexManager>,
     snapshot_writer: Mailbox<SnapshotWriter>,
     flush_is_due: bool,
     /// Buckets before this one are indexed, or on their way: changes in them are handed on.
-    index_position: usize,
+    pub(crate) index_position: usize,
     published_memory: i64,
 }
 
@@ -119,7 +143,7 @@ impl Shard {
     pub fn new(
         number: usize,
         node: Arc<Node>,
-        table: datastore::engine::Table,
+        table: Table,
         applied_index: u64,
         neighbours: ShardNeighbours,
     ) -> Shard {
@@ -129,6 +153,9 @@ impl Shard {
             number,
             node,
             slice: Slice::new(table, applied_index),
+            office: 0,
+            in_office: false,
+            finished_bytes: 0,
             batches: Slab::new(),
             touched: Vec::new(),
             wal_writer: neighbours.wal_writer,
@@ -151,14 +178,16 @@ impl Shard {
             items: Vec::new(),
         };
         let number = self.batches.insert(open) as u32;
-        let refusal = self.node.permits.refusal();
+        let office_refusal = self.office_refusal();
+        let refusal = office_refusal.clone().or_else(|| self.node.permits.refusal());
         let mut admitted_bytes = 0;
         let mut waiting = requests.into_iter();
         while !waiting.as_slice().is_empty() {
             let window = waiting.as_slice().len().min(PREFETCH_WINDOW);
             waiting.as_slice()[..window].iter().for_each(|request| self.prefetch(request));
             for request in waiting.by_ref().take(window) {
-                admitted_bytes += self.request(number, &arena, request, refusal.as_ref());
+                let refusals = (refusal.as_ref(), office_refusal.as_ref());
+                admitted_bytes += self.request(number, &arena, request, refusals);
             }
         }
         if admitted_bytes > 0 {
@@ -177,12 +206,13 @@ impl Shard {
     }
 
     /// Hands one request to the slice; says how many bytes of writes it admitted.
+    /// `refusals`: why writes that need room are refused, and why all are.
     fn request(
         &mut self,
         batch: u32,
         arena: &Bytes,
         request: ShardRequest,
-        refusal: Option<&Error>,
+        (refusal, office_refusal): (Option<&Error>, Option<&Error>),
     ) -> usize {
         let ShardRequest { sequence, id, operation } = request;
         let mut token = Token { batch, kind: Kind::Write, sequence, id, permit_bytes: 0 };
@@ -208,11 +238,11 @@ impl Shard {
                 return self.write(token, arena, (key, hash), kind, condition, refusal);
             }
             ShardOperation::Delete { key, hash, condition } => {
-                return self.write(token, arena, (key, hash), WriteKind::Delete, condition, None);
+                return self.write(token, arena, (key, hash), WriteKind::Delete, condition, office_refusal);
             }
             ShardOperation::Part { multi, parts, writes } => {
                 token.kind = Kind::Part;
-                return self.part(token, arena, multi, parts, writes, refusal);
+                return self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
             }
             ShardOperation::Count => {
                 token.kind = Kind::Part;
@@ -245,13 +275,12 @@ impl Shard {
         &mut self,
         mut token: Token,
         arena: &Bytes,
-        multi: u64,
-        parts: u32,
+        (multi, parts): (u64, u32),
         writes: Vec<(Span, u64, Option<Span>)>,
-        refusal: Option<&Error>,
+        (refusal, office_refusal): (Option<&Error>, Option<&Error>),
     ) -> usize {
         let deletes_only = writes.iter().all(|(_, _, value)| value.is_none());
-        if let (Some(refusal), false) = (refusal, deletes_only) {
+        if let Some(refusal) = if deletes_only { office_refusal } else { refusal } {
             self.slice.refuse_part(token, multi, parts, refusal.clone());
             return 0;
         }
@@ -271,7 +300,8 @@ impl Shard {
         let append_waits = !append.is_empty();
         let changes = std::mem::take(changes);
         let mut answers = std::mem::take(answers);
-        let finished_bytes: usize = answers.iter().map(|(token, _)| token.permit_bytes as usize).sum();
+        let answered_bytes: usize = answers.iter().map(|(token, _)| token.permit_bytes as usize).sum();
+        let finished_bytes = answered_bytes + std::mem::take(&mut self.finished_bytes);
         self.hand_to_indexes(changes, finished_bytes);
         for (token, answer) in answers.drain(..) {
             self.answer(token, answer);
@@ -379,7 +409,7 @@ impl Shard {
     }
 
     /// Hands the next buckets to the IndexManager, which asks for more when it has indexed them.
-    fn index_next_buckets(&mut self) {
+    pub(crate) fn index_next_buckets(&mut self) {
         let table = self.slice.table();
         let (entries, next) = table.walk_step(self.index_position, WALK_ENTRIES);
         let message = IndexMessage::Build { entries, buckets_done: next, buckets_total: table.walk_length() };
@@ -440,6 +470,13 @@ impl Handler<Counted<ShardMessage>> for Shard {
                     self.index_next_buckets();
                 }
             }
+            ShardMessage::Search(Search { sequence, query, reply_to }) => {
+                self.index_manager.send(IndexMessage::Search { sequence, query, reply_to });
+            }
+            ShardMessage::Office(office) => self.office_changed(office),
+            ShardMessage::Logged(logged) => self.logged(logged),
+            ShardMessage::Install { table, index } => self.install(table, index),
+            ShardMessage::StateHash { index } => self.state_hash(index),
         }
         self.carry_out(context);
     }
@@ -459,7 +496,8 @@ impl Handler<Flush> for Shard {
         self.flush_is_due = false;
         let append: Append = std::mem::take(&mut self.slice.output().append);
         if !append.is_empty() {
-            self.wal_writer.send(WalMessage::Append { shard: self.number, append });
+            let (shard, office) = (self.number, self.office);
+            self.wal_writer.send(WalMessage::Append { shard, append, office });
         }
     }
 }

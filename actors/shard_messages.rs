@@ -1,10 +1,13 @@
 //! What connections and shards say to each other: a batch of requests there, a
 //! batch of answers back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use datastore::engine::{Condition, Entry};
 use datastore::error::Error;
 use datastore::messaging::Span;
+use datastore::query::Query;
 use datastore::version::Version;
 
 use crate::connection::Connection;
@@ -48,6 +51,17 @@ pub enum ShardOperation {
     Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)> },
     /// `count` of everything.
     Count,
+}
+
+/// A search that goes to a shard's indexes by way of the shard: its mailbox
+/// brings them all that was handed to the shard before.
+pub struct Search {
+    /// The request's place in its connection's order.
+    pub sequence: u64,
+    /// What to look for, shared by all shards.
+    pub query: Arc<Query>,
+    /// Who asked.
+    pub reply_to: Mailbox<Connection>,
 }
 
 /// Writes of one log entry that concern one shard.

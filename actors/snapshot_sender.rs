@@ -33,7 +33,7 @@ use datastore::replication::message::{EntryKind, LogEntry, NodeId, SnapshotMark}
 
 use crate::cluster::Cluster;
 use crate::node::Node;
-use crate::peer_greeting::{Greeted, address, answered, greeting};
+use crate::peer_greeting::{Greeted, answered, greeting};
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::replication_messages::{ReplicationMessage, SnapshotToSend};
 use crate::start::{Cast, spawn};
@@ -85,11 +85,11 @@ impl SnapshotStreams {
             let message = ReplicationMessage::SnapshotSent { to: peer, arrived };
             wal_writer.send(WalMessage::Replication(message));
         };
-        let Some(address) = address(node, cluster, peer) else { return answer(false) };
+        let Some(address) = cluster.address(peer) else { return answer(false) };
         let stream = Stream {
             cluster: cluster.clone(),
             peer,
-            address,
+            address: (address.host, address.port),
             data_dir: node.settings.data_dir.clone(),
             state: self.current.clone(),
             order,
@@ -318,7 +318,7 @@ mod tests {
             Member { node_id, host: "127.0.0.1".into(), port, node }
         };
         let membership = Membership::new("c".repeat(32), 1, vec![member(1), member(2)]);
-        let cluster = Cluster::new(1, uuid(1), 7, Some(membership), &[1, 2], disk);
+        let cluster = Cluster::new(1, uuid(1), 7, Some(membership), Vec::new(), disk);
         let path = directory.join("snapshot");
         let bytes: Vec<u8> = (0..file_bytes).map(|at| (at / 1000) as u8).collect();
         std::fs::write(&path, bytes).unwrap();

@@ -20,14 +20,16 @@ use datastore::error::{Code, Error, Outcome};
 use datastore::persistence::{
     FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport, remove_old_snapshots,
 };
+use datastore::replication::recovered::SnapshotState;
 use datastore::settings::SnapshotCompression;
 
 use crate::Cast;
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
-use crate::replication_messages::ReceivedSnapshot;
+use crate::replication_messages::{ReceivedSnapshot, ReplicationMessage};
 use crate::shard::ShardMessage;
+use crate::snapshot_installer::make_own;
 use crate::wal_writer::WalMessage;
 
 /// Fast, and small enough: the level above costs twice the time for a tenth of the size.
@@ -45,6 +47,8 @@ pub enum SnapshotMessage {
         /// Who wants to know.
         asked_by: Option<Asker>,
     },
+    /// From a peer's connection: a leader's snapshot, whole.
+    Install(Box<ReceivedSnapshot>),
     /// From a Shard: it has applied every entry up to this one.
     WalkBegun {
         /// The last entry that the WalWriter had handed to any shard.
@@ -61,8 +65,6 @@ pub enum SnapshotMessage {
         /// The last entry that the shard has applied.
         applied_index: u64,
     },
-    /// From the thread that received it: a leader's snapshot, to be made this node's own.
-    Install(Box<ReceivedSnapshot>),
 }
 
 enum State {
@@ -103,6 +105,46 @@ impl SnapshotWriter {
         SnapshotWriter { node, cast, identity, disk, state: State::Idle, next_askers: Vec::new(), kept }
     }
 
+    fn zstd_level(&self) -> Option<i32> {
+        match self.node.settings.snapshot_compression {
+            SnapshotCompression::Zstd => Some(ZSTD_LEVEL),
+            SnapshotCompression::None => None,
+        }
+    }
+
+    /// A leader's snapshot has come. One of this node's own that is under way
+    /// would mix two states, and is given up.
+    fn install(&mut self, received: ReceivedSnapshot) {
+        let replaced = "a snapshot of the leader's takes the state's place";
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => {}
+            State::Beginning { askers, .. } => self.failed(askers, &replaced),
+            State::Walking(walk) => {
+                self.state = State::Walking(walk);
+                self.give_up(&replaced);
+            }
+        }
+        let (node, placement) = (self.identity.node, self.node.placement);
+        match make_own(&self.disk, node, placement, self.zstd_level(), &received) {
+            Ok((tables, report)) => {
+                // The log begins anew behind it: no earlier one can be completed any more.
+                self.kept = vec![report.after];
+                let mut figures = lock(&self.node.snapshots);
+                (figures.last_index, figures.last_bytes) = (report.through, report.file_bytes);
+                drop(figures);
+                let ReceivedSnapshot { message, done, .. } = received;
+                let message = Box::new(message);
+                let arrived = ReplicationMessage::SnapshotArrived { message, tables, done };
+                self.cast.wal_writer.send(WalMessage::Replication(arrived));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the leader's snapshot could not be taken over");
+                // Whoever sent it may have gone.
+                let _ = received.done.send(false);
+            }
+        }
+    }
+
     fn begin(&mut self, askers: Vec<Asker>) {
         let waiting_for = self.cast.shards.len();
         self.state = State::Beginning { waiting_for, after: u64::MAX, askers, began: Instant::now() };
@@ -121,11 +163,7 @@ impl SnapshotWriter {
             return;
         };
         let header = SnapshotHeader { node: self.identity.node, after };
-        let level = match self.node.settings.snapshot_compression {
-            SnapshotCompression::Zstd => Some(ZSTD_LEVEL),
-            SnapshotCompression::None => None,
-        };
-        match SnapshotFile::create(self.disk.clone(), header, level) {
+        match SnapshotFile::create(self.disk.clone(), header, self.zstd_level()) {
             Ok(file) => {
                 self.state = State::Walking(Box::new(Walk { file, through: after, askers, began }));
                 self.cast.shards[0].send(ShardMessage::Walk { position: 0 });
@@ -151,10 +189,17 @@ impl SnapshotWriter {
         }
     }
 
+    /// What a member's snapshot says of its last entry; nothing on a node that is on its own.
+    fn state_of(&self, index: u64) -> Vec<u8> {
+        let cluster = self.node.cluster.as_ref();
+        let term = cluster.and_then(|cluster| cluster.term_of_committed(index));
+        term.map_or(Vec::new(), |term| SnapshotState { term, installed: false }.encode())
+    }
+
     fn finish(&mut self) {
         let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let Walk { file, through, askers, began } = *walk;
-        match file.finish(through, &[]) {
+        match file.finish(through, &self.state_of(through)) {
             Ok(report) => {
                 let took_ms = began.elapsed().as_millis() as u64;
                 self.made(&report, took_ms);
@@ -183,6 +228,10 @@ impl SnapshotWriter {
         figures.last_took_ms = took_ms;
         drop(figures);
         self.kept.push(report.after);
+        if self.node.cluster.is_some() {
+            let made = ReplicationMessage::SnapshotMade { index: report.through };
+            self.cast.wal_writer.send(WalMessage::Replication(made));
+        }
         // A disk without room keeps only the newest; its log is what gives room back.
         let keep = if self.node.permits.is_disk_full() { 1 } else { SNAPSHOTS_KEPT };
         if let Err(error) = remove_old_snapshots(&self.disk, keep) {
@@ -198,7 +247,7 @@ impl SnapshotWriter {
         }
     }
 
-    fn give_up(&mut self, error: &SnapshotError) {
+    fn give_up(&mut self, error: &dyn Failure) {
         let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let Walk { file, askers, .. } = *walk;
         if let Err(error) = file.abandon() {
@@ -207,7 +256,7 @@ impl SnapshotWriter {
         self.failed(askers, error);
     }
 
-    fn failed(&mut self, askers: Vec<Asker>, error: &SnapshotError) {
+    fn failed(&mut self, askers: Vec<Asker>, error: &dyn Failure) {
         tracing::warn!(%error, "the snapshot failed; the log stays as it is");
         lock(&self.node.snapshots).failed += 1;
         for (connection, sequence) in askers {
@@ -229,6 +278,21 @@ impl SnapshotWriter {
     }
 }
 
+/// Why there is no snapshot.
+trait Failure: std::fmt::Display {
+    fn is_disk_full(&self) -> bool {
+        false
+    }
+}
+
+impl Failure for SnapshotError {
+    fn is_disk_full(&self) -> bool {
+        SnapshotError::is_disk_full(self)
+    }
+}
+
+impl Failure for &str {}
+
 impl Actor for SnapshotWriter {
     type Context = Context<Self>;
 }
@@ -243,12 +307,11 @@ impl Handler<Counted<SnapshotMessage>> for SnapshotWriter {
                 State::Idle => self.begin(asked_by.into_iter().collect()),
                 State::Beginning { .. } | State::Walking(_) => self.next_askers.extend(asked_by),
             },
+            SnapshotMessage::Install(received) => self.install(*received),
             SnapshotMessage::WalkBegun { handed_over } => self.walk_begun(handed_over),
             SnapshotMessage::Walked { shard, entries, next, applied_index } => {
                 self.walked(shard, &entries, next, applied_index);
             }
-            // Not taken in yet. Who has gone doesn't wait for the answer.
-            SnapshotMessage::Install(received) => drop(received.done.send(false)),
         }
     }
 }

@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
-use crossbeam_channel::Sender;
 use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::{DiskGauge, FileDisk};
@@ -38,19 +37,23 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::connection::{Connection, ConnectionMessage};
-use crate::disk_thread::{DiskOrder, DiskThread};
+use crate::disk_thread::DiskThread;
 use crate::election_coordinator::ElectionCoordinator;
 use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::node::{Node, lock};
+use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
+use crate::replicated_disk::ReplicatedDisk;
+use crate::replicated_log::ReplicatedLog;
+use crate::replication_messages::CoordinatorMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
 use crate::snapshot_receiver::remove_leftover;
 use crate::snapshot_writer::SnapshotWriter;
-use crate::wal_writer::WalWriter;
+use crate::wal_writer::{WalMessage, WalWriter};
 
 pub use crate::start_error::StartError;
 
@@ -110,7 +113,6 @@ pub struct Running {
     pub cast: Arc<Cast>,
     /// Where connections run.
     pub data_arbiters: Vec<ArbiterHandle>,
-    disk: Sender<DiskOrder>,
     disk_thread: std::thread::JoinHandle<()>,
 }
 
@@ -207,13 +209,32 @@ fn run(
         snapshots_kept,
         snapshot_figures,
         lock: directory_lock,
-        cluster: _,
+        cluster,
+        replicated,
     } = recovered;
     *lock(&node.snapshots) = snapshot_figures;
 
     let (disk, orders) = crossbeam_channel::unbounded();
     let spares = crate::spare_maker::start(&node.settings)?;
+    let (replicated_disk, replicated_log) = match (cluster, replicated) {
+        (Some(cluster), Some(RecoveredLog { start, newest, places, hard_state, .. })) => {
+            let replicated_disk = ReplicatedDisk {
+                places,
+                hard_state,
+                hard_state_waits: false,
+                cast: cast.clone(),
+                reader: crate::log_reader::start(files.clone(), cast.wal_writer.clone())?,
+                directory: files.clone(),
+                node: identity.node,
+            };
+            let start = start.map(|start| (start, newest));
+            let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
+            (Some(replicated_disk), Some(log))
+        }
+        _ => (None, None),
+    };
     let disk_thread = DiskThread {
+        replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,
         disk_gauge: DiskGauge::default(),
@@ -239,13 +260,7 @@ fn run(
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
-    let wal_writer = WalWriter::new(
-        node.clone(),
-        cast.shards.clone(),
-        cast.snapshot_writer.clone(),
-        disk.clone(),
-        last_index,
-    );
+    let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk, replicated_log, last_index);
     let wal_arbiter = cast.replication_arbiter.as_ref().unwrap_or(&data_arbiters[0]);
     wal_arbiter.spawn_fn(move || inboxes.wal_writer.run(wal_writer));
     run_replication(&node, &cast, inboxes.peers, inboxes.coordinator);
@@ -259,7 +274,7 @@ fn run(
         data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
-    Ok(Running { node, cast, data_arbiters, disk, disk_thread })
+    Ok(Running { node, cast, data_arbiters, disk_thread })
 }
 
 /// The actors that only a member of a cluster has.
@@ -279,8 +294,8 @@ fn run_replication(
         arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));
     }
     if let Some(inbox) = coordinator {
-        let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
-        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(node, cast, cluster)));
+        let (cast, cluster) = (cast.clone(), cluster.clone());
+        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(cast, cluster)));
     }
 }
 
@@ -315,10 +330,17 @@ impl Running {
         if tokio::time::timeout(patience, all_closed).await.is_err() {
             tracing::warn!("some clients did not take their replies in time");
         }
+        if let Some(coordinator) = &self.cast.coordinator {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            coordinator.send(CoordinatorMessage::Resign { done });
+            // An error: it is gone, and so is its leadership.
+            let _ = is_done.await;
+        }
         let (done, is_done) = crossbeam_channel::bounded(1);
-        let asked = self.disk.send(DiskOrder::Stop(done)).is_ok();
+        self.cast.wal_writer.send(WalMessage::Stop(done));
         let joined = tokio::task::spawn_blocking(move || {
-            let _ = asked.then(|| is_done.recv());
+            // An error: the WalWriter or the disk thread is gone, which the join tells.
+            let _ = is_done.recv();
             self.disk_thread.join().is_ok()
         });
         match joined.await {

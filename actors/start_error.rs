@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use datastore::persistence::{IdentityError, OpenError, SnapshotError};
+use datastore::persistence::{AppendError, IdentityError, OpenError, ReadError, SnapshotError};
 
 /// Why a node can't start. Nothing was served.
 #[derive(Debug)]
@@ -28,6 +28,12 @@ pub enum StartError {
     NoMemberOf { node_id: u64, members: Vec<u64> },
     /// The log can't be opened.
     Log(OpenError),
+    /// The log's newest hard state is none.
+    HardState,
+    /// Entries that are not committed yet can't be read back.
+    Tail(ReadError),
+    /// The log can't begin anew behind a snapshot that was installed.
+    Restart(AppendError),
     /// No snapshot can be used.
     Snapshot(SnapshotError),
     /// The system gave no random numbers.
@@ -72,6 +78,12 @@ impl fmt::Display for StartError {
                 "the data directory belongs to a cluster of nodes {members:?}, and --node-id is {node_id}"
             ),
             StartError::Log(error) => error.fmt(formatter),
+            StartError::HardState => write!(
+                formatter,
+                "the log's newest hard state is not one of this version's: start the version that wrote it"
+            ),
+            StartError::Tail(error) => error.fmt(formatter),
+            StartError::Restart(error) => error.fmt(formatter),
             StartError::Snapshot(error) => error.fmt(formatter),
             StartError::Random(source) => write!(formatter, "the system gave no random numbers: {source}"),
             StartError::Thread { name, source } => {

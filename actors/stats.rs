@@ -4,30 +4,32 @@
 use std::sync::atomic::Ordering;
 
 use datastore::indexing::{Size, Sizes};
+use datastore::query::MemberStanding;
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
 use crate::node::{Node, lock};
+use crate::standing::standing;
 
 /// The sections, in the order of the reply.
 pub const SECTIONS: [&str; 8] =
     ["node", "actors", "connections", "wal", "keyspace", "indexes", "replication", "memory"];
 
 /// The fields of a `stats` reply; one section's when `section` is given.
-pub fn stats(node: &Node, section: Option<&str>) -> Map<String, Value> {
+pub fn stats(node: &Node, port: u16, section: Option<&str>) -> Map<String, Value> {
     let wanted = |name: &&&str| section.is_none_or(|section| section == **name);
-    SECTIONS.iter().filter(wanted).map(|name| (name.to_string(), one(node, name))).collect()
+    SECTIONS.iter().filter(wanted).map(|name| (name.to_string(), one(node, port, name))).collect()
 }
 
-fn one(node: &Node, section: &str) -> Value {
+fn one(node: &Node, port: u16, section: &str) -> Value {
     match section {
-        "node" => node_section(node),
+        "node" => node_section(node, port),
         "actors" => node.gauges.iter().map(|gauge| actor(gauge)).collect(),
         "connections" => connections(node),
         "wal" => wal(node),
         "keyspace" => keyspace(node),
         "indexes" => indexes(node),
-        "replication" => json!({ "role": "primary", "peers": [] }),
+        "replication" => replication(node, port),
         _ => json!({
             "used_bytes": node.permits.memory_bytes(),
             "max_bytes": node.settings.memory_bytes_max,
@@ -37,13 +39,39 @@ fn one(node: &Node, section: &str) -> Value {
     }
 }
 
-fn node_section(node: &Node) -> Value {
+/// This node among its peers; of those, what it knows.
+fn replication(node: &Node, port: u16) -> Value {
+    let standing = standing(node, port);
+    let others = standing.members.iter().filter(|member| member.address.node_id != node.settings.node_id);
+    let peer = |member: &MemberStanding| {
+        json!({
+            "node_id": member.address.node_id,
+            "role": member.role,
+            "state": member.state,
+            "lag_entries": member.lag_entries,
+            "lag_ms": member.lag_ms,
+            "last_seen_ms": member.last_seen_ms,
+        })
+    };
+    json!({
+        "role": standing.role,
+        "term": standing.term,
+        "leader": standing.leader.as_ref().map(|leader| leader.node_id),
+        "commit_index": standing.commit_index,
+        "applied_index": standing.applied_index,
+        "state_checked_index": standing.state_checked_index,
+        "state_differences": standing.state_differences,
+        "peers": others.map(peer).collect::<Vec<_>>(),
+    })
+}
+
+fn node_section(node: &Node, port: u16) -> Value {
     let settings = &node.settings;
     json!({
         "node_id": settings.node_id,
         "version": env!("CARGO_PKG_VERSION"),
         "mode": settings.mode.as_str(),
-        "role": "primary",
+        "role": standing(node, port).role,
         "shards": settings.shards,
         "uptime_ms": node.started.elapsed().as_millis() as u64,
         "drop_rate": settings.drop_rate,

@@ -7,6 +7,9 @@
 //! shards ──Append──► WalWriter ──Group──► disk thread: one frame, one sync
 //! shards ◄─Committed─ WalWriter ◄─Synced──────┘
 //! ```
+//!
+//! On a member of a cluster the group is proposed to the replicated log instead:
+//! see `replicated_log.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,18 +18,20 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
 use datastore::engine::{Append, PartAppend, encode_request_header};
-use datastore::error::Error;
+use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::ordering::{Arrival, Meeting};
 
+use crate::Cast;
+use crate::acknowledgements::{self, Acknowledgement, Group};
 use crate::connection::{Connection, ConnectionMessage};
-use crate::disk_thread::{Acknowledgement, DiskOrder, Group};
+use crate::disk_thread::DiskOrder;
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
+use crate::replicated_log::ReplicatedLog;
 use crate::replication_messages::ReplicationMessage;
-use crate::shard::{Shard, ShardMessage};
-use crate::shard_messages::Committed;
-use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
+use crate::shard::ShardMessage;
+use crate::snapshot_writer::SnapshotMessage;
 
 /// What the WalWriter hears.
 pub enum WalMessage {
@@ -36,6 +41,8 @@ pub enum WalMessage {
         shard: usize,
         /// Its writes.
         append: Append,
+        /// The term of office in which the shard looked at their conditions; 0 without a cluster.
+        office: u64,
     },
     /// From a Connection, before the parts set out: tell it when they have met.
     Expect {
@@ -79,6 +86,8 @@ pub enum WalMessage {
         /// Whether there is a new one.
         made: bool,
     },
+    /// From the node: no more writes will come. Told when the log's end is certain.
+    Stop(Sender<()>),
     /// About the replicated log; nobody says it on a node that is on its own.
     Replication(ReplicationMessage),
 }
@@ -87,14 +96,16 @@ pub enum WalMessage {
 struct ShardPart {
     shard: usize,
     part: PartAppend,
+    office: u64,
 }
 
 /// The actor.
 pub struct WalWriter {
     node: Arc<Node>,
-    shards: Vec<Mailbox<Shard>>,
-    snapshot_writer: Mailbox<SnapshotWriter>,
+    cast: Arc<Cast>,
     disk: Sender<DiskOrder>,
+    /// `None` on a node that is on its own.
+    replicated: Option<Box<ReplicatedLog>>,
     meeting: Meeting<ShardPart>,
     expecting: HashMap<u64, Mailbox<Connection>>,
     group: Group,
@@ -115,16 +126,16 @@ impl WalWriter {
     /// A writer over a log that recovery found to end at `last_index`.
     pub fn new(
         node: Arc<Node>,
-        shards: Vec<Mailbox<Shard>>,
-        snapshot_writer: Mailbox<SnapshotWriter>,
+        cast: Arc<Cast>,
         disk: Sender<DiskOrder>,
+        replicated: Option<ReplicatedLog>,
         last_index: u64,
     ) -> WalWriter {
         WalWriter {
             node,
-            shards,
-            snapshot_writer,
+            cast,
             disk,
+            replicated: replicated.map(Box::new),
             meeting: Meeting::default(),
             expecting: HashMap::new(),
             group: Group::default(),
@@ -135,93 +146,115 @@ impl WalWriter {
         }
     }
 
-    fn append(&mut self, shard: usize, append: Append) {
+    /// The office in which what comes from the shards counts.
+    fn office(&self) -> u64 {
+        self.replicated.as_ref().map_or(0, |replicated| replicated.office())
+    }
+
+    fn append(&mut self, shard: usize, append: Append, office: u64) {
         let Append { bytes, writes, parts } = append;
-        if !writes.is_empty() {
+        // What was looked at in an earlier office was answered when that ended.
+        if !writes.is_empty() && office == self.office() {
             self.group.requests += writes.len();
             self.group.push(bytes);
             self.group.acknowledgements.push(Acknowledgement::Singles { shard, writes });
         }
         for part in parts {
-            self.part(shard, part);
+            self.part(ShardPart { shard, part, office });
         }
     }
 
-    fn part(&mut self, shard: usize, mut part: PartAppend) {
-        let (multi, parts, refusal) = (part.multi, part.parts, part.refusal.take());
-        let arrival = self.meeting.arrive(multi, parts, ShardPart { shard, part }, refusal);
+    fn part(&mut self, mut part: ShardPart) {
+        let (multi, parts, refusal) = (part.part.multi, part.part.parts, part.part.refusal.take());
+        let arrival = self.meeting.arrive(multi, parts, part, refusal);
         if arrival == Arrival::Waiting {
             return;
         }
         if let Some(connection) = self.expecting.remove(&multi) {
             connection.send(ConnectionMessage::Met);
         }
+        let office = self.office();
         match arrival {
             Arrival::Waiting => {}
+            Arrival::Complete(parts) if parts.iter().all(|part| part.office == office) => self.met(parts),
             Arrival::Complete(parts) => {
-                let mut header = Vec::new();
-                encode_request_header(&mut header, parts.iter().map(|part| part.part.effects).sum());
-                self.group.requests += 1;
-                self.group.push(header);
-                let acknowledged = parts.iter().map(|part| (part.shard, part.part.write)).collect();
-                self.group.acknowledgements.push(Acknowledgement::Multi { parts: acknowledged });
-                parts.into_iter().for_each(|part| self.group.push(part.part.bytes));
+                let changed = Error::new(Code::NoLeader, "leadership changed while the write's parts met");
+                self.let_go(parts, &changed);
             }
-            Arrival::Refused(parts, error) => {
-                for part in parts {
-                    let writes = vec![part.part.write];
-                    self.shards[part.shard].send(ShardMessage::Refused { writes, error: error.clone() });
-                }
-            }
+            Arrival::Refused(parts, error) => self.let_go(parts, &error),
         }
     }
 
-    fn synced(&mut self, index: u64, acknowledgements: Vec<Acknowledgement>) {
-        self.handed_over = index;
-        let mut per_shard: Vec<Vec<(u32, u32)>> = vec![Vec::new(); self.shards.len()];
-        let mut ordinal = 0;
-        for acknowledgement in acknowledgements {
-            match acknowledgement {
-                Acknowledgement::Singles { shard, writes } => {
-                    let numbered = writes.into_iter().zip(ordinal..);
-                    per_shard[shard].extend(numbered);
-                    ordinal = per_shard[shard].last().map_or(ordinal, |(_, last)| last + 1);
-                }
-                Acknowledgement::Multi { parts } => {
-                    for (shard, write) in parts {
-                        per_shard[shard].push((write, ordinal));
-                    }
-                    ordinal += 1;
-                }
-            }
-        }
-        for (shard, writes) in self.shards.iter().zip(per_shard) {
-            if !writes.is_empty() {
-                shard.send(ShardMessage::Committed(Committed { index, writes }));
-            }
-        }
+    /// All parts of a multi-key write are there: they are one request.
+    fn met(&mut self, parts: Vec<ShardPart>) {
+        let mut header = Vec::new();
+        encode_request_header(&mut header, parts.iter().map(|part| part.part.effects).sum());
+        self.group.requests += 1;
+        self.group.push(header);
+        let acknowledged = parts.iter().filter_map(|part| Some((part.shard, part.part.write?))).collect();
+        self.group.acknowledgements.push(Acknowledgement::Multi { parts: acknowledged });
+        parts.into_iter().for_each(|part| self.group.push(part.part.bytes));
     }
 
-    fn failed(&mut self, acknowledgements: Vec<Acknowledgement>, error: &Error) {
-        let mut per_shard: Vec<Vec<u32>> = vec![Vec::new(); self.shards.len()];
-        for acknowledgement in acknowledgements {
-            match acknowledgement {
-                Acknowledgement::Singles { shard, writes } => per_shard[shard].extend(writes),
-                Acknowledgement::Multi { parts } => {
-                    parts.into_iter().for_each(|(shard, write)| per_shard[shard].push(write));
-                }
-            }
-        }
-        for (shard, writes) in self.shards.iter().zip(per_shard) {
-            if !writes.is_empty() {
-                shard.send(ShardMessage::Refused { writes, error: error.clone() });
+    /// Tells the shards that still wait for their parts.
+    fn let_go(&self, parts: Vec<ShardPart>, error: &Error) {
+        for part in parts {
+            // The others have answered: they refused it, or their office has ended.
+            if let Some(write) = part.part.write.filter(|_| part.office == self.office()) {
+                let writes = vec![write];
+                self.cast.shards[part.shard].send(ShardMessage::Refused { writes, error: error.clone() });
             }
         }
     }
 
     fn flush(&mut self) {
-        let group = std::mem::take(&mut self.group);
-        self.order(DiskOrder::Group(group));
+        match &mut self.replicated {
+            None => {
+                let group = std::mem::take(&mut self.group);
+                self.order(DiskOrder::Group(group));
+            }
+            Some(replicated) => {
+                if !replicated.must_hold() {
+                    replicated.propose(std::mem::take(&mut self.group));
+                    self.pump();
+                }
+            }
+        }
+    }
+
+    /// Carries on with the replicated log after something was said to it.
+    fn pump(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let outcome = replicated.pump();
+        if outcome.office_ended {
+            // Its writes were answered when the office ended.
+            self.group = Group::default();
+        }
+        self.handed_over = replicated.handed_over();
+        if outcome.snapshot_wanted {
+            self.make_snapshot();
+        }
+        // What was held back: there may be room for it now.
+        if self.group.requests > 0
+            && !self.flush_is_due
+            && self.replicated.as_ref().is_some_and(|r| !r.must_hold())
+        {
+            self.flush();
+        }
+    }
+
+    fn replication(&mut self, message: ReplicationMessage) {
+        if let ReplicationMessage::Persisted { log_bytes, segments, .. } = &message {
+            self.snapshot_if_due(*log_bytes, *segments);
+        }
+        let Some(replicated) = &mut self.replicated else { return };
+        replicated.hear(message);
+        self.pump();
+    }
+
+    /// A group this large doesn't wait for more.
+    fn group_bytes_max(&self) -> usize {
+        if self.replicated.is_some() { limits::ENTRY_BYTES_WANTED } else { limits::FRAME_BYTES_MAX }
     }
 
     fn order(&self, order: DiskOrder) {
@@ -243,14 +276,14 @@ impl WalWriter {
         let too_soon = self.no_snapshot_before.is_some_and(|until| Instant::now() < until);
         if !too_soon && !self.snapshot_under_way {
             self.snapshot_under_way = true;
-            self.snapshot_writer.send(SnapshotMessage::Make { asked_by: None });
+            self.cast.snapshot_writer.send(SnapshotMessage::Make { asked_by: None });
         }
     }
 }
 
 impl PartialEq for ShardPart {
     fn eq(&self, other: &Self) -> bool {
-        (self.shard, self.part.write) == (other.shard, other.part.write)
+        (self.shard, self.part.write, self.office) == (other.shard, other.part.write, other.office)
     }
 }
 
@@ -264,9 +297,9 @@ impl Handler<Counted<WalMessage>> for WalWriter {
     fn handle(&mut self, counted: Counted<WalMessage>, context: &mut Self::Context) {
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
-            WalMessage::Append { shard, append } => {
-                self.append(shard, append);
-                if self.group.bytes >= limits::FRAME_BYTES_MAX {
+            WalMessage::Append { shard, append, office } => {
+                self.append(shard, append, office);
+                if self.group.bytes >= self.group_bytes_max() {
                     self.flush();
                 }
                 if !self.flush_is_due && self.group.requests > 0 {
@@ -279,12 +312,16 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                 self.expecting.insert(multi, reply_to);
             }
             WalMessage::Synced { index, acknowledgements, log_bytes, segments } => {
-                self.synced(index, acknowledgements);
+                self.handed_over = index;
+                acknowledgements::committed(&self.cast.shards, index, acknowledgements);
                 self.snapshot_if_due(log_bytes, segments);
             }
             WalMessage::Failed { acknowledgements, error, fatal } => {
-                self.failed(acknowledgements, &error);
+                acknowledgements::refused(&self.cast.shards, acknowledgements, &error);
                 if fatal {
+                    if let Some(replicated) = &mut self.replicated {
+                        replicated.disk_failed(&error);
+                    }
                     crate::start::stop_after_fatal_error(&error);
                 }
             }
@@ -292,7 +329,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             WalMessage::BeginWalk => {
                 self.snapshot_under_way = true;
                 self.order(DiskOrder::SnapshotBegins);
-                for shard in &self.shards {
+                for shard in &self.cast.shards {
                     shard.send(ShardMessage::BeginWalk { handed_over: self.handed_over });
                 }
             }
@@ -301,7 +338,13 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                 self.snapshot_under_way = false;
                 self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
             }
-            WalMessage::Replication(_) => {}
+            WalMessage::Stop(done) => {
+                if let Some(replicated) = &mut self.replicated {
+                    replicated.stop();
+                }
+                self.order(DiskOrder::Stop(done));
+            }
+            WalMessage::Replication(message) => self.replication(message),
         }
     }
 }

@@ -45,6 +45,10 @@ pub const BUCKETS: usize = 4_096;
 pub const SHARDS_MAX: usize = 256;
 /// How much one log frame gathers before it is written.
 pub const FRAME_BYTES_MAX: usize = 64 * MIB;
+/// A replicated log's entry takes no more requests once it has so many bytes: entries are sent whole.
+pub const ENTRY_BYTES_WANTED: usize = MIB;
+/// How much of a replicated log may be proposed and not yet committed before further writes are held back.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
 /// The size of a log segment unless `--segment-bytes` says otherwise.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 /// The smallest `--segment-bytes`.

@@ -92,6 +92,11 @@ impl<T> InFlightKeys<T> {
         self.keys.is_empty()
     }
 
+    /// All of them, with their hashes; none is left.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (u64, KeyState<T>)> + use<T> {
+        std::mem::take(&mut self.keys).into_iter()
+    }
+
     pub(super) fn get_mut(&mut self, key: &[u8], hash: u64) -> Option<&mut KeyState<T>> {
         if self.keys.is_empty() {
             return None;

@@ -12,6 +12,7 @@ mod in_flight;
 mod placement;
 mod prefetch;
 mod slice;
+mod state_hash;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use in_flight::{Condition, WriteKind};
 pub use placement::Placement;
 pub(crate) use prefetch::prefetch;
 pub use slice::{Answer, Append, Output, PREFETCH_WINDOW, PartAppend, Slice, replay};
+pub use state_hash::StateHash;
 pub use table::Table;
 
 pub use crate::version::Version;

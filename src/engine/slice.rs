@@ -64,8 +64,8 @@ impl Append {
 /// One shard's part of a multi-key write.
 #[derive(Debug)]
 pub struct PartAppend {
-    /// The number by which the slice knows the part.
-    pub write: u32,
+    /// The number by which the slice knows the part; `None`: it has answered already.
+    pub write: Option<u32>,
     /// The multi-key write's number, unique on the node.
     pub multi: u64,
     /// How many shards it touches.
@@ -76,6 +76,12 @@ pub struct PartAppend {
     pub bytes: Vec<u8>,
     /// Why this shard refuses its part, if it does.
     pub refusal: Option<Error>,
+}
+
+impl PartAppend {
+    fn refused(self, error: Error) -> PartAppend {
+        PartAppend { write: None, effects: 0, bytes: Vec::new(), refusal: Some(error), ..self }
+    }
 }
 
 /// What came out of the slice since it was last emptied. Changes must be handed
@@ -263,22 +269,20 @@ impl<T> Slice<T> {
         if parts == 1 {
             append.writes.push(write);
         } else {
-            append.parts.push(PartAppend { write, multi, parts, effects, bytes: apart, refusal: None });
+            let (write, bytes) = (Some(write), apart);
+            append.parts.push(PartAppend { write, multi, parts, effects, bytes, refusal: None });
         }
     }
 
     /// A part that this shard can't take: it still has to meet the others, so
     /// that they are let go.
     pub fn refuse_part(&mut self, token: T, multi: u64, parts: u32, refusal: Error) {
-        if parts == 1 {
-            self.output.answers.push((token, Answer::Refused(refusal)));
-            return;
+        self.output.answers.push((token, Answer::Refused(refusal.clone())));
+        if parts > 1 {
+            let refusal = Some(refusal);
+            let part = PartAppend { write: None, multi, parts, effects: 0, bytes: Vec::new(), refusal };
+            self.output.append.parts.push(part);
         }
-        let ticket = self.draw_ticket();
-        let body = Body::Part(Vec::new());
-        let write = self.writes.insert(InFlight { token, ticket, body }) as u32;
-        let part = PartAppend { write, multi, parts, effects: 0, bytes: Vec::new(), refusal: Some(refusal) };
-        self.output.append.parts.push(part);
     }
 
     /// The log made these writes durable in entry `index`, each with the
@@ -345,6 +349,56 @@ impl<T> Slice<T> {
                 }
             }
         }
+    }
+
+    /// The node leads no more: nobody knows what becomes of the writes in flight
+    /// (`lost` says so), those that wait for their turn never happen (`refused`),
+    /// and reads see what is applied.
+    pub fn abandon(&mut self, lost: &Error, refused: &Error) {
+        for (_, InFlight { token, .. }) in std::mem::take(&mut self.writes) {
+            self.output.answers.push((token, Answer::Refused(lost.clone())));
+        }
+        let parts = std::mem::take(&mut self.output.append).parts;
+        // They still have to meet the others, which wait for them.
+        self.output.append.parts = parts.into_iter().map(|part| part.refused(lost.clone())).collect();
+        for (hash, state) in self.keys.take() {
+            for waiter in state.waiters {
+                match waiter {
+                    Waiter::Read { token, .. } => {
+                        let entry = self.table.get(&state.key, hash).cloned();
+                        self.output.answers.push((token, Answer::Entry(entry)));
+                    }
+                    Waiter::GroupRead { group, position, .. } => {
+                        self.read_for_group(group, position, &state.key, hash);
+                    }
+                    Waiter::Write(WaitingWrite { token, .. }) => {
+                        self.output.answers.push((token, Answer::Refused(refused.clone())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies an entry of the log that was decided elsewhere: the effects that
+    /// concern this slice, in their order, each with its ordinal and its key's hash.
+    pub fn apply_logged<'a>(&mut self, index: u64, effects: impl Iterator<Item = (u32, Effect<'a>, u64)>) {
+        assert!(index >= self.applied_index, "entry {index} after {}", self.applied_index);
+        self.applied_index = index;
+        for (ordinal, effect, hash) in effects {
+            let version = Version { index, ordinal };
+            let (old, new) = self.table.update(effect.key(), hash, |old| applied(&effect, version, old));
+            if old.is_some() || new.is_some() {
+                self.output.changes.push(Change { old, new });
+            }
+        }
+    }
+
+    /// Another state takes this one's place: that behind entry `applied_index`.
+    /// Nothing may be in flight. Gives the old one.
+    pub fn install(&mut self, table: Table, applied_index: u64) -> Table {
+        assert!(self.is_quiet(), "a state is replaced below writes in flight");
+        self.applied_index = applied_index;
+        std::mem::replace(&mut self.table, table)
     }
 
     fn draw_ticket(&mut self) -> u64 {

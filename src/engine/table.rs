@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::entry::Entry;
 use super::placement::Placement;
+use super::state_hash::{StateHash, entry_hash};
 use crate::limits::BUCKETS;
 
 /// What a table's slot costs beside the entry: a pointer and a control byte, at the usual load.
@@ -20,6 +21,8 @@ pub struct Table {
     buckets: Vec<HashTable<Entry>>,
     entries: usize,
     entry_bytes: usize,
+    /// Kept up to date at every change, where someone compares it.
+    state_hash: Option<StateHash>,
 }
 
 impl Table {
@@ -31,7 +34,33 @@ impl Table {
             buckets: (0..owned).map(|_| HashTable::new()).collect(),
             entries: 0,
             entry_bytes: 0,
+            state_hash: None,
         }
+    }
+
+    /// The same table, and from now on it knows the hash of its entries.
+    #[must_use]
+    pub fn with_state_hash(mut self) -> Table {
+        let entries = self.buckets.iter().flatten();
+        self.state_hash = Some(entries.fold(StateHash::default(), |sum, entry| sum.with(entry_hash(entry))));
+        self
+    }
+
+    /// The hash of its entries: equal on every replica that has the same ones,
+    /// however they are placed. `None` where nobody asked for it.
+    pub fn state_hash(&self) -> Option<StateHash> {
+        self.state_hash
+    }
+
+    fn hash_changed(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
+        let Some(mut hash) = self.state_hash else { return };
+        if let Some(old) = old {
+            hash = hash.without(entry_hash(old));
+        }
+        if let Some(new) = new {
+            hash = hash.with(entry_hash(new));
+        }
+        self.state_hash = Some(hash);
     }
 
     /// How keys are placed.
@@ -91,6 +120,7 @@ impl Table {
             }
         };
         self.entry_bytes -= old.memory_bytes();
+        self.hash_changed(Some(&old), new.as_ref());
         (Some(old), new)
     }
 
@@ -101,10 +131,13 @@ impl Table {
         self.entry_bytes += entry.memory_bytes();
         let bucket = &mut self.buckets[local];
         if let Some(slot) = bucket.find_mut(hash, |other| other.key() == entry.key()) {
-            let old = std::mem::replace(slot, entry);
+            let old = std::mem::replace(slot, entry.clone());
             self.entry_bytes -= old.memory_bytes();
+            self.hash_changed(Some(&old), Some(&entry));
             return Some(old);
         }
+        let hashed = self.state_hash.map(|hash| hash.with(entry_hash(&entry)));
+        self.state_hash = hashed;
         bucket.insert_unique(hash, entry, |entry| placement.hash(entry.key()));
         self.entries += 1;
         None

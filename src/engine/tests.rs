@@ -36,6 +36,10 @@ enum Step {
         fails: bool,
     },
     LatePartsMeet,
+    /// The node leads no more; of what is on its way to the log, another leader commits some.
+    Abandon {
+        committed: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (keys(), any::<bool>(), any::<bool>()).prop_map(|(keys, late, single)| Step::Part { keys, late, single }),
         6 => (1u8..4, prop::bool::weighted(0.2)).prop_map(|(requests, fails)| Step::Log { requests, fails }),
         2 => Just(Step::LatePartsMeet),
+        1 => any::<u8>().prop_map(|committed| Step::Abandon { committed }),
     ]
 }
 
@@ -144,8 +149,35 @@ impl World {
             Step::Part { keys, late, single } => self.part(&keys, late, single),
             Step::Log { requests, fails } => self.log_some(usize::from(requests), fails),
             Step::LatePartsMeet => self.queue.extend(self.late.drain(..)),
+            Step::Abandon { committed } => self.abandon(committed),
         }
         self.collect();
+    }
+
+    /// `committed`: a bit for each of the requests on their way.
+    fn abandon(&mut self, committed: u8) {
+        let lost = Error::new(Code::LeadershipLost, "on purpose");
+        self.slice.abandon(&lost, &Error::new(Code::NoLeader, "on purpose"));
+        assert!(self.slice.is_quiet());
+        let under_way: Vec<Vec<u8>> =
+            self.queue.drain(..).chain(self.late.drain(..)).map(|(_, payload)| payload).collect();
+        for payload in under_way.iter().zip(0..8).filter(|(_, bit)| committed >> bit & 1 == 1) {
+            self.decided_elsewhere(payload.0);
+        }
+    }
+
+    fn decided_elsewhere(&mut self, payload: &[u8]) {
+        self.index += 1;
+        let effects: Vec<_> = Requests::new(payload).map(|item| item.expect("valid")).collect();
+        for (ordinal, effect) in &effects {
+            let version = Version { index: self.index, ordinal: *ordinal };
+            apply_to_map(&mut self.map, version, effect);
+        }
+        self.log.push((self.index, payload.to_vec()));
+        let placement = self.placement;
+        let hashed =
+            effects.iter().map(|(ordinal, effect)| (*ordinal, *effect, placement.hash(effect.key())));
+        self.slice.apply_logged(self.index, hashed);
     }
 
     fn fresh_value(&self) -> Bytes {
@@ -192,11 +224,8 @@ impl World {
             let mut payload = Vec::new();
             super::encode_request_header(&mut payload, part.effects);
             payload.extend_from_slice(&part.bytes);
-            if late {
-                self.late.push((part.write, payload))
-            } else {
-                self.queue.push_back((part.write, payload))
-            }
+            let Some(write) = part.write else { continue };
+            if late { self.late.push((write, payload)) } else { self.queue.push_back((write, payload)) }
         }
     }
 
@@ -246,8 +275,8 @@ impl World {
             (Asked::Read(keys), Answer::Entries(entries)) => {
                 keys.iter().zip(&entries).for_each(|(&key, entry)| self.check_shown(key, entry.as_ref()));
             }
-            (Asked::Write { .. } | Asked::Part, Answer::Refused(error)) if error.code == Code::SyncFailed => {
-            }
+            (Asked::Write { .. } | Asked::Part, Answer::Refused(error))
+                if matches!(error.code, Code::SyncFailed | Code::LeadershipLost | Code::NoLeader) => {}
             (Asked::Write { condition, .. }, Answer::Refused(error)) => {
                 assert_ne!(*condition, Condition::None, "{error}");
                 let Detail::Current(current) = error.detail else { panic!("{error:?} names no version") };

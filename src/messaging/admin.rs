@@ -48,9 +48,8 @@ fn check_node_id(fields: &Fields<'_>) -> Result<(), Refusal> {
 }
 
 fn promote(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
-    check_node_id(fields)?;
-    fields.flag(Field::Force, false)?;
-    Ok(Operation::Promote)
+    let node_id = fields.integer(Field::NodeId, 1..=u64::MAX)?;
+    Ok(Operation::Promote { node_id, force: fields.flag(Field::Force, false)? })
 }
 
 fn add_member(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {

@@ -143,8 +143,8 @@ pub enum Operation {
     Stats { section: Option<Span> },
     /// The members and who leads.
     Cluster,
-    /// Hands leadership over.
-    Promote,
+    /// Hands leadership over; to the node asked where none is named.
+    Promote { node_id: Option<u64>, force: bool },
     /// Adds a node.
     AddMember,
     /// Removes a node.

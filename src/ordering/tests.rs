@@ -258,7 +258,7 @@ impl<'p> World<'p> {
         let Some((shard, Append { writes, parts, .. })) = self.to_log.pop_front() else { return };
         self.group.extend(writes.into_iter().map(|write| vec![(shard, write)]));
         for PartAppend { write, multi, parts, refusal, .. } in parts {
-            match self.meeting.arrive(multi, parts, (shard, write), refusal) {
+            match self.meeting.arrive(multi, parts, (shard, write.expect("nobody refuses")), refusal) {
                 Arrival::Waiting => {}
                 Arrival::Complete(parts) => {
                     self.group.push(parts);

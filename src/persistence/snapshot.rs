@@ -76,6 +76,8 @@ pub struct SnapshotReport {
     pub bytes: u64,
     /// The file's length.
     pub file_bytes: u64,
+    /// What was given to [`SnapshotFile::finish`].
+    pub state: Vec<u8>,
 }
 
 /// Why a snapshot can't be written or read.

@@ -186,6 +186,7 @@ impl<'d> SnapshotReader<'d> {
             entries: trailer.entries,
             bytes: trailer.bytes,
             file_bytes: self.file_bytes,
+            state: trailer.state.clone(),
         })
     }
 

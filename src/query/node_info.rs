@@ -1,20 +1,64 @@
 //! The bodies of `hello` and `cluster`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::error::LeaderAddress;
 use crate::limits;
 use crate::settings::Settings;
 
+/// A node's standing in its cluster; one on its own is a cluster of one.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// `primary` or `secondary`.
+    pub role: &'static str,
+    /// The term that this is about.
+    pub term: u64,
+    /// Who leads, if that is known.
+    pub leader: Option<LeaderAddress>,
+    /// Ascending by node id.
+    pub members: Vec<MemberStanding>,
+    /// The last committed entry that this node knows of.
+    pub commit_index: u64,
+    /// The last entry that it has applied.
+    pub applied_index: u64,
+    /// How many more members may fail.
+    pub tolerates: usize,
+    /// The last entry behind which this node's state was found equal to a peer's; `None` on its own.
+    pub state_checked_index: Option<u64>,
+    /// How often a peer's state was another one.
+    pub state_differences: u64,
+}
+
+/// A member as this node sees it.
+#[derive(Clone, Debug)]
+pub struct MemberStanding {
+    /// Its number, host and port.
+    pub address: LeaderAddress,
+    /// `primary` or `secondary`.
+    pub role: &'static str,
+    /// `serving`, `catching_up`, `unreachable`, `not_adopted` or `unknown`.
+    pub state: &'static str,
+    /// What it lacks; `None` where this node can't know.
+    pub lag_entries: Option<u64>,
+    /// For how long it has lacked the oldest of those.
+    pub lag_ms: Option<u64>,
+    /// When it was last heard of; `None` for never.
+    pub last_seen_ms: Option<u64>,
+}
+
+fn address_body(address: &LeaderAddress) -> Value {
+    json!({ "node_id": address.node_id, "host": address.host, "port": address.port })
+}
+
 /// What a client should know of the node it talks to.
-pub fn hello_body(settings: &Settings, port: u16, version: &str) -> String {
-    let leader = json!({ "node_id": settings.node_id, "host": settings.host.to_string(), "port": port });
+pub fn hello_body(settings: &Settings, version: &str, standing: &Standing) -> String {
     json!({
         "protocol": 1,
         "server": format!("datastore-node {version}"),
         "node_id": settings.node_id,
-        "role": "primary",
+        "role": standing.role,
         "mode": settings.mode.as_str(),
-        "leader": leader,
+        "leader": standing.leader.as_ref().map(address_body),
         "limits": {
             "line_bytes": settings.line_bytes_max,
             "json_depth": limits::JSON_DEPTH_MAX,
@@ -42,28 +86,32 @@ fn features(settings: &Settings) -> Vec<&'static str> {
     all.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
 }
 
-/// A cluster of one.
-pub fn cluster_body(settings: &Settings, port: u16, durable_index: u64) -> String {
-    let leader = json!({ "node_id": settings.node_id, "host": settings.host.to_string(), "port": port });
+/// The members and who leads.
+pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
+    let member = |member: &MemberStanding| {
+        json!({
+            "node_id": member.address.node_id,
+            "host": member.address.host,
+            "port": member.address.port,
+            "role": member.role,
+            "state": member.state,
+            "lag_entries": member.lag_entries,
+            "lag_ms": member.lag_ms,
+            "last_seen_ms": member.last_seen_ms,
+        })
+    };
     json!({
         "mode": settings.mode.as_str(),
         "node_id": settings.node_id,
-        "role": "primary",
-        "term": 1,
-        "leader": leader,
-        "members": [{
-            "node_id": settings.node_id,
-            "host": settings.host.to_string(),
-            "port": port,
-            "role": "primary",
-            "state": "serving",
-            "lag_entries": 0,
-            "lag_ms": 0,
-            "last_seen_ms": 0,
-        }],
-        "commit_index": durable_index,
-        "applied_index": durable_index,
-        "tolerates": 0,
+        "role": standing.role,
+        "term": standing.term,
+        "leader": standing.leader.as_ref().map(address_body),
+        "members": standing.members.iter().map(member).collect::<Vec<_>>(),
+        "commit_index": standing.commit_index,
+        "applied_index": standing.applied_index,
+        "tolerates": standing.tolerates,
+        "state_checked_index": standing.state_checked_index,
+        "state_differences": standing.state_differences,
     })
     .to_string()
 }

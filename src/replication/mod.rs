@@ -10,7 +10,9 @@
 
 pub mod handshake;
 pub mod message;
+pub mod office;
 pub mod policy;
 pub mod raft;
+pub mod recovered;
 #[cfg(test)]
 mod simulation;

@@ -35,6 +35,8 @@ pub fn binary() -> Command {
 pub struct Options {
     pub directory: PathBuf,
     pub arguments: Vec<String>,
+    /// A command that becomes the node, such as one that enters a network of its own; mostly none.
+    pub through: Vec<String>,
 }
 
 impl Options {
@@ -42,7 +44,7 @@ impl Options {
     pub fn in_directory(directory: &Path) -> Options {
         let arguments =
             ["--port", "0", "--shards", "4", "--segment-bytes", "1048576"].map(String::from).to_vec();
-        Options { directory: directory.to_path_buf(), arguments }
+        Options { directory: directory.to_path_buf(), arguments, through: Vec::new() }
     }
 
     /// More flags; of a flag given twice the last one counts.
@@ -57,7 +59,14 @@ impl Options {
     }
 
     fn command(&self) -> Command {
-        let mut command = binary();
+        let mut command = match &self.through[..] {
+            [] => binary(),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(programs::program("datastore-node"));
+                command
+            }
+        };
         command
             .args(["--log-format", "json", "--data-dir"])
             .arg(&self.directory)
@@ -157,7 +166,7 @@ impl Node {
     }
 
     fn take_options(&mut self) -> Options {
-        let empty = Options { directory: PathBuf::new(), arguments: Vec::new() };
+        let empty = Options { directory: PathBuf::new(), arguments: Vec::new(), through: Vec::new() };
         std::mem::replace(&mut self.options, empty)
     }
 

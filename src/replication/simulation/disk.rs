@@ -10,6 +10,7 @@ use crate::persistence::{
 };
 use crate::replication::message::{EntryKind, LogEntry, SnapshotMark};
 use crate::replication::raft::{HardState, Persist, Start};
+use crate::replication::recovered::{self, cut_of, must_restart};
 
 /// Small, so that logs go on from segment to segment.
 const SEGMENT_BYTES: u64 = 16 * 1024;
@@ -171,8 +172,7 @@ impl SimulatedDisk {
         let mut hard_state = recovery.hard_state.map_or(HardState::default(), |bytes| {
             HardState::decode(&bytes).expect("a hard state that was written")
         });
-        if places.next_index() <= mark.index || places.term(mark.index).is_some_and(|term| term != mark.term)
-        {
+        if must_restart(&places, &mark) {
             // Installed, and the log not restarted behind it yet.
             hard_state.commit = hard_state.commit.max(mark.index);
             let appended = log.restart_at(mark.index, mark.term, &hard_state.encode()).expect("no faults");
@@ -193,10 +193,9 @@ impl SimulatedDisk {
         }
         self.forget(&mut hard_state, &places);
         let applied = committed.last().map_or(mark.index, |entry| entry.index);
-        let cut = cut_of(&places, &mark);
-        let terms = (cut.0 + 1..=applied).map(|index| places.term(index).expect("retained")).collect();
+        let members = mark.members.clone();
+        let start = recovered::start(&places, &mark, hard_state, members, applied, runs);
         (self.places, self.hard_state, self.log) = (places, hard_state, Some(log));
-        let start = Start { hard_state, members: mark.members, cut, applied: terms, tail: runs };
         Found { state, committed, start }
     }
 
@@ -251,21 +250,6 @@ impl SimulatedDisk {
 fn until_it_succeeds(mut write: impl FnMut() -> Result<(), AppendError>) {
     while let Err(error) = write() {
         assert!(matches!(error, AppendError::Refused { .. }), "the log gave up: {error}");
-    }
-}
-
-/// Raft must know the term of the entry before the first one.
-fn cut_of(places: &EntryPlaces, mark: &SnapshotMark) -> (u64, u64) {
-    let before = places.first_index() - 1;
-    if before == 0 {
-        return (0, 0);
-    }
-    if before == mark.index {
-        return (mark.index, mark.term);
-    }
-    match places.term(before) {
-        Some(term) => (before, term),
-        None => (before + 1, places.term(before + 1).unwrap_or(mark.term)),
     }
 }
 

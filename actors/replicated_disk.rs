@@ -1,0 +1,248 @@
+//! What the disk thread does for a replicated log.
+//!
+//! ```text
+//! Persist, Persist, Persist ─► one frame, one sync ─► what they promise to peers ─► Persisted
+//! ```
+//!
+//! A write that fails decides nothing here: peers may have the same entries, and
+//! so they are framed again behind the seal, until the disk takes them or the log
+//! can't be sealed (then the node stops).
+//!
+//! A persist that only raises the commit index needs no sync: it is written with
+//! the next one that does, or when the log is idle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datastore::persistence::{
+    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotReader, list_snapshots,
+};
+use datastore::replication::message::{LogEntry, Message, MessageKind};
+use datastore::replication::raft::{HardState, Persist};
+
+use crate::Cast;
+use crate::disk_thread::{DiskOrder, DiskThread, told};
+use crate::log_reader::Wanted;
+use crate::replication_messages::{PeerMessage, ReplicationMessage, SnapshotToSend};
+use crate::wal_writer::WalMessage;
+
+/// Between two attempts on a disk that refuses.
+const REFUSED_PAUSE: Duration = Duration::from_millis(2);
+/// Between two attempts on a disk that is full.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the disk thread of a member has beside the log.
+pub struct ReplicatedDisk {
+    /// Where each entry of the log lies.
+    pub places: EntryPlaces,
+    /// The latest hard state that was ordered.
+    pub hard_state: HardState,
+    /// It says more than the log does.
+    pub hard_state_waits: bool,
+    /// Peers' and the WalWriter's mailboxes.
+    pub cast: Arc<Cast>,
+    /// Who reads entries back.
+    pub reader: crossbeam_channel::Sender<Wanted>,
+    /// The directory, for snapshots.
+    pub directory: FileDisk,
+    /// Its identity.
+    pub node: NodeUuid,
+}
+
+/// Persists that share a frame.
+struct Batch {
+    persists: Vec<Persist>,
+    /// The index behind the last entry; `None` before there is one.
+    next_index: Option<u64>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn new(first: Persist) -> Batch {
+        let mut batch = Batch { persists: Vec::new(), next_index: None, bytes: 0 };
+        batch.push(first);
+        batch
+    }
+
+    fn push(&mut self, persist: Persist) {
+        if let Some(last) = persist.entries.last() {
+            self.next_index = Some(last.index + 1);
+            self.bytes += persist.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        }
+        self.persists.push(persist);
+    }
+
+    /// Whether this one's entries follow those that are there: one that replaces
+    /// some of them gets a frame of its own, and so does a snapshot.
+    fn may_take(&self, persist: &Persist) -> bool {
+        let first = persist.entries.first().map(|entry| entry.index);
+        persist.snapshot.is_none()
+            && self.bytes < datastore::limits::ENTRY_BYTES_WANTED * 8
+            && (first.is_none() || self.next_index.is_none() || first == self.next_index)
+    }
+}
+
+impl<D: Disk> DiskThread<D> {
+    /// Makes this durable, with what else is there; gives the first order that is something else.
+    pub(crate) fn persist(&mut self, first: Persist) -> Option<DiskOrder> {
+        let mut batch = Batch::new(first);
+        let mut other = None;
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                DiskOrder::Persist(persist) if batch.may_take(&persist) => batch.push(persist),
+                order => {
+                    other = Some(order);
+                    break;
+                }
+            }
+        }
+        self.check_room_sometimes();
+        if self.write(&batch) {
+            self.promise(batch);
+        }
+        other
+    }
+
+    /// Whether it is durable; if not, the node stops.
+    fn write(&mut self, batch: &Batch) -> bool {
+        let Some(replicated) = &mut self.replicated else { return false };
+        if let Some(hard_state) = batch.persists.iter().rev().find_map(|persist| persist.hard_state) {
+            replicated.hard_state = hard_state;
+            replicated.hard_state_waits = true;
+        }
+        if let Some(mark) = batch.persists.first().and_then(|persist| persist.snapshot.clone()) {
+            let restarted = self.until_it_succeeds(|this| {
+                let Some(replicated) = &mut this.replicated else { return Ok(()) };
+                let hard_state = replicated.hard_state.encode();
+                let appended = this.log.restart_at(mark.index, mark.term, &hard_state)?;
+                replicated.places.restarted(&appended, mark.term);
+                replicated.hard_state_waits = false;
+                Ok(())
+            });
+            if !restarted {
+                return false;
+            }
+        }
+        let entries: Vec<&LogEntry> = batch.persists.iter().flat_map(|persist| &persist.entries).collect();
+        let waits = self.replicated.as_ref().is_some_and(|replicated| replicated.hard_state_waits);
+        let must_sync = waits && batch.persists.iter().any(|persist| persist.must_sync);
+        if entries.is_empty() && !must_sync {
+            return true;
+        }
+        self.append_entries(&entries)
+    }
+
+    fn append_entries(&mut self, entries: &[&LogEntry]) -> bool {
+        let payloads: Vec<[&[u8]; 1]> = entries.iter().map(|entry| [&entry.payload[..]]).collect();
+        let records: Vec<AppendEntry<'_>> = (entries.iter().zip(&payloads))
+            .map(|(entry, payload)| AppendEntry { kind: entry.kind.to_byte(), term: entry.term, payload })
+            .collect();
+        self.until_it_succeeds(|this| {
+            let Some(replicated) = &mut this.replicated else { return Ok(()) };
+            let hard_state = replicated.hard_state.encode();
+            let hard_state = replicated.hard_state_waits.then_some(&hard_state[..]);
+            let first_index = entries.first().map_or(this.log.next_index(), |entry| entry.index);
+            let began = std::time::Instant::now();
+            let appended = this.log.append_at(first_index, &records, hard_state);
+            this.node.record_sync(began.elapsed(), entries.len());
+            let appended = appended?;
+            replicated.places.appended(&appended, entries.iter().map(|entry| entry.term));
+            replicated.hard_state_waits = false;
+            this.growth_bytes += appended.bytes;
+            this.room_unchecked_bytes += appended.bytes;
+            Ok(())
+        })
+    }
+
+    fn until_it_succeeds(&mut self, mut write: impl FnMut(&mut Self) -> Result<(), AppendError>) -> bool {
+        loop {
+            let failure = match write(self) {
+                Ok(()) => return true,
+                Err(failure) => failure,
+            };
+            self.publish();
+            let pause = match &failure {
+                AppendError::Refused { .. } => REFUSED_PAUSE,
+                AppendError::DiskFull { .. } => {
+                    self.node.permits.set_disk_full(true);
+                    FULL_PAUSE
+                }
+                AppendError::TooLarge | AppendError::NotReplaceable { .. } | AppendError::Unsealed { .. } => {
+                    let (error, _) = told(&failure);
+                    tracing::error!(%failure, "the replicated log can't be written");
+                    let acknowledgements = Vec::new();
+                    self.wal_writer.send(WalMessage::Failed { acknowledgements, error, fatal: true });
+                    return false;
+                }
+            };
+            tracing::debug!(%failure, "a log write failed; it is done again");
+            // Nothing else may be written before this.
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// What waited for the disk leaves, and the replica hears of it.
+    fn promise(&mut self, batch: Batch) {
+        self.publish();
+        let persists = batch.persists.len();
+        let number = batch.persists.last().map_or(0, |persist| persist.number);
+        for message in batch.persists.into_iter().flat_map(|persist| persist.then_send) {
+            if message.kind == MessageKind::Snapshot {
+                self.stream_snapshot(message);
+            } else if let Some(peer) = self.replicated.as_ref().and_then(|r| r.cast.peer(message.to)) {
+                peer.send(PeerMessage::Send(message));
+            }
+        }
+        let (log_bytes, segments) = (self.growth_bytes, self.segments_seen);
+        self.say(ReplicationMessage::Persisted { number, persists, log_bytes, segments });
+    }
+
+    fn say(&self, message: ReplicationMessage) {
+        self.wal_writer.send(WalMessage::Replication(message));
+    }
+
+    /// The commit index that no other write has taken along.
+    pub(crate) fn write_waiting_hard_state(&mut self) {
+        if self.replicated.as_ref().is_some_and(|replicated| replicated.hard_state_waits) {
+            self.append_entries(&[]);
+        }
+    }
+
+    /// Asks for entries to be read back.
+    pub(crate) fn fetch(&self, number: u64, low: u64, high: u64, bytes_max: u64) {
+        let Some(replicated) = &self.replicated else { return };
+        let runs = replicated.places.between(low, high, bytes_max);
+        // The reader ends only with the process.
+        let _ = replicated.reader.send(Wanted { number, runs, low, high, bytes_max });
+    }
+
+    /// The log was cut: what of it is left, and who must know.
+    pub(crate) fn after_cut(&mut self) {
+        let first_index = self.log.figures().first_index;
+        let Some(replicated) = &mut self.replicated else { return };
+        replicated.places.cut(first_index);
+        self.say(ReplicationMessage::LogCut { first_index });
+    }
+
+    /// Hands the snapshot that the message names to the peer's actor.
+    pub(crate) fn stream_snapshot(&self, message: Message) {
+        let to = message.to;
+        let Some(replicated) = &self.replicated else { return };
+        let peer = replicated.cast.peer(to);
+        match snapshot_to_send(replicated, message).zip(peer) {
+            Some((snapshot, peer)) => peer.send(PeerMessage::StreamSnapshot(Box::new(snapshot))),
+            // A newer one has taken its place: the replica asks again.
+            None => self.say(ReplicationMessage::SnapshotSent { to, arrived: false }),
+        }
+    }
+}
+
+fn snapshot_to_send(replicated: &ReplicatedDisk, message: Message) -> Option<SnapshotToSend> {
+    let index = message.snapshot.as_ref()?.index;
+    let directory = &replicated.directory;
+    let info = list_snapshots(directory).ok()?.into_iter().rev().find(|info| info.through == index)?;
+    let after = SnapshotReader::open(directory, &info, replicated.node).ok()?.header().after;
+    let file = directory.open(&info.name).ok()?;
+    let runs = replicated.places.between(after + 1, index + 1, u64::MAX);
+    Some(SnapshotToSend { message, name: info.name, file, after, runs })
+}

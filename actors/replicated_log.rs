@@ -1,0 +1,459 @@
+//! The WalWriter's log on a member of a cluster: it carries the replica, and does
+//! what that decides.
+//!
+//! ```text
+//! shards ──Append──► group ─propose─► Replica ─┬─ Persist ─► disk thread ─ Persisted ─┐
+//!                                              ├─ Send ────► ReplicatorPeers          │
+//!                      peers ── Received ────► │  ◄───────────────────────────────────┘
+//! shards ◄─Committed── of its own proposals ◄──┤
+//! shards ◄─Logged───── of everything else ◄────┴─ Commit, in the log's order
+//! ```
+//!
+//! When its shards take writes at all is [`Office`]'s decision. They hear of each
+//! change in the order of everything else that the WalWriter tells them; when an
+//! office ends, they answer all their writes in flight.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use datastore::engine::Table;
+use datastore::error::{Code, Error};
+use datastore::limits;
+use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
+use datastore::replication::office::Office;
+use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
+
+use crate::Cast;
+use crate::acknowledgements::{self, Acknowledgement, Group};
+use crate::cluster::Cluster;
+use crate::disk_thread::DiskOrder;
+use crate::node::Node;
+use crate::replicated_reads::ReplicatedReads;
+use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
+use crate::replication_options::{first_start, options};
+use crate::shard::ShardMessage;
+use crate::shard_replication::{Logged, OfficeNotice};
+use crate::state_hashes::StateHashes;
+
+/// Persists under way with which further writes wait for company: a group that
+/// is proposed at once is an entry by itself, and each costs every node a frame.
+const PERSISTS_UNDER_WAY_MAX: usize = 2;
+
+/// What became of a [`ReplicatedLog::pump`], beside what it did itself.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// What was gathered for the log has been answered.
+    pub(crate) office_ended: bool,
+    /// A follower needs a snapshot, and there is none that helps it.
+    pub(crate) snapshot_wanted: bool,
+}
+
+/// A snapshot of the leader's on its way into this node.
+struct Arrived {
+    tables: Vec<Table>,
+    done: Sender<bool>,
+}
+
+/// The log of a member.
+pub struct ReplicatedLog {
+    node: Arc<Node>,
+    cluster: Arc<Cluster>,
+    cast: Arc<Cast>,
+    disk: Sender<DiskOrder>,
+    /// `None` until this node is adopted: it has no vote, and no log.
+    replica: Option<Replica>,
+    next_handle: u64,
+    /// Proposed in this step, and not known to have a place yet.
+    proposing: Option<(usize, Vec<Acknowledgement>)>,
+    persists_under_way: usize,
+    role: RoleChange,
+    office: Office<Vec<Acknowledgement>>,
+    handed_over: u64,
+    reads: ReplicatedReads,
+    hashes: StateHashes,
+    /// The newest snapshot of this node's own.
+    newest: Option<SnapshotMark>,
+    /// The last entry that the log has given up.
+    cut_index: u64,
+    /// Told to the replica, which hasn't asked to install it yet.
+    arrived: Option<Arrived>,
+    /// The persist that installs it.
+    installing: Option<(u64, SnapshotMark, Arrived)>,
+    outcome: Outcome,
+}
+
+impl ReplicatedLog {
+    /// The log of a member that recovery left at `start`; `None`: it was never adopted.
+    pub(crate) fn new(
+        node: Arc<Node>,
+        cluster: Arc<Cluster>,
+        cast: Arc<Cast>,
+        disk: Sender<DiskOrder>,
+        start: Option<(Start, Option<SnapshotMark>)>,
+    ) -> ReplicatedLog {
+        let mut log = ReplicatedLog {
+            reads: ReplicatedReads::new(cluster.clone()),
+            hashes: StateHashes::new(cast.shards.len(), cluster.clone()),
+            node,
+            cluster,
+            cast,
+            disk,
+            replica: None,
+            next_handle: 0,
+            proposing: None,
+            persists_under_way: 0,
+            role: RoleChange { role: Role::Follower, leader: None, term: 0 },
+            office: Office::default(),
+            handed_over: 0,
+            newest: None,
+            cut_index: 0,
+            arrived: None,
+            installing: None,
+            outcome: Outcome::default(),
+        };
+        if let Some((start, newest)) = start {
+            log.begin(start, newest);
+        }
+        log
+    }
+
+    fn begin(&mut self, start: Start, newest: Option<SnapshotMark>) {
+        self.cut_index = start.cut.0;
+        self.handed_over = start.cut.0 + start.applied.len() as u64;
+        let mut replica = Replica::new(options(&self.cluster), start);
+        if let Some(term) = replica.term_of(self.handed_over) {
+            self.cluster.committed(self.handed_over, term);
+        }
+        if let Some(mark) = newest {
+            replica.snapshot_made(mark.clone(), self.cut_index);
+            self.newest = Some(mark);
+        }
+        self.replica = Some(replica);
+    }
+
+    /// The office in which writes count now.
+    pub(crate) fn office(&self) -> u64 {
+        self.office.number()
+    }
+
+    /// The last entry handed to the shards.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.handed_over
+    }
+
+    /// Whether writes are to wait for company, or for room.
+    pub(crate) fn must_hold(&self) -> bool {
+        self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
+            || self.office.uncommitted_bytes() >= limits::UNCOMMITTED_BYTES_MAX
+    }
+
+    /// Proposes a group as one entry. It ends, like any input, with a pump.
+    pub(crate) fn propose(&mut self, group: Group) {
+        let mut payload = Vec::with_capacity(group.bytes);
+        group.pieces.iter().for_each(|piece| payload.extend_from_slice(piece));
+        let Some(replica) = &mut self.replica else {
+            let error = self.cluster.refusal();
+            return acknowledgements::refused(&self.cast.shards, group.acknowledgements, &error);
+        };
+        self.next_handle += 1;
+        self.proposing = Some((payload.len(), group.acknowledgements));
+        replica.step(Input::Propose(self.next_handle, Bytes::from(payload)));
+    }
+
+    /// What the replica must know.
+    pub(crate) fn hear(&mut self, message: ReplicationMessage) {
+        match message {
+            ReplicationMessage::Adopted => self.adopted(),
+            ReplicationMessage::Tick => {
+                self.reads.tick();
+                self.step(Input::Tick);
+                self.tell_coordinator();
+            }
+            ReplicationMessage::Received(message) => self.step(Input::Received(message)),
+            ReplicationMessage::Unreachable(peer) => self.step(Input::Unreachable(peer)),
+            ReplicationMessage::SnapshotSent { to, arrived } => self.step(Input::SnapshotSent(to, arrived)),
+            ReplicationMessage::TransferTo(node) => self.step(Input::TransferTo(node)),
+            ReplicationMessage::Fetched { number, entries } => self.step(Input::Fetched(number, entries)),
+            ReplicationMessage::Persisted { number, persists, .. } => self.persisted(number, persists),
+            ReplicationMessage::LogCut { first_index } => {
+                self.cut_index = self.cut_index.max(first_index.saturating_sub(1));
+                self.snapshot_moved();
+            }
+            ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
+            ReplicationMessage::SnapshotArrived { message, tables, done } => {
+                self.arrived = Some(Arrived { tables, done });
+                self.step(Input::Received(message));
+            }
+            ReplicationMessage::Read { reply_to, round, staleness_ms_max } => {
+                self.reads.ask(reply_to, round, staleness_ms_max);
+            }
+            ReplicationMessage::ReadProbe { from, number } => self.reads.probed(from, number),
+            ReplicationMessage::ReadAnswer { number, index } => self.reads.probe_answered(number, index),
+            ReplicationMessage::PeerStateHash { from, index, hash } => self.hashes.of_peer(from, index, hash),
+            ReplicationMessage::ShardStateHash { index, hash } => {
+                if let Some(hash) = self.hashes.of_shard(index, hash) {
+                    for (_, peer) in &self.cast.peers {
+                        peer.send(PeerMessage::StateHash { index, hash });
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        if let Some(replica) = &mut self.replica {
+            replica.step(input);
+        }
+    }
+
+    /// The founder has taken this node in: from now on it votes and listens.
+    fn adopted(&mut self) {
+        if self.replica.is_none() {
+            self.begin(first_start(&self.cluster), None);
+        }
+    }
+
+    /// Carries out all that follows from what was heard.
+    pub(crate) fn pump(&mut self) -> Outcome {
+        loop {
+            if let Some(replica) = &mut self.replica {
+                if let Some(handle) = self.reads.begin_round() {
+                    replica.step(Input::Read(handle));
+                }
+                for effect in replica.pump() {
+                    self.carry_out(effect);
+                }
+            }
+            self.reads.applied(self.handed_over);
+            self.reads.begin_probe(&self.cast);
+            if !self.reads.wants_round() || self.replica.is_none() {
+                break;
+            }
+        }
+        self.give_up_unwanted_snapshot();
+        std::mem::take(&mut self.outcome)
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Role(change) => self.role_changed(change),
+            Effect::Send(message) if message.kind == MessageKind::Snapshot => {
+                self.order(DiskOrder::StreamSnapshot(message));
+            }
+            Effect::Send(message) => self.send(message),
+            Effect::Persist(persist) => self.persist(persist),
+            Effect::Proposed(_, index, term) => {
+                if let Some((bytes, acknowledgements)) = self.proposing.take() {
+                    self.office.proposed(index, term, bytes, acknowledgements);
+                }
+            }
+            Effect::Dropped(_) => {
+                if let Some((_, acknowledgements)) = self.proposing.take() {
+                    let error = Error::new(Code::NoLeader, "leadership is being handed over");
+                    acknowledgements::refused(&self.cast.shards, acknowledgements, &error);
+                }
+            }
+            Effect::Commit(entries) => self.commit(entries),
+            Effect::ReadReady(handle, index) => self.reads.round_done(handle, Some(index), &self.cast),
+            Effect::ReadLost(handle) => self.reads.round_done(handle, None, &self.cast),
+            Effect::Fetch { number, low, high, bytes_max } => {
+                self.order(DiskOrder::Fetch { number, low, high, bytes_max });
+            }
+            Effect::SnapshotWanted(_) => self.outcome.snapshot_wanted = true,
+        }
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(peer) = self.cast.peer(message.to) {
+            peer.send(PeerMessage::Send(message));
+        }
+    }
+
+    fn persist(&mut self, persist: Persist) {
+        if let Some(mark) = &persist.snapshot {
+            // The replica is told of no snapshot that hasn't arrived.
+            let arrived = self.arrived.take().expect_invariant("a snapshot is installed that never came");
+            self.installing = Some((persist.number, mark.clone(), arrived));
+        }
+        self.persists_under_way += 1;
+        self.order(DiskOrder::Persist(persist));
+    }
+
+    fn persisted(&mut self, number: u64, persists: usize) {
+        self.persists_under_way -= persists;
+        if let Some((_, mark, arrived)) = self.installing.take_if(|(install, ..)| *install <= number) {
+            self.install(&mark, arrived);
+        }
+        self.step(Input::Persisted(number));
+    }
+
+    /// Another state takes the place of all that was applied.
+    fn install(&mut self, mark: &SnapshotMark, arrived: Arrived) {
+        let Arrived { tables, done } = arrived;
+        tracing::info!(index = mark.index, term = mark.term, "installed a snapshot of the leader's");
+        self.handed_over = mark.index;
+        self.cut_index = mark.index;
+        self.newest = Some(mark.clone());
+        self.cluster.committed(mark.index, mark.term);
+        self.hashes.forget();
+        for (shard, table) in self.cast.shards.iter().zip(tables) {
+            shard.send(ShardMessage::Install { table, index: mark.index });
+        }
+        self.cluster.applied_index.store(mark.index, Ordering::Relaxed);
+        // Whoever sent it may have gone.
+        let _ = done.send(true);
+    }
+
+    /// The replica had no use for it: it is as far already.
+    fn give_up_unwanted_snapshot(&mut self) {
+        if let Some(Arrived { done, .. }) = self.arrived.take() {
+            let _ = done.send(true);
+        }
+    }
+
+    fn commit(&mut self, entries: Vec<LogEntry>) {
+        let mut logged: Vec<(u64, Bytes)> = Vec::new();
+        for LogEntry { index, term, kind, payload } in entries {
+            match self.office.committed(index, term) {
+                Some(acknowledgements) => {
+                    self.hand_over(&mut logged);
+                    acknowledgements::committed(&self.cast.shards, index, acknowledgements);
+                }
+                None if kind == EntryKind::Writes => logged.push((index, payload)),
+                None => {}
+            }
+            self.handed_over = index;
+            self.cluster.committed(index, term);
+            if StateHashes::is_due(index) {
+                self.hand_over(&mut logged);
+                for shard in &self.cast.shards {
+                    shard.send(ShardMessage::StateHash { index });
+                }
+            }
+            self.enter_office_if(term, &mut logged);
+        }
+        self.hand_over(&mut logged);
+        self.cluster.applied_index.store(self.handed_over, Ordering::Relaxed);
+    }
+
+    /// Entries that were decided elsewhere go to the shards.
+    fn hand_over(&self, logged: &mut Vec<(u64, Bytes)>) {
+        if logged.is_empty() {
+            return;
+        }
+        let entries = std::mem::take(logged);
+        let bytes: usize = entries.iter().map(|(_, payload)| payload.len()).sum();
+        let permit_bytes = bytes / self.cast.shards.len();
+        self.node.permits.take(permit_bytes * self.cast.shards.len());
+        for shard in &self.cast.shards {
+            shard.send(ShardMessage::Logged(Logged { entries: entries.clone(), permit_bytes }));
+        }
+    }
+
+    fn role_changed(&mut self, change: RoleChange) {
+        let RoleChange { role, leader, term } = change;
+        tracing::info!(?role, leader, term, "role");
+        if self.office.role_changed(&change) {
+            self.office_ended(&lost());
+        }
+        self.role = change;
+        self.cluster.role_changed(change);
+        self.reads.leader_changed(&self.cast);
+        self.tell_coordinator();
+    }
+
+    fn enter_office_if(&mut self, entry_term: u64, logged: &mut Vec<(u64, Bytes)>) {
+        if !self.office.handed_over(entry_term, &self.role) {
+            return;
+        }
+        self.hand_over(logged);
+        for shard in &self.cast.shards {
+            shard.send(ShardMessage::Office(OfficeNotice { number: self.office.number(), ended: None }));
+        }
+        self.cluster.set_serves_as_primary(true);
+        tracing::info!(term = entry_term, "serving as primary");
+    }
+
+    fn office_ended(&mut self, error: &Error) {
+        self.cluster.set_serves_as_primary(false);
+        self.outcome.office_ended = true;
+        for shard in &self.cast.shards {
+            let ended = Some(error.clone());
+            shard.send(ShardMessage::Office(OfficeNotice { number: self.office.number(), ended }));
+        }
+    }
+
+    /// The log can't go on, and the node stops: its clients hear it first.
+    pub(crate) fn disk_failed(&mut self, error: &Error) {
+        self.office.end();
+        self.office_ended(error);
+        self.replica = None;
+    }
+
+    /// The node stops: nothing more is to be written.
+    pub(crate) fn stop(&mut self) {
+        self.replica = None;
+    }
+
+    fn snapshot_made(&mut self, index: u64) {
+        let Some(replica) = &self.replica else { return };
+        let Some(term) = replica.term_of(index) else { return };
+        self.newest = Some(SnapshotMark { index, term, members: replica.members() });
+        self.snapshot_moved();
+    }
+
+    fn snapshot_moved(&mut self) {
+        if let (Some(mark), Some(replica)) = (&self.newest, &mut self.replica) {
+            replica.snapshot_made(mark.clone(), self.cut_index);
+        }
+    }
+
+    fn tell_coordinator(&self) {
+        let (Some(replica), Some(coordinator)) = (&self.replica, &self.cast.coordinator) else { return };
+        let status = replica.status();
+        self.cluster.commit_index.store(status.commit, Ordering::Relaxed);
+        coordinator.send(CoordinatorMessage::Status(Box::new(status)));
+    }
+
+    fn order(&self, order: DiskOrder) {
+        // The disk thread ends only with the process.
+        if self.disk.send(order).is_err() {
+            tracing::error!("the disk thread is gone; stopping");
+            std::process::abort();
+        }
+    }
+}
+
+/// What clients are told whose writes were under way when this node lost its office.
+fn lost() -> Error {
+    let message =
+        "the leader lost its office while the request was under way; read to find out what became of it";
+    Error::new(Code::LeadershipLost, message)
+}
+
+/// A broken invariant stops the process.
+trait ExpectInvariant<T> {
+    fn expect_invariant(self, what: &str) -> T;
+}
+
+impl<T> ExpectInvariant<T> for Option<T> {
+    fn expect_invariant(self, what: &str) -> T {
+        match self {
+            Some(value) => value,
+            None => panic!("{what}"),
+        }
+    }
+}
+
+/// The members that a peer's mailbox is looked up by.
+impl Cast {
+    /// What is said to one peer.
+    pub(crate) fn peer(
+        &self,
+        node_id: NodeId,
+    ) -> Option<&crate::mailbox::Mailbox<crate::replicator_peer::ReplicatorPeer>> {
+        self.peers.iter().find(|(id, _)| *id == node_id).map(|(_, mailbox)| mailbox)
+    }
+}

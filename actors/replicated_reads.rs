@@ -1,0 +1,219 @@
+//! How fresh a read is on a member of a cluster.
+//!
+//! On the leader a read waits for a round of heartbeats that began after it
+//! arrived, and sees at least what was committed then. While rounds are under
+//! way, reads that arrive gather for the next one.
+//!
+//! ```text
+//! Read ─► gathered ─► one round for all ─► index ─► handed over up to there ─► ReadReady
+//! ```
+//!
+//! A replica is as fresh as the last *probe* that its leader answered: the leader
+//! names, after a round, what was committed, and once that is applied here, all
+//! that was acknowledged before the probe was **sent** is. An isolated old leader
+//! answers no probe, since it completes no round.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datastore::error::{Code, Error};
+use datastore::replication::message::NodeId;
+use datastore::replication::raft::Role;
+
+use crate::Cast;
+use crate::cluster::Cluster;
+use crate::connection::{Connection, ConnectionMessage};
+use crate::mailbox::Mailbox;
+use crate::replication_messages::PeerMessage;
+
+/// Rounds under way at once: more would share what one of them does.
+const ROUNDS_MAX: usize = 2;
+/// A leader that hasn't answered a probe by then isn't waited for.
+const PROBE_PATIENCE: Duration = Duration::from_millis(1_000);
+
+/// Who waits, and its name for the question.
+type Asker = (Mailbox<Connection>, u64);
+
+/// What waits for a round.
+#[derive(Default)]
+struct Round {
+    askers: Vec<Asker>,
+    /// Replicas' probes: who, and its name for the question.
+    probes: Vec<(NodeId, u64)>,
+}
+
+/// A question to the leader.
+struct Probe {
+    sent: Instant,
+    askers: Vec<Asker>,
+}
+
+/// What waits until entries are handed over.
+enum Waiting {
+    Askers(Vec<Asker>),
+    Probe(Probe),
+}
+
+/// Reads that wait.
+pub(crate) struct ReplicatedReads {
+    cluster: Arc<Cluster>,
+    gathered: Round,
+    rounds: HashMap<u64, Round>,
+    next_handle: u64,
+    /// By the index that must be handed over first.
+    waiting: BTreeMap<u64, Vec<Waiting>>,
+    /// For the next probe.
+    stale: Vec<Asker>,
+    probes: HashMap<u64, Probe>,
+    next_probe: u64,
+    /// All that was acknowledged before this is applied here.
+    fresh_since: Option<Instant>,
+}
+
+impl ReplicatedReads {
+    pub(crate) fn new(cluster: Arc<Cluster>) -> ReplicatedReads {
+        ReplicatedReads {
+            cluster,
+            gathered: Round::default(),
+            rounds: HashMap::new(),
+            next_handle: 0,
+            waiting: BTreeMap::new(),
+            stale: Vec::new(),
+            probes: HashMap::new(),
+            next_probe: 0,
+            fresh_since: None,
+        }
+    }
+
+    /// A connection's read. With a `staleness_ms_max` a replica may answer it.
+    pub(crate) fn ask(&mut self, reply_to: Mailbox<Connection>, round: u64, staleness_ms_max: Option<u64>) {
+        let role = self.cluster.role();
+        match staleness_ms_max {
+            _ if role.role == Role::Leader => self.gathered.askers.push((reply_to, round)),
+            None => answer(vec![(reply_to, round)], &Err(self.cluster.refusal())),
+            Some(most) => {
+                let allowed = Duration::from_millis(most);
+                if self.fresh_since.is_some_and(|since| since.elapsed() <= allowed) {
+                    answer(vec![(reply_to, round)], &Ok(()));
+                } else if role.leader.is_some() {
+                    self.stale.push((reply_to, round));
+                } else {
+                    answer(vec![(reply_to, round)], &Err(too_stale("no leader is known")));
+                }
+            }
+        }
+    }
+
+    /// A replica asks this node, which it believes to lead.
+    pub(crate) fn probed(&mut self, from: NodeId, number: u64) {
+        self.gathered.probes.push((from, number));
+    }
+
+    /// Whether something waits for a round that may begin.
+    pub(crate) fn wants_round(&self) -> bool {
+        let gathered = &self.gathered;
+        !(gathered.askers.is_empty() && gathered.probes.is_empty()) && self.rounds.len() < ROUNDS_MAX
+    }
+
+    /// The handle of a round to begin now.
+    pub(crate) fn begin_round(&mut self) -> Option<u64> {
+        if !self.wants_round() {
+            return None;
+        }
+        self.next_handle += 1;
+        self.rounds.insert(self.next_handle, std::mem::take(&mut self.gathered));
+        Some(self.next_handle)
+    }
+
+    /// A round is done, or (`None`) lost with the leader's office.
+    pub(crate) fn round_done(&mut self, handle: u64, index: Option<u64>, cast: &Cast) {
+        let Some(Round { askers, probes }) = self.rounds.remove(&handle) else { return };
+        for (from, number) in probes {
+            if let Some(peer) = cast.peer(from) {
+                peer.send(PeerMessage::ReadAnswer { number, index });
+            }
+        }
+        match index {
+            Some(index) => self.waiting.entry(index).or_default().push(Waiting::Askers(askers)),
+            None => answer(askers, &Err(self.cluster.refusal())),
+        }
+    }
+
+    /// Everything up to `handed_over` has been handed to the shards, before any
+    /// read that is let go now can reach them.
+    pub(crate) fn applied(&mut self, handed_over: u64) {
+        while let Some(first) = self.waiting.first_entry()
+            && *first.key() <= handed_over
+        {
+            for waiting in first.remove() {
+                match waiting {
+                    Waiting::Askers(askers) => answer(askers, &Ok(())),
+                    Waiting::Probe(Probe { sent, askers }) => {
+                        self.fresh_since = self.fresh_since.max(Some(sent));
+                        answer(askers, &Ok(()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the leader, for all that wait.
+    pub(crate) fn begin_probe(&mut self, cast: &Cast) {
+        if self.stale.is_empty() {
+            return;
+        }
+        let leader = self.cluster.role().leader;
+        let askers = std::mem::take(&mut self.stale);
+        let Some(peer) = leader.and_then(|leader| cast.peer(leader)) else {
+            return answer(askers, &Err(too_stale("no leader is known")));
+        };
+        self.next_probe += 1;
+        self.probes.insert(self.next_probe, Probe { sent: Instant::now(), askers });
+        peer.send(PeerMessage::ReadProbe { number: self.next_probe });
+    }
+
+    /// The leader's answer; `None`: it doesn't lead any more.
+    pub(crate) fn probe_answered(&mut self, number: u64, index: Option<u64>) {
+        let Some(probe) = self.probes.remove(&number) else { return };
+        match index {
+            Some(index) => self.waiting.entry(index).or_default().push(Waiting::Probe(probe)),
+            None => answer(probe.askers, &Err(too_stale("the node asked leads no more"))),
+        }
+    }
+
+    /// Probes are answered by the leader that was asked, or not at all. What was
+    /// fresh stays so: applied entries are committed.
+    pub(crate) fn leader_changed(&mut self, cast: &Cast) {
+        if self.cluster.role().role != Role::Leader {
+            let Round { askers, probes } = std::mem::take(&mut self.gathered);
+            answer(askers, &Err(self.cluster.refusal()));
+            for (from, number) in probes {
+                if let Some(peer) = cast.peer(from) {
+                    peer.send(PeerMessage::ReadAnswer { number, index: None });
+                }
+            }
+        }
+        for (_, probe) in self.probes.drain() {
+            answer(probe.askers, &Err(too_stale("the leader has changed")));
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self) {
+        let late = self.probes.extract_if(|_, probe| probe.sent.elapsed() > PROBE_PATIENCE);
+        for (_, probe) in late.collect::<Vec<_>>() {
+            answer(probe.askers, &Err(too_stale("the leader doesn't answer")));
+        }
+    }
+}
+
+fn too_stale(why: &str) -> Error {
+    Error::new(Code::TooStale, format!("this replica can't tell how fresh it is: {why}"))
+}
+
+fn answer(askers: Vec<Asker>, ready: &Result<(), Error>) {
+    for (reply_to, round) in askers {
+        reply_to.send(ConnectionMessage::ReadReady { round, ready: ready.clone() });
+    }
+}

@@ -1,0 +1,79 @@
+//! What `hello`, `cluster` and `stats` say of a node's place in its cluster.
+
+use std::sync::atomic::Ordering;
+
+use datastore::error::LeaderAddress;
+use datastore::query::{MemberStanding, Standing};
+use datastore::replication::raft::Role;
+
+use crate::cluster::{Cluster, MemberView};
+use crate::node::{Node, lock};
+
+const PRIMARY: &str = "primary";
+const SECONDARY: &str = "secondary";
+
+/// The node's standing now. `port` is the one that it listens on.
+pub(crate) fn standing(node: &Node, port: u16) -> Standing {
+    let own = LeaderAddress { node_id: node.settings.node_id, host: node.settings.host.to_string(), port };
+    match &node.cluster {
+        Some(cluster) => of_member(cluster, own),
+        None => alone(own, lock(&node.log_figures).durable_index),
+    }
+}
+
+fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
+    let member = MemberStanding {
+        address: own.clone(),
+        role: PRIMARY,
+        state: "serving",
+        lag_entries: Some(0),
+        lag_ms: Some(0),
+        last_seen_ms: Some(0),
+    };
+    Standing {
+        role: PRIMARY,
+        term: 1,
+        leader: Some(own),
+        members: vec![member],
+        commit_index: durable_index,
+        applied_index: durable_index,
+        tolerates: 0,
+        state_checked_index: None,
+        state_differences: 0,
+    }
+}
+
+fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
+    let view = cluster.view();
+    let applied_index = cluster.applied_index.load(Ordering::Relaxed);
+    let role = |node_id| if view.role.leader == Some(node_id) { PRIMARY } else { SECONDARY };
+    let member = |member: &MemberView| MemberStanding {
+        address: address(cluster, member.node_id, &own),
+        role: role(member.node_id),
+        state: member.state,
+        lag_entries: member.lag_entries,
+        lag_ms: member.lag_ms,
+        last_seen_ms: member.last_seen.map(|seen| seen.elapsed().as_millis() as u64),
+    };
+    Standing {
+        role: if view.role.role == Role::Leader { PRIMARY } else { SECONDARY },
+        term: view.role.term,
+        leader: view.role.leader.map(|leader| address(cluster, leader, &own)),
+        members: view.members.iter().map(member).collect(),
+        // The first is published at every tick, the second at every entry.
+        commit_index: cluster.commit_index.load(Ordering::Relaxed).max(applied_index),
+        applied_index,
+        tolerates: view.tolerates,
+        state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
+        state_differences: cluster.state_differences.load(Ordering::Relaxed),
+    }
+}
+
+/// Where a member is.
+fn address(cluster: &Cluster, node_id: u64, own: &LeaderAddress) -> LeaderAddress {
+    if node_id == own.node_id {
+        return own.clone();
+    }
+    let unknown = LeaderAddress { node_id, host: String::new(), port: 0 };
+    cluster.address(node_id).unwrap_or(unknown)
+}
