@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -9,6 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
+use cluster::Cluster;
 use common::{Node, Options, PATIENCE, temporary_directory};
 use datastore::messaging::peer_frame::{PeerFrame, SnapshotBegin, decode, encode};
 use datastore::messaging::peer_hello::hello_line;
@@ -384,4 +387,33 @@ fn what_an_earlier_process_received_in_part_is_removed() {
     std::fs::write(&leftover, "part of it").unwrap();
     let _founder = options.start();
     assert!(!leftover.exists());
+}
+
+#[test]
+fn a_replica_that_lags_behind_the_log_gets_a_snapshot_and_what_follows() {
+    let mut cluster = Cluster::start_with(3, &["--segment-bytes", "65536"]);
+    cluster.wait_until_leads(1);
+    cluster.kill(3);
+    let value = "x".repeat(10_000);
+    // The log is cut when its second snapshot is there.
+    for round in 0..3 {
+        for number in 0..20 {
+            let key = format!("round-{round}-{number}");
+            cluster.ok(&json!({"op": "set", "key": key, "value": value}));
+        }
+        cluster.ok(&json!({"op": "delete", "key": format!("round-{round}-0")}));
+        cluster.ok(&json!({"op": "snapshot"}));
+    }
+    cluster.restart(3);
+    cluster.ok(&json!({"op": "set", "key": "later", "value": 1}));
+    cluster.wait_until("the replica holds all", |cluster| {
+        cluster.contents(3).is_some_and(|contents| contents.len() == 3 * 19 + 1)
+    });
+    assert_eq!(cluster.contents(3), cluster.contents(1));
+    assert!(cluster.log(3).contains("a snapshot was received"), "{}", cluster.log(3));
+    // What it got is its own: it comes back from its own disk.
+    cluster.kill(3);
+    cluster.restart(3);
+    let contents = cluster.converge();
+    assert_eq!(contents.keys().filter(|key| key.starts_with("round")).count(), 3 * 19);
 }
