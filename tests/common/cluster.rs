@@ -377,6 +377,11 @@ impl Cluster {
         self.ids().into_iter().map(describe).collect::<Vec<_>>().join("\n")
     }
 
+    /// A node's directory.
+    pub fn directory(&self, id: Id) -> &std::path::Path {
+        self.directories[&id].path()
+    }
+
     /// What a node has logged so far.
     pub fn log(&mut self, id: Id) -> String {
         self.nodes.get_mut(&id).expect("it runs").log()
