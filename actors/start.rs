@@ -30,7 +30,7 @@ use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
 use datastore::engine::Placement;
 use datastore::error::Error;
-use datastore::persistence::DiskGauge;
+use datastore::persistence::{DiskGauge, FileDisk};
 use datastore::replication::message::NodeId;
 use datastore::settings::Settings;
 use slab::Slab;
@@ -51,6 +51,7 @@ use crate::replication_messages::CoordinatorMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
+use crate::snapshot_receiver::remove_leftover;
 use crate::snapshot_writer::SnapshotWriter;
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -284,6 +285,10 @@ fn run_replication(
     coordinator: Option<Inbox<ElectionCoordinator>>,
 ) {
     let (Some(cluster), Some(arbiter)) = (&node.cluster, &cast.replication_arbiter) else { return };
+    let leftover = FileDisk::open(&node.settings.data_dir).and_then(|disk| remove_leftover(&disk));
+    if let Err(error) = leftover {
+        tracing::warn!(%error, "a snapshot that came in part could not be removed");
+    }
     for (&(peer, _), inbox) in cast.peers.iter().zip(peers) {
         let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
         arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));

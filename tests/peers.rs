@@ -8,12 +8,13 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use common::{Node, Options, PATIENCE, temporary_directory};
-use datastore::messaging::peer_frame::{PeerFrame, encode};
+use datastore::messaging::peer_frame::{PeerFrame, SnapshotBegin, decode, encode};
 use datastore::messaging::peer_hello::hello_line;
 use datastore::persistence::{FileDisk, Membership, NodeUuid};
 use datastore::replication::handshake::{Hello, Lane, PROTOCOL};
+use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 use serde_json::{Value, json};
 
 /// Ports that were free a moment ago.
@@ -87,6 +88,21 @@ impl Peer {
         let mut bytes = BytesMut::new();
         encode(&mut bytes, frame);
         self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn receive(&mut self) -> PeerFrame {
+        let mut read = BytesMut::new();
+        loop {
+            if let Some(frame) = decode(&mut read).unwrap() {
+                assert!(read.is_empty());
+                return frame;
+            }
+            let more = self.reader.fill_buf().unwrap();
+            assert!(!more.is_empty(), "the node closed the connection");
+            read.extend_from_slice(more);
+            let count = more.len();
+            self.reader.consume(count);
+        }
     }
 
     /// Waits until the node has closed the connection.
@@ -281,4 +297,91 @@ fn a_greeting_in_pieces_is_a_greeting_and_a_request_that_looks_like_one_is_a_req
     client.send_raw(b"{\"op\":\"peer\",\"id\":1}\n");
     let reply = client.receive();
     assert_eq!(reply["error"]["code"], "unknown_op", "{reply}");
+}
+
+/// A snapshot from node 2 for node 1.
+fn begin_snapshot(known: &Membership, index: u64, file_bytes: u64) -> SnapshotBegin {
+    let mark = SnapshotMark { index, term: 4, members: Default::default() };
+    let message = Message {
+        kind: MessageKind::Snapshot,
+        from: 2,
+        to: 1,
+        term: 4,
+        log_term: 0,
+        index: 0,
+        commit: 0,
+        commit_term: 0,
+        reject: false,
+        reject_hint: 0,
+        request_snapshot: 0,
+        context: Bytes::new(),
+        entries: Vec::new(),
+        snapshot: Some(mark),
+    };
+    SnapshotBegin { message, node: known.member(2).unwrap().node.unwrap(), file_bytes, after: index - 2 }
+}
+
+fn chunk(offset: u64, bytes: &'static [u8]) -> PeerFrame {
+    PeerFrame::SnapshotChunk { offset, bytes: Bytes::from_static(bytes) }
+}
+
+#[test]
+fn a_snapshot_that_broke_off_goes_on_where_it_ended_and_another_one_begins_anew() {
+    let [first, second] = [(); 2].map(|()| temporary_directory());
+    let ports = ports::<2>();
+    let (mut founder, secondary) = two_members(first.path(), second.path(), &ports);
+    drop(secondary);
+    let known = membership(first.path());
+    let address = founder.address;
+    let offer = |begin: &SnapshotBegin| {
+        let (mut peer, answer) = Peer::greet(address, &hello(&known, 2, 1, Lane::Snapshot));
+        assert_eq!(answer["ok"], true, "{answer}");
+        peer.send(&PeerFrame::SnapshotBegin(begin.clone()));
+        let offset = match peer.receive() {
+            PeerFrame::SnapshotResume { offset } => offset,
+            other => panic!("{other:?}"),
+        };
+        (peer, offset)
+    };
+    let begin = begin_snapshot(&known, 9, 10);
+    let (mut peer, offset) = offer(&begin);
+    assert_eq!(offset, 0);
+    peer.send(&chunk(0, b"0123"));
+    // A chunk that leaves a gap ends the connection; what was in order stays.
+    peer.send(&chunk(5, b"5"));
+    peer.expect_end();
+    let (peer, offset) = offer(&begin);
+    assert_eq!(offset, 4);
+    let (mut newer, offset) = offer(&begin_snapshot(&known, 10, 10));
+    assert_eq!(offset, 0, "another snapshot");
+    peer.expect_end();
+    newer.send(&chunk(0, b"abc"));
+    newer.send(&PeerFrame::SnapshotEnd);
+    newer.expect_end();
+    founder.wait_for_log("3 of the file's 10 bytes came");
+
+    // One that is whole, and no snapshot: it is not taken, and nothing of it stays.
+    let (mut peer, offset) = offer(&begin_snapshot(&known, 10, 10));
+    assert_eq!(offset, 3);
+    peer.send(&chunk(3, b"defghij"));
+    assert_eq!(std::fs::read(first.path().join("snapshots/received")).unwrap()[..3], *b"abc");
+    let entry = |index| LogEntry { index, term: 4, kind: EntryKind::Empty, payload: Bytes::new() };
+    peer.send(&PeerFrame::SnapshotEntries(vec![entry(9), entry(10)]));
+    peer.send(&PeerFrame::SnapshotEnd);
+    assert_eq!(peer.receive(), PeerFrame::SnapshotResult { taken: false });
+    assert!(!first.path().join("snapshots/received").exists());
+    peer.expect_end();
+}
+
+#[test]
+fn what_an_earlier_process_received_in_part_is_removed() {
+    let [first, second] = [(); 2].map(|()| temporary_directory());
+    let ports = ports::<2>();
+    let (founder, secondary) = two_members(first.path(), second.path(), &ports);
+    drop(secondary);
+    let (_, options) = founder.terminate();
+    let leftover = first.path().join("snapshots/received");
+    std::fs::write(&leftover, "part of it").unwrap();
+    let _founder = options.start();
+    assert!(!leftover.exists());
 }
