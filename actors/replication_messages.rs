@@ -111,6 +111,7 @@ pub enum ReplicationMessage {
 }
 
 /// What a ReplicatorPeer hears from its own node. Those from the peer itself come through its sockets.
+#[allow(clippy::large_enum_variant)] // nearly all of them are `Send`
 pub enum PeerMessage {
     /// From the WalWriter, or from the disk thread when what it promises is durable.
     /// Dropped, with [`ReplicationMessage::Unreachable`] said, when the peer can't be reached.
