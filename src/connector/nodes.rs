@@ -163,8 +163,8 @@ pub(super) struct Search<'a> {
     /// Whether one of them answered: a pause helps only where somebody is.
     answered: bool,
     pause: Duration,
-    /// The end of patience, which begins with the first answer.
-    deadline: Option<Instant>,
+    /// When the first answer came: patience runs from then on.
+    looking_since: Option<Instant>,
     /// Whether a connection was lost already.
     lost: bool,
 }
@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
             asked: Vec::new(),
             answered: false,
             pause: PAUSE_FIRST,
-            deadline: None,
+            looking_since: None,
             lost: false,
         }
     }
@@ -208,7 +208,7 @@ impl<'a> Search<'a> {
             return true;
         }
         let is_there = error.code != NOT_CONNECTED;
-        if is_there && !self.has_patience() {
+        if is_there && self.patience().is_none() {
             return false;
         }
         self.answered |= is_there;
@@ -232,21 +232,40 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Whether there is time left; it begins to run when this is asked first.
-    fn has_patience(&mut self) -> bool {
-        let patience = self.nodes.options.patience;
-        Instant::now() < *self.deadline.get_or_insert_with(|| Instant::now() + patience)
+    /// The time that is left, unless it is none; it begins to run when this is asked first.
+    fn patience(&mut self) -> Option<Duration> {
+        let elapsed = self.looking_since.get_or_insert_with(Instant::now).elapsed();
+        self.nodes.options.patience.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
     /// Waits, and forgets who was asked. False where no time is left.
     async fn begin_again(&mut self) -> bool {
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
+        let Some(left) = self.patience() else { return false };
         sleep(self.pause.min(left)).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.asked.clear();
         self.answered = false;
         self.node = self.nodes.places().of(self.route).clone();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_leaders_address_is_read_from_the_error() {
+        let named = |leader: serde_json::Value| {
+            let fields = json!({"code": "not_leader", "message": "m", "retryable": true,
+                "outcome": "not_applied", "leader": leader});
+            leader_of(&Error::from_reply(fields.as_object().cloned().unwrap()).unwrap())
+        };
+        assert_eq!(named(json!({"host": "h", "port": 1})).as_deref(), Some("h:1"));
+        assert_eq!(named(json!({"host": "::1", "port": 9000})).as_deref(), Some("[::1]:9000"));
+        for none in [json!(null), json!({"host": "h"}), json!({"host": "h", "port": 70_000}), json!("h:1")] {
+            assert_eq!(named(none), None);
+        }
     }
 }
