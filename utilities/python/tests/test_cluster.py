@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import unittest
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from support import PATIENCE_SECONDS, ClientCase, FakeNode
 
@@ -32,8 +32,8 @@ def taken(request: Any) -> Reply:
 
 def refused(code: str, **more: Any) -> Reply:
     """An error after which nothing has happened."""
-    error = {"code": code, "message": "as the test wants", "retryable": True, "outcome": "not_applied", **more}
-    return {"ok": False, "error": error}
+    error = {"code": code, "message": "m", "retryable": True, "outcome": "not_applied"}
+    return {"ok": False, "error": {**error, **more}}
 
 
 def not_leader(port: Optional[int]) -> Reply:
@@ -48,6 +48,11 @@ def as_replica(request: Any, leader: Optional[int]) -> Reply:
     if is_write or request.get("consistency") == "linearizable":
         return not_leader(leader)
     return taken(request)
+
+
+def in_turn(*replies: Reply) -> Callable[[int, Any], Reply]:
+    """So many requests, whatever they are."""
+    return lambda number, _: replies[number]
 
 
 def nobody() -> int:
@@ -92,13 +97,10 @@ class Cluster(ClientCase):
         self.assertEqual(leader.operations(), ["set", "promote"])
 
     def test_while_nobody_leads_it_waits_and_finds_who_is_elected(self) -> None:
-        for nobody_leads in (not_leader(None), refused("no_leader"), refused("no_quorum"), refused("starting")):
+        codes = [refused(code) for code in ("no_leader", "no_quorum", "starting")]
+        for nobody_leads in (not_leader(None), *codes):
             leader = self.leader()
-
-            def script(number: int, request: Any, port: int = leader.port, reply: Reply = nobody_leads) -> Reply:
-                return reply if number < 3 else as_replica(request, port)
-
-            replica = self.fake_node(script)
+            replica = self.fake_node(in_turn(*[nobody_leads] * 3, not_leader(leader.port)))
             self.client_of(replica.port).set("k", 1)
             self.assertEqual((len(replica.requests), len(leader.requests)), (4, 1))
 
@@ -171,7 +173,8 @@ class Cluster(ClientCase):
 
     def test_a_pipeline_goes_on_where_the_leader_is_in_its_order(self) -> None:
         leader = self.leader()
-        old = self.fake_node(lambda number, request: taken(request) if number < 3 else not_leader(leader.port))
+        elsewhere = not_leader(leader.port)
+        old = self.fake_node(lambda number, request: taken(request) if number < 3 else elsewhere)
         with self.client_of(old.port).pipeline() as pipeline:
             for number in range(200):
                 pipeline.set("k", number)
