@@ -232,5 +232,6 @@ async fn tasks_that_are_led_on_at_once_share_one_connection_and_each_write_happe
     }
     let mut values: Vec<_> = leader.requests().iter().map(|request| request["value"].as_i64()).collect();
     values.sort();
+    assert_eq!((replica.connections(), leader.connections()), (1, 1));
     assert_eq!(values, (0..100).map(Some).collect::<Vec<_>>());
 }

@@ -104,26 +104,26 @@ impl Nodes {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node of this address: a known one, or a new one.
-    fn named(&self, address: &str) -> Arc<Link> {
-        let leader = self.places().leader.clone();
-        let known = self.given.iter().chain([&leader]).find(|link| link.address == address);
-        known.cloned().unwrap_or_else(|| Arc::new(open(&self.runtime, address, &self.options)))
-    }
-
-    /// A node that is not among these; where the route leads now before all others.
-    fn other(&self, route: Route, asked: &[Arc<Link>]) -> Option<Arc<Link>> {
+    /// The address of a node that is not among these; where the route leads now before all others.
+    fn other(&self, route: Route, asked: &[Arc<Link>]) -> Option<String> {
         let place = self.places().of(route).clone();
-        [&place].into_iter().chain(&self.given).find(|link| !is_among(asked, &link.address)).cloned()
+        let addresses = [&place].into_iter().chain(&self.given).map(|link| &link.address);
+        addresses.into_iter().find(|address| !is_among(asked, address)).cloned()
     }
 
-    /// Moves a route on, unless another request has done so.
-    fn go(&self, route: Route, from: &Link, to: &Arc<Link>) {
+    /// Gives the node of an address, and moves a route there unless another
+    /// request has moved it. In one step, so that requests that are led on at
+    /// once share one new connection.
+    fn go(&self, route: Route, from: &Link, to: &str) -> Arc<Link> {
         let mut places = self.places();
+        let known = [&places.leader, &places.near].into_iter().chain(&self.given);
+        let node = known.into_iter().find(|link| link.address == to).cloned();
+        let node = node.unwrap_or_else(|| Arc::new(open(&self.runtime, to, &self.options)));
         let place = places.of(route);
         if place.address == from.address {
-            *place = to.clone();
+            *place = node.clone();
         }
+        node
     }
 }
 
@@ -214,21 +214,19 @@ impl<'a> Search<'a> {
         self.answered |= is_there;
         self.asked.push(self.node.clone());
         let named = leader_of(error).filter(|address| !is_among(&self.asked, address));
-        let next = match named {
-            Some(address) => Some(self.nodes.named(&address)),
-            None => self.nodes.other(self.route, &self.asked),
-        };
+        let next = named.or_else(|| self.nodes.other(self.route, &self.asked));
         // Whoever comes next begins there, or at the first address when all were asked.
-        let to = next.as_ref().unwrap_or(&self.nodes.given[0]);
-        self.nodes.go(self.route, &self.node, to);
-        if !is_there {
-            self.nodes.go(Route::Leader, &self.node, to);
+        let to = next.as_ref().unwrap_or(&self.nodes.given[0].address);
+        let node = if is_there {
+            self.nodes.go(self.route, &self.node, to)
+        } else {
             self.nodes.go(Route::Near, &self.node, to);
+            self.nodes.go(Route::Leader, &self.node, to)
+        };
+        if next.is_none() {
+            return self.answered && self.begin_again().await;
         }
-        match next {
-            Some(next) => self.node = next,
-            None => return self.answered && self.begin_again().await,
-        }
+        self.node = node;
         true
     }
 

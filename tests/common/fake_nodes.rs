@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ pub fn nobody() -> SocketAddr {
 pub struct FakeNode {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<Value>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Bound {
@@ -36,13 +38,16 @@ impl Bound {
     pub fn serve(self, script: impl Fn(usize, &Value) -> Option<Value> + Send + Sync + 'static) -> FakeNode {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (asked, script) = (requests.clone(), Arc::new(script));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = connections.clone();
         std::thread::spawn(move || {
             for stream in self.listener.incoming().map_while(Result::ok) {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (asked, script) = (asked.clone(), script.clone());
                 std::thread::spawn(move || converse(&stream, &asked, &*script));
             }
         });
-        FakeNode { address: self.address, requests }
+        FakeNode { address: self.address, requests, connections }
     }
 }
 
@@ -86,6 +91,11 @@ impl FakeNode {
             .iter()
             .map(|request| request["op"].as_str().expect("an operation").to_string())
             .collect()
+    }
+
+    /// How many connections it has accepted so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// What it was asked so far.
