@@ -17,7 +17,11 @@ pub struct Bound {
 }
 
 pub fn bind() -> Bound {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    bind_at(([127, 0, 0, 1], 0).into())
+}
+
+pub fn bind_at(address: SocketAddr) -> Bound {
+    let listener = TcpListener::bind(address).expect("a port");
     Bound { address: listener.local_addr().expect("it is bound"), listener }
 }
 

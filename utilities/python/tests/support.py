@@ -150,12 +150,11 @@ class FakeNode:
     The script gets the number of the request and the request; None closes the connection.
     """
 
-    def __init__(self, script: Callable[[int, Any], Optional[dict[str, Any]]]) -> None:
+    def __init__(self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0) -> None:
         self.requests: list[Any] = []
         self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -253,8 +252,10 @@ class ClientCase(unittest.TestCase):
         self.addCleanup(lambda: driven.close())
         return driven
 
-    def fake_node(self, script: Callable[[int, Any], Optional[dict[str, Any]]]) -> FakeNode:
-        node = FakeNode(script)
+    def fake_node(
+        self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0
+    ) -> FakeNode:
+        node = FakeNode(script, port)
         self.addCleanup(node.close)
         return node
 
