@@ -8,6 +8,7 @@ use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::persistence::{FileDisk, IdentityError, Membership, NodeUuid};
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
+use datastore::settings::Peer;
 
 use crate::mailbox::lock;
 use crate::peer_links::PeerLinks;
@@ -20,6 +21,9 @@ pub struct Cluster {
     pub node: NodeUuid,
     /// Drawn at the start of the process: tells two processes of one directory apart.
     pub boot: u64,
+    /// Where the others are, by this node's own flags: what was spread with the
+    /// membership may be an address of another network.
+    named: Vec<Peer>,
     /// `None` until the cluster's founder has adopted this node.
     membership: Mutex<Option<Membership>>,
     directory: FileDisk,
@@ -77,9 +81,14 @@ impl Cluster {
         node: NodeUuid,
         boot: u64,
         membership: Option<Membership>,
-        node_ids: &[NodeId],
+        named: Vec<Peer>,
         directory: FileDisk,
     ) -> Cluster {
+        let mut node_ids = membership.as_ref().map_or(Vec::new(), Membership::node_ids);
+        if node_ids.is_empty() {
+            node_ids = named.iter().map(|peer| peer.node_id).chain([node_id]).collect();
+            node_ids.sort_unstable();
+        }
         let member = |node_id| MemberView {
             node_id,
             state: "unknown",
@@ -97,6 +106,7 @@ impl Cluster {
             node_id,
             node,
             boot,
+            named,
             membership: Mutex::new(membership),
             directory,
             view: Mutex::new(view),
@@ -207,19 +217,22 @@ impl Cluster {
         self.serves_as_primary.store(serves, Ordering::Relaxed);
     }
 
-    /// Where the leader is, if it is known.
-    pub fn leader_address(&self) -> Option<LeaderAddress> {
-        let leader = lock(&self.view).role.leader?;
+    /// Where another member is.
+    pub fn address(&self, node_id: NodeId) -> Option<LeaderAddress> {
+        if let Some(peer) = self.named.iter().find(|peer| peer.node_id == node_id) {
+            return Some(LeaderAddress { node_id, host: peer.host.clone(), port: peer.port });
+        }
         let membership = lock(&self.membership);
-        let member = membership.as_ref()?.member(leader)?;
-        Some(LeaderAddress { node_id: leader, host: member.host.clone(), port: member.port })
+        let member = membership.as_ref()?.member(node_id)?;
+        Some(LeaderAddress { node_id, host: member.host.clone(), port: member.port })
     }
 
     /// Why this node can't answer what only the primary may.
     pub fn refusal(&self) -> Error {
         let role = lock(&self.view).role;
         let me = self.node_id;
-        if let Some(leader) = self.leader_address().filter(|leader| leader.node_id != me) {
+        let leader = role.leader.filter(|leader| *leader != me);
+        if let Some(leader) = leader.and_then(|leader| self.address(leader)) {
             let message = format!(
                 "node {me} is a replica; the leader is node {} at {}:{}",
                 leader.node_id, leader.host, leader.port

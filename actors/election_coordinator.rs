@@ -14,6 +14,7 @@
 //! up for a while must not make up for it by many ticks at once, which would look
 //! like a leader that is silent.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,7 @@ use datastore::error::{Code, Error};
 use datastore::replication::message::NodeId;
 use datastore::replication::policy::HandOver;
 use datastore::replication::raft::{Role, Status};
+use tokio::sync::oneshot;
 
 use crate::Cast;
 use crate::cluster::{Cluster, MemberView};
@@ -42,6 +44,8 @@ const LAG_SERVING: Duration = Duration::from_millis(1_000);
 const GROWTH_KEPT: usize = 1_200;
 /// What a hand-over may take: the replica gives up after an election timeout.
 const HAND_OVER_MAX: Duration = Duration::from_millis(4 * TICK_MS * ELECTION_TICKS as u64);
+/// What a node that stops waits for its successor; an election would take as long.
+const RESIGNATION_MAX: Duration = Duration::from_millis(2 * TICK_MS * ELECTION_TICKS as u64);
 
 /// A `promote` under way.
 struct Promotion {
@@ -61,6 +65,9 @@ pub struct ElectionCoordinator {
     /// When the log was known to end where, oldest first; kept by a leader.
     growth: VecDeque<(Instant, u64)>,
     promotions: Vec<Promotion>,
+    /// The node stops: whom to tell, and until when to wait.
+    resigning: Option<(oneshot::Sender<()>, Instant)>,
+    last_status: Option<Status>,
 }
 
 impl ElectionCoordinator {
@@ -74,6 +81,8 @@ impl ElectionCoordinator {
             heard: BTreeMap::new(),
             growth: VecDeque::new(),
             promotions: Vec::new(),
+            resigning: None,
+            last_status: None,
         }
     }
 
@@ -83,6 +92,7 @@ impl ElectionCoordinator {
 
     fn beat(&mut self) {
         self.settle_promotions(None);
+        self.settle_resignation();
         if self.cluster.membership().is_none() {
             return self.see_members(None);
         }
@@ -92,7 +102,13 @@ impl ElectionCoordinator {
     }
 
     /// Where the replica stands, after a tick or a change of role.
-    fn status(&mut self, status: &Status) {
+    fn status(&mut self, status: Status) {
+        self.last_status = Some(status.clone());
+        self.note_status(&status);
+        self.settle_resignation();
+    }
+
+    fn note_status(&mut self, status: &Status) {
         self.tick_under_way = false;
         let now = Instant::now();
         if status.role.role == Role::Leader {
@@ -188,6 +204,32 @@ impl ElectionCoordinator {
         self.settle_promotions(leader);
     }
 
+    /// Hands over to the lowest id that has the whole log, so that clients don't
+    /// wait for an election.
+    fn resign(&mut self, done: oneshot::Sender<()>) {
+        self.resigning = Some((done, Instant::now() + RESIGNATION_MAX));
+        let leads = |status: &&Status| status.role.role == Role::Leader;
+        let status = self.last_status.as_ref().filter(leads);
+        let followers = status.iter().flat_map(|status| &status.followers);
+        let successor = followers
+            .filter(|(_, _, active)| *active)
+            .max_by_key(|(id, matched, _)| (*matched, Reverse(*id)));
+        if let Some(&(to, ..)) = successor {
+            tracing::info!(to, "handing leadership over before the node stops");
+            self.tell(ReplicationMessage::TransferTo(to));
+        }
+        self.settle_resignation();
+    }
+
+    fn settle_resignation(&mut self) {
+        let leads = self.last_status.as_ref().is_some_and(|status| status.role.role == Role::Leader);
+        let is_over = |(_, until): &mut (oneshot::Sender<()>, Instant)| !leads || Instant::now() > *until;
+        if let Some((done, _)) = self.resigning.take_if(is_over) {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+    }
+
     fn settle_promotions(&mut self, leader: Option<NodeId>) {
         let now = Instant::now();
         for Promotion { to, asked_by: (connection, sequence), until } in std::mem::take(&mut self.promotions)
@@ -221,7 +263,8 @@ impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
     fn handle(&mut self, counted: Counted<CoordinatorMessage>, _: &mut Self::Context) {
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
-            CoordinatorMessage::Status(status) => self.status(&status),
+            CoordinatorMessage::Status(status) => self.status(*status),
+            CoordinatorMessage::Resign { done } => self.resign(done),
             CoordinatorMessage::Peer { node_id, connected } => {
                 if connected {
                     self.heard.insert(node_id, Instant::now());

@@ -23,6 +23,7 @@ mod peer_lane;
 mod peer_links;
 mod peer_session;
 mod peer_socket;
+mod peer_thread;
 mod progress;
 mod random;
 mod recovered_log;

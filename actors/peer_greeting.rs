@@ -9,7 +9,6 @@ use datastore::replication::message::NodeId;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::cluster::Cluster;
-use crate::node::Node;
 
 /// How long connecting may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,15 +30,6 @@ pub(crate) enum Greeted {
 /// What this node knows of itself.
 pub(crate) fn own(cluster: &Cluster) -> Own {
     Own { node_id: cluster.node_id, node: cluster.node, membership: cluster.membership() }
-}
-
-/// Where a peer is: as this node's own settings say, else as the membership does.
-pub(crate) fn address(node: &Node, cluster: &Cluster, peer: NodeId) -> Option<(String, u16)> {
-    if let Some(named) = node.settings.peers.iter().find(|named| named.node_id == peer) {
-        return Some((named.host.clone(), named.port));
-    }
-    let membership = cluster.membership()?;
-    membership.member(peer).map(|member| (member.host.clone(), member.port))
 }
 
 /// The first line to a peer.

@@ -29,10 +29,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
-use crate::node::Node;
-use crate::peer_greeting::{
-    CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, address, answered, greeting, prepare,
-};
+use crate::peer_greeting::{CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, answered, greeting, prepare};
 use crate::peer_links::RarelySaid;
 use crate::peer_socket::{read_line, until_closed, write_all};
 use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
@@ -123,7 +120,6 @@ fn memory_bytes(frame: &PeerFrame) -> usize {
 
 /// A lane's task.
 pub(crate) struct LaneTask {
-    pub(crate) node: Arc<Node>,
     pub(crate) cast: Arc<Cast>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) peer: NodeId,
@@ -165,9 +161,9 @@ impl LaneTask {
 
     async fn connect(&self, adopting: bool) -> io::Result<(TcpStream, Greeted)> {
         let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
-        let (host, port) = address(&self.node, &self.cluster, self.peer)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its address is not known"))?;
-        let connecting = TcpStream::connect((host.as_str(), port));
+        let address = self.cluster.address(self.peer);
+        let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
+        let connecting = TcpStream::connect((address.host.as_str(), address.port));
         let socket =
             timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| late("it takes no connection"))??;
         let unanswered_max = match self.lane {

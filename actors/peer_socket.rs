@@ -75,6 +75,7 @@ pub(crate) async fn until_closed(socket: &TcpStream) -> io::Error {
     }
 }
 
-fn closed() -> io::Error {
+/// The end of input where more was to come.
+pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection")
 }

@@ -115,17 +115,9 @@ fn the_cluster(
     settings: &Settings,
     membership: Option<Membership>,
 ) -> Result<Cluster, StartError> {
-    let node_ids = match &membership {
-        Some(membership) => membership.node_ids(),
-        None => {
-            let mut ids: Vec<u64> = settings.peers.iter().map(|peer| peer.node_id).collect();
-            ids.push(settings.node_id);
-            ids.sort_unstable();
-            ids
-        }
-    };
     let boot = random_u64()?;
-    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, &node_ids, disk.clone()))
+    let named = settings.peers.clone();
+    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, named, disk.clone()))
 }
 
 /// One process a directory. The file stays for ever: a lock on a file that was

@@ -178,6 +178,11 @@ pub enum CoordinatorMessage {
         /// Whether frames reach it, as far as this node knows.
         connected: bool,
     },
+    /// From the node, which stops: hand leadership over if this node has it.
+    Resign {
+        /// Told when it hasn't, any more, or nobody takes it.
+        done: tokio::sync::oneshot::Sender<()>,
+    },
     /// From a Connection: `promote`.
     Promote {
         /// Who should lead.

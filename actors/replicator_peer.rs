@@ -62,7 +62,6 @@ impl ReplicatorPeer {
             Lane::Log | Lane::Snapshot => (&self.log, None),
         };
         LaneTask {
-            node: self.node.clone(),
             cast: self.cast.clone(),
             cluster: self.cluster.clone(),
             peer: self.peer,

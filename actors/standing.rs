@@ -16,7 +16,7 @@ const SECONDARY: &str = "secondary";
 pub(crate) fn standing(node: &Node, port: u16) -> Standing {
     let own = LeaderAddress { node_id: node.settings.node_id, host: node.settings.host.to_string(), port };
     match &node.cluster {
-        Some(cluster) => of_member(node, cluster, own),
+        Some(cluster) => of_member(cluster, own),
         None => alone(own, lock(&node.log_figures).durable_index),
     }
 }
@@ -43,11 +43,12 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
     }
 }
 
-fn of_member(node: &Node, cluster: &Cluster, own: LeaderAddress) -> Standing {
+fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
     let view = cluster.view();
+    let applied_index = cluster.applied_index.load(Ordering::Relaxed);
     let role = |node_id| if view.role.leader == Some(node_id) { PRIMARY } else { SECONDARY };
     let member = |member: &MemberView| MemberStanding {
-        address: address(node, cluster, member.node_id, &own),
+        address: address(cluster, member.node_id, &own),
         role: role(member.node_id),
         state: member.state,
         lag_entries: member.lag_entries,
@@ -57,25 +58,22 @@ fn of_member(node: &Node, cluster: &Cluster, own: LeaderAddress) -> Standing {
     Standing {
         role: if view.role.role == Role::Leader { PRIMARY } else { SECONDARY },
         term: view.role.term,
-        leader: view.role.leader.map(|leader| address(node, cluster, leader, &own)),
+        leader: view.role.leader.map(|leader| address(cluster, leader, &own)),
         members: view.members.iter().map(member).collect(),
-        commit_index: cluster.commit_index.load(Ordering::Relaxed),
-        applied_index: cluster.applied_index.load(Ordering::Relaxed),
+        // The first is published at every tick, the second at every entry.
+        commit_index: cluster.commit_index.load(Ordering::Relaxed).max(applied_index),
+        applied_index,
         tolerates: view.tolerates,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
     }
 }
 
-/// Where a member is: as it was spread, or as this node's own flags say.
-fn address(node: &Node, cluster: &Cluster, node_id: u64, own: &LeaderAddress) -> LeaderAddress {
+/// Where a member is.
+fn address(cluster: &Cluster, node_id: u64, own: &LeaderAddress) -> LeaderAddress {
     if node_id == own.node_id {
         return own.clone();
     }
-    if let Some(member) = cluster.membership().as_ref().and_then(|membership| membership.member(node_id)) {
-        return LeaderAddress { node_id, host: member.host.clone(), port: member.port };
-    }
-    let peer = node.settings.peers.iter().find(|peer| peer.node_id == node_id);
-    let (host, port) = peer.map_or((String::new(), 0), |peer| (peer.host.clone(), peer.port));
-    LeaderAddress { node_id, host, port }
+    let unknown = LeaderAddress { node_id, host: String::new(), port: 0 };
+    cluster.address(node_id).unwrap_or(unknown)
 }

@@ -30,7 +30,7 @@ use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
 use datastore::engine::Placement;
 use datastore::error::Error;
-use datastore::persistence::DiskGauge;
+use datastore::persistence::{DiskGauge, FileDisk};
 use datastore::replication::message::NodeId;
 use datastore::settings::Settings;
 use slab::Slab;
@@ -47,9 +47,11 @@ use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::replicated_log::ReplicatedLog;
+use crate::replication_messages::CoordinatorMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
+use crate::snapshot_receiver::remove_leftover;
 use crate::snapshot_writer::SnapshotWriter;
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -283,6 +285,10 @@ fn run_replication(
     coordinator: Option<Inbox<ElectionCoordinator>>,
 ) {
     let (Some(cluster), Some(arbiter)) = (&node.cluster, &cast.replication_arbiter) else { return };
+    let leftover = FileDisk::open(&node.settings.data_dir).and_then(|disk| remove_leftover(&disk));
+    if let Err(error) = leftover {
+        tracing::warn!(%error, "a snapshot that came in part could not be removed");
+    }
     for (&(peer, _), inbox) in cast.peers.iter().zip(peers) {
         let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
         arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));
@@ -323,6 +329,12 @@ impl Running {
         };
         if tokio::time::timeout(patience, all_closed).await.is_err() {
             tracing::warn!("some clients did not take their replies in time");
+        }
+        if let Some(coordinator) = &self.cast.coordinator {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            coordinator.send(CoordinatorMessage::Resign { done });
+            // An error: it is gone, and so is its leadership.
+            let _ = is_done.await;
         }
         let (done, is_done) = crossbeam_channel::bounded(1);
         self.cast.wal_writer.send(WalMessage::Stop(done));

@@ -75,7 +75,7 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 /// Members of a cluster. Every write waits for a majority: more of them make it slower, not safer.
 pub const MEMBERS_MAX: usize = 9;
 /// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.
-pub const PEER_FRAME_BYTES_MAX: usize = 2 * GIB + MIB;
+pub const PEER_FRAME_BYTES_MAX: usize = 2_049 * MIB;
 /// The longest first line of a peer: every member's name and address fits.
 pub const PEER_HELLO_BYTES_MAX: usize = 64 * KIB;
 /// Entries that wait for one peer's socket, beyond which they are dropped: Raft sends them again.

@@ -35,6 +35,7 @@ pub struct Cluster {
     nodes: BTreeMap<Id, Node>,
     stopped: BTreeSet<Id>,
     flags: HashMap<Id, Vec<String>>,
+    environment: HashMap<Id, Vec<String>>,
     directories: BTreeMap<Id, tempfile::TempDir>,
     network: Box<dyn Network>,
 }
@@ -64,6 +65,7 @@ impl Cluster {
         Cluster {
             nodes: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            environment: HashMap::new(),
             flags: ids.iter().map(|id| (*id, flags.clone())).collect(),
             directories: ids.iter().map(|id| (*id, temporary_directory())).collect(),
             network: network(&ids),
@@ -73,6 +75,12 @@ impl Cluster {
     /// Flags of a node, from its next start on.
     pub fn set_flags(&mut self, id: Id, flags: &[&str]) {
         self.flags.insert(id, flags.iter().map(|flag| flag.to_string()).collect());
+    }
+
+    /// Environment variables of a node, from its next start on.
+    pub fn set_environment(&mut self, id: Id, variables: &[(&str, &str)]) {
+        let variables = variables.iter().map(|(name, value)| format!("{name}={value}"));
+        self.environment.insert(id, ["env".to_string()].into_iter().chain(variables).collect());
     }
 
     fn options(&self, id: Id) -> Options {
@@ -101,6 +109,7 @@ impl Cluster {
         options = options.with(&flags);
         options.arguments.extend(way_in_flags);
         options.through = through;
+        options.through.extend(self.environment.get(&id).into_iter().flatten().cloned());
         options
     }
 
@@ -375,6 +384,11 @@ impl Cluster {
             (None, false) => format!("node {id} doesn't run"),
         };
         self.ids().into_iter().map(describe).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A node's directory.
+    pub fn directory(&self, id: Id) -> &std::path::Path {
+        self.directories[&id].path()
     }
 
     /// What a node has logged so far.
