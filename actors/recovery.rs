@@ -69,6 +69,9 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
 
     let clustered =
         founding::is_clustered(settings, Membership::load(&disk).map_err(StartError::Identity)?.as_ref());
+    if clustered && settings.truncate_damaged_log {
+        return Err(StartError::TruncatedMember);
+    }
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
     let (loaded, mut log, recovery) =

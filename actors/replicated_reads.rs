@@ -74,6 +74,8 @@ pub(crate) struct ReplicatedReads {
 impl ReplicatedReads {
     pub(crate) fn new(cluster: Arc<Cluster>) -> ReplicatedReads {
         ReplicatedReads {
+            // An answer to a probe of an earlier process of this node must be none to a later one's.
+            next_probe: cluster.boot,
             cluster,
             gathered: Round::default(),
             rounds: HashMap::new(),
@@ -81,7 +83,6 @@ impl ReplicatedReads {
             waiting: BTreeMap::new(),
             stale: Vec::new(),
             probes: HashMap::new(),
-            next_probe: 0,
             fresh_since: None,
         }
     }
@@ -168,7 +169,7 @@ impl ReplicatedReads {
         let Some(peer) = leader.and_then(|leader| cast.peer(leader)) else {
             return answer(askers, &Err(too_stale("no leader is known")));
         };
-        self.next_probe += 1;
+        self.next_probe = self.next_probe.wrapping_add(1);
         self.probes.insert(self.next_probe, Probe { sent: Instant::now(), askers });
         peer.send(PeerMessage::ReadProbe { number: self.next_probe });
     }

@@ -26,6 +26,8 @@ pub enum StartError {
     OtherNode { found: u64, wanted: u64 },
     /// The directory's cluster has no member of this number.
     NoMemberOf { node_id: u64, members: Vec<u64> },
+    /// `--truncate-damaged-log` on a member's directory.
+    TruncatedMember,
     /// The log can't be opened.
     Log(OpenError),
     /// The log's newest hard state is none.
@@ -76,6 +78,11 @@ impl fmt::Display for StartError {
             StartError::NoMemberOf { node_id, members } => write!(
                 formatter,
                 "the data directory belongs to a cluster of nodes {members:?}, and --node-id is {node_id}"
+            ),
+            StartError::TruncatedMember => write!(
+                formatter,
+                "a member's log is not cut (--truncate-damaged-log): it would forget what it promised to the other \
+                 nodes, and what was acknowledged could be lost; bring back an undamaged copy of the directory"
             ),
             StartError::Log(error) => error.fmt(formatter),
             StartError::HardState => write!(
