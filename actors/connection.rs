@@ -109,6 +109,8 @@ pub struct Connection {
     read_ended: bool,
     deadline_is_set: bool,
     rounds: Rounds,
+    /// On a member: it was answered as by a primary.
+    asked_primary: bool,
     /// Requests answered `timeout` whose real answers are still to come.
     timed_out: HashMap<u64, Class>,
 }
@@ -142,6 +144,7 @@ impl Connection {
             read_ended: false,
             deadline_is_set: false,
             rounds: Rounds::default(),
+            asked_primary: false,
             timed_out: HashMap::new(),
         }
     }
@@ -166,7 +169,8 @@ impl Connection {
                 }
             };
             slot.class = class(&operation);
-            let round = match self.node.cluster.as_ref().map(|cluster| freshness(cluster, &operation)) {
+            let cluster = self.node.cluster.as_ref();
+            let round = match cluster.map(|cluster| freshness(cluster, &operation, &mut self.asked_primary)) {
                 None | Some(Freshness::AsItIs) => None,
                 Some(Freshness::Round(most)) => {
                     // The freshest of them decides for all.

@@ -8,7 +8,11 @@
 //! | read, `max_staleness_ms` | waits for a round | waits until it is so fresh |
 //! | read, `local` | goes at once | goes at once |
 //!
-//! A read that doesn't say is linearizable on a leader and local on a replica.
+//! A read that doesn't say is linearizable on a leader and local on a replica. On a
+//! connection that this node has answered as a primary it stays linearizable: a
+//! client that asked a primary must not get a replica's old values without a word
+//! because leadership went elsewhere meanwhile.
+//!
 //! What came in one read of the socket shares one round; requests keep their
 //! order, so that what comes behind one that waits waits with it.
 
@@ -31,8 +35,15 @@ pub(crate) enum Freshness {
     Refused(Error),
 }
 
-/// What this request waits for.
-pub(crate) fn freshness(cluster: &Cluster, operation: &Operation) -> Freshness {
+/// What this request waits for. `asked_primary`: whether the connection was
+/// answered as by a primary, before or now.
+pub(crate) fn freshness(cluster: &Cluster, operation: &Operation, asked_primary: &mut bool) -> Freshness {
+    let freshness = of(cluster, operation, *asked_primary);
+    *asked_primary |= cluster.serves_as_primary() && !matches!(freshness, Freshness::Refused(_));
+    freshness
+}
+
+fn of(cluster: &Cluster, operation: &Operation, asked_primary: bool) -> Freshness {
     match operation {
         Operation::Set { condition, .. }
         | Operation::AddVector { condition, .. }
@@ -45,7 +56,7 @@ pub(crate) fn freshness(cluster: &Cluster, operation: &Operation) -> Freshness {
         | Operation::SearchText { consistency, .. }
         | Operation::VectorSearch { consistency, .. }
         | Operation::Scan { consistency, .. }
-        | Operation::Count { consistency, .. } => read(cluster, *consistency),
+        | Operation::Count { consistency, .. } => read(cluster, *consistency, asked_primary),
         _ => Freshness::AsItIs,
     }
 }
@@ -60,9 +71,9 @@ fn write(cluster: &Cluster, condition: Condition) -> Freshness {
     }
 }
 
-fn read(cluster: &Cluster, consistency: Consistency) -> Freshness {
+fn read(cluster: &Cluster, consistency: Consistency, asked_primary: bool) -> Freshness {
     let consistency = match consistency {
-        Consistency::Default if cluster.is_replica() => Consistency::Local,
+        Consistency::Default if cluster.is_replica() && !asked_primary => Consistency::Local,
         Consistency::Default => Consistency::Linearizable,
         said => said,
     };

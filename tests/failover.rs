@@ -93,7 +93,10 @@ fn replicas_send_clients_to_the_leader_and_answer_local_reads() {
     cluster.wait_until_leads(1);
     let version = cluster.ok(&json!({"op": "set", "key": "k", "value": "v"}))["version"].clone();
     for id in [2, 3] {
-        for request in [json!({"op": "set", "key": "k", "value": "w"}), json!({"op": "get", "key": "k"})] {
+        for request in [
+            json!({"op": "set", "key": "k", "value": "w"}),
+            json!({"op": "get", "key": "k", "consistency": "linearizable"}),
+        ] {
             let error = cluster.refused(id, &request);
             assert_eq!((&error["code"], &error["outcome"]), (&json!("not_leader"), &json!("not_applied")));
             assert_eq!(error["leader"]["node_id"], 1, "{error}");
@@ -162,9 +165,10 @@ fn without_a_majority_nothing_is_answered_and_nothing_is_lost() {
     acknowledged.write(&cluster, "first");
     cluster.kill(2);
     cluster.kill(3);
-    for request in
-        [json!({"op": "set", "key": "refused", "value": 1}), json!({"op": "get", "key": "first-1"})]
-    {
+    for request in [
+        json!({"op": "set", "key": "refused", "value": 1}),
+        json!({"op": "get", "key": "first-1", "consistency": "linearizable"}),
+    ] {
         cluster.wait_until_refused(1, &request, "no_quorum");
     }
     let refused = json!({"op": "set", "key": "refused-for-good", "value": 1});

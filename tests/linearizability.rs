@@ -206,7 +206,7 @@ fn a_leader_that_was_stopped_serves_no_stale_read() {
         cluster.pause(old);
         // It still believes that it leads, and finds these first when it goes on.
         let load = cluster.load("stale");
-        let get = json!({"op": "get", "key": key});
+        let get = json!({"op": "get", "key": key, "consistency": "linearizable"});
         let condition = json!({"op": "set", "key": key, "value": "mine", "if_absent": true});
         let asked: Vec<_> = (0..8).map(|_| ask_in_advance(&load.dial, &cluster, old, get.clone())).collect();
         let tried = ask_in_advance(&load.dial, &cluster, old, condition);

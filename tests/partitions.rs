@@ -28,7 +28,7 @@ fn set(key: &str, value: &str) -> Value {
 }
 
 fn get(key: &str) -> Value {
-    json!({"op": "get", "key": key})
+    json!({"op": "get", "key": key, "consistency": "linearizable"})
 }
 
 fn term(cluster: &Cluster, id: Id) -> Value {

@@ -12,6 +12,7 @@ mod in_flight;
 mod placement;
 mod prefetch;
 mod slice;
+mod slice_logged;
 mod state_hash;
 mod table;
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub struct PartAppend {
 }
 
 impl PartAppend {
-    fn refused(self, error: Error) -> PartAppend {
+    pub(super) fn refused(self, error: Error) -> PartAppend {
         PartAppend { write: None, effects: 0, bytes: Vec::new(), refusal: Some(error), ..self }
     }
 }
@@ -113,8 +113,8 @@ struct KeyWrite {
 }
 
 /// A request handed to the log and not yet settled.
-struct InFlight<T> {
-    token: T,
+pub(super) struct InFlight<T> {
+    pub(super) token: T,
     ticket: u64,
     body: Body,
 }
@@ -133,13 +133,13 @@ struct ReadGroup<T> {
 
 /// One shard's slice of the keyspace.
 pub struct Slice<T> {
-    table: Table,
-    keys: InFlightKeys<T>,
-    writes: Slab<InFlight<T>>,
+    pub(super) table: Table,
+    pub(super) keys: InFlightKeys<T>,
+    pub(super) writes: Slab<InFlight<T>>,
     groups: Slab<ReadGroup<T>>,
     next_ticket: u64,
-    applied_index: u64,
-    output: Output<T>,
+    pub(super) applied_index: u64,
+    pub(super) output: Output<T>,
 }
 
 impl<T> Slice<T> {
@@ -351,56 +351,6 @@ impl<T> Slice<T> {
         }
     }
 
-    /// The node leads no more: nobody knows what becomes of the writes in flight
-    /// (`lost` says so), those that wait for their turn never happen (`refused`),
-    /// and reads see what is applied.
-    pub fn abandon(&mut self, lost: &Error, refused: &Error) {
-        for (_, InFlight { token, .. }) in std::mem::take(&mut self.writes) {
-            self.output.answers.push((token, Answer::Refused(lost.clone())));
-        }
-        let parts = std::mem::take(&mut self.output.append).parts;
-        // They still have to meet the others, which wait for them.
-        self.output.append.parts = parts.into_iter().map(|part| part.refused(lost.clone())).collect();
-        for (hash, state) in self.keys.take() {
-            for waiter in state.waiters {
-                match waiter {
-                    Waiter::Read { token, .. } => {
-                        let entry = self.table.get(&state.key, hash).cloned();
-                        self.output.answers.push((token, Answer::Entry(entry)));
-                    }
-                    Waiter::GroupRead { group, position, .. } => {
-                        self.read_for_group(group, position, &state.key, hash);
-                    }
-                    Waiter::Write(WaitingWrite { token, .. }) => {
-                        self.output.answers.push((token, Answer::Refused(refused.clone())));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Applies an entry of the log that was decided elsewhere: the effects that
-    /// concern this slice, in their order, each with its ordinal and its key's hash.
-    pub fn apply_logged<'a>(&mut self, index: u64, effects: impl Iterator<Item = (u32, Effect<'a>, u64)>) {
-        assert!(index >= self.applied_index, "entry {index} after {}", self.applied_index);
-        self.applied_index = index;
-        for (ordinal, effect, hash) in effects {
-            let version = Version { index, ordinal };
-            let (old, new) = self.table.update(effect.key(), hash, |old| applied(&effect, version, old));
-            if old.is_some() || new.is_some() {
-                self.output.changes.push(Change { old, new });
-            }
-        }
-    }
-
-    /// Another state takes this one's place: that behind entry `applied_index`.
-    /// Nothing may be in flight. Gives the old one.
-    pub fn install(&mut self, table: Table, applied_index: u64) -> Table {
-        assert!(self.is_quiet(), "a state is replaced below writes in flight");
-        self.applied_index = applied_index;
-        std::mem::replace(&mut self.table, table)
-    }
-
     fn draw_ticket(&mut self) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -448,7 +398,7 @@ impl<T> Slice<T> {
         self.keys.forget_if_idle(key, hash);
     }
 
-    fn read_for_group(&mut self, group: usize, position: u32, key: &[u8], hash: u64) {
+    pub(super) fn read_for_group(&mut self, group: usize, position: u32, key: &[u8], hash: u64) {
         let entry = self.table.get(key, hash).cloned();
         let reading = &mut self.groups[group];
         reading.entries[position as usize] = entry;
@@ -499,7 +449,7 @@ fn refusal(condition: Condition, current: Option<Version>) -> Option<Error> {
 }
 
 /// What an effect makes of a key's entry (`None`: the key is absent).
-fn applied(effect: &Effect<'_>, version: Version, old: Option<&Entry>) -> Option<Entry> {
+pub(super) fn applied(effect: &Effect<'_>, version: Version, old: Option<&Entry>) -> Option<Entry> {
     match *effect {
         Effect::Delete { .. } => None,
         Effect::Set { key, value } => Some(match old {

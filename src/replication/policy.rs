@@ -7,7 +7,8 @@
 //!               stays            waits until it has the whole log ──► hands over
 //! ```
 //!
-//! A node that comes back later changes nothing: leadership stays where it is
+//! A leader that was handed its leadership, by another's hand-over or by `promote`,
+//! keeps it. A node that comes back later changes nothing: leadership stays where it is
 //! until the leader fails or someone says `promote`. Moving it at every return
 //! would interrupt writes for a matter of taste.
 
@@ -38,7 +39,8 @@ impl HandOver {
             return None;
         }
         if status.role.term != self.term {
-            (self.term, self.ticks, self.settled) = (status.role.term, 0, false);
+            // Whoever handed over wanted this node.
+            (self.term, self.ticks, self.settled) = (status.role.term, 0, status.was_handed_over);
         }
         if self.settled {
             return None;
@@ -67,7 +69,8 @@ mod tests {
 
     fn leads(term: u64, followers: &[(NodeId, u64, bool)]) -> Status {
         let role = RoleChange { role: Role::Leader, leader: Some(3), term };
-        Status { role, commit: 9, last: 9, applied: 9, followers: followers.to_vec() }
+        let followers = followers.to_vec();
+        Status { role, commit: 9, last: 9, applied: 9, was_handed_over: false, followers }
     }
 
     #[test]
@@ -94,6 +97,14 @@ mod tests {
             assert_eq!(policy.tick(&leads(5, &[(1, 0, false), (3, 9, true)])), None);
         }
         assert_eq!(policy.tick(&leads(5, &[(1, 9, true), (3, 9, true)])), None);
+    }
+
+    #[test]
+    fn who_was_promoted_stays() {
+        let mut policy = HandOver::new(3, 10);
+        let promoted = Status { was_handed_over: true, ..leads(5, &[(1, 9, true), (2, 9, true)]) };
+        assert_eq!(policy.tick(&promoted), None);
+        assert_eq!(policy.tick(&leads(7, &[(1, 9, true)])), Some(1), "elected later, by itself");
     }
 
     #[test]

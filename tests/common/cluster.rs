@@ -270,7 +270,10 @@ impl Cluster {
         let mut found = None;
         self.wait_until(&format!("one of {ids:?} leads and serves"), |cluster| {
             found = cluster.leader_among(ids).filter(|id| {
-                let reply = cluster.call(*id, &json!({"op": "get", "key": "is anybody there"}));
+                let reply = cluster.call(
+                    *id,
+                    &json!({"op": "get", "key": "is anybody there", "consistency": "linearizable"}),
+                );
                 reply.is_ok_and(|reply| reply["ok"] == true)
             });
             found.is_some()

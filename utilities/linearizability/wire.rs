@@ -10,7 +10,7 @@ const FOREIGN: Number = Number::MAX;
 /// The request's line.
 pub(super) fn request(operation: &Operation) -> Value {
     match operation {
-        Operation::Get { key } => json!({"op": "get", "key": key}),
+        Operation::Get { key } => json!({"op": "get", "key": key, "consistency": "linearizable"}),
         Operation::Set { key, value, condition } => {
             with(json!({"op": "set", "key": key, "value": value}), condition)
         }

@@ -282,7 +282,7 @@ impl Worker {
     /// A `bulk_get`: each key is a read of its own.
     fn read_several(&mut self) -> bool {
         let keys = self.keys();
-        let request = json!({"op": "bulk_get", "keys": keys});
+        let request = json!({"op": "bulk_get", "keys": keys, "consistency": "linearizable"});
         let recorder = self.recorder.clone();
         let get = |key: &String| Operation::Get { key: key.clone() };
         let begin = || keys.iter().map(|key| recorder.invoke(self.client, get(key))).collect::<Vec<_>>();

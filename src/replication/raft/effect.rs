@@ -162,6 +162,8 @@ pub struct Status {
     pub last: u64,
     /// The last entry handed out for applying.
     pub applied: u64,
+    /// A leader that was handed its leadership, by a hand-over or a `promote`.
+    pub was_handed_over: bool,
     /// A leader's view of each follower: node, last entry that it is known to have, heard of lately.
     pub followers: Vec<(NodeId, u64, bool)>,
 }

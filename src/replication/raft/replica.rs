@@ -23,6 +23,8 @@ pub struct Replica {
     /// The persist that installs a snapshot: nothing goes on before it is durable.
     installing: Option<u64>,
     handed_out: u64,
+    /// The term in which this node campaigns, or did, since its leader asked it to.
+    invited_to: u64,
     /// Reads that no round was begun for yet.
     reads: Vec<Handle>,
     /// Rounds under way.
@@ -78,6 +80,7 @@ impl Replica {
             persisting: Vec::new(),
             installing: None,
             handed_out: applied,
+            invited_to: 0,
             reads: Vec::new(),
             rounds: HashMap::new(),
             rounds_begun: 0,
@@ -141,6 +144,7 @@ impl Replica {
             commit: raft.raft_log.committed,
             last: raft.raft_log.last_index(),
             applied: self.handed_out,
+            was_handed_over: self.role.role == Role::Leader && self.role.term == self.invited_to,
             followers,
         }
     }
@@ -170,6 +174,9 @@ impl Replica {
         let is_ours = message.to == self.options.node_id && message.from != self.options.node_id;
         if !is_ours || (message.kind == MessageKind::TimeoutNow && self.installing.is_some()) {
             return;
+        }
+        if message.kind == MessageKind::TimeoutNow && message.term == self.node.raft.term {
+            self.invited_to = message.term + 1;
         }
         // A peer that isn't a member (any more), or a message that this state has no use for.
         let _ = self.node.step(convert::incoming(message));

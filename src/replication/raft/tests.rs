@@ -202,3 +202,19 @@ fn a_term_is_known_of_what_the_log_has_and_of_nothing_else() {
     let replica = replica_behind((10, 3), 1, &[1, 2, 3]);
     assert_eq!([9, 10, 11].map(|index| replica.term_of(index)), [None, Some(3), None]);
 }
+
+#[test]
+fn a_leader_that_was_asked_to_lead_is_told_from_one_that_was_elected() {
+    assert!(!leader().status().was_handed_over);
+    let mut replica = replica(2, &[1, 2, 3]);
+    let effects = receive(&mut replica, message(MessageKind::Heartbeat, 1, 2, 3));
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    let effects = receive(&mut replica, message(MessageKind::TimeoutNow, 1, 2, 3));
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    receive(&mut replica, message(MessageKind::RequestVoteResponse, 3, 2, 4));
+    let status = replica.status();
+    assert_eq!((status.role.role, status.role.term), (Role::Leader, 4));
+    assert!(status.was_handed_over);
+}
