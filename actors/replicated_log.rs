@@ -21,7 +21,7 @@ use crossbeam_channel::Sender;
 use datastore::engine::Table;
 use datastore::error::{Code, Error};
 use datastore::limits;
-use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
+use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 use datastore::replication::office::Office;
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
@@ -79,6 +79,8 @@ pub struct ReplicatedLog {
     cut_index: u64,
     /// Told to the replica, which hasn't asked to install it yet.
     arrived: Option<Arrived>,
+    /// Came while another one was being installed, and waits for that.
+    next_arrived: Option<(Box<Message>, Arrived)>,
     /// The persist that installs it.
     installing: Option<(u64, SnapshotMark, Arrived)>,
     outcome: Outcome,
@@ -110,6 +112,7 @@ impl ReplicatedLog {
             newest: None,
             cut_index: 0,
             arrived: None,
+            next_arrived: None,
             installing: None,
             outcome: Outcome::default(),
         };
@@ -183,8 +186,7 @@ impl ReplicatedLog {
             }
             ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
             ReplicationMessage::SnapshotArrived { message, tables, done } => {
-                self.arrived = Some(Arrived { tables, done });
-                self.step(Input::Received(message));
+                self.snapshot_arrived(message, Arrived { tables, done });
             }
             ReplicationMessage::Read { reply_to, round, staleness_ms_max } => {
                 self.reads.ask(reply_to, round, staleness_ms_max);
@@ -273,8 +275,9 @@ impl ReplicatedLog {
 
     fn persist(&mut self, persist: Persist) {
         if let Some(mark) = &persist.snapshot {
-            // The replica is told of no snapshot that hasn't arrived.
-            let arrived = self.arrived.take().expect_invariant("a snapshot is installed that never came");
+            let Some(arrived) = self.arrived.take() else {
+                panic!("the replica installs a snapshot that it was never told of");
+            };
             self.installing = Some((persist.number, mark.clone(), arrived));
         }
         self.persists_under_way += 1;
@@ -287,6 +290,24 @@ impl ReplicatedLog {
             self.install(&mark, arrived);
         }
         self.step(Input::Persisted(number));
+        if self.installing.is_none()
+            && let Some((message, arrived)) = self.next_arrived.take()
+        {
+            self.snapshot_arrived(message, arrived);
+        }
+    }
+
+    /// The replica hears of a snapshot whose state is here; of one at a time, so
+    /// that the state that it installs is the one that it was told of.
+    fn snapshot_arrived(&mut self, message: Box<Message>, arrived: Arrived) {
+        if self.installing.is_none() {
+            self.arrived = Some(arrived);
+            return self.step(Input::Received(message));
+        }
+        if let Some((_, Arrived { done, .. })) = self.next_arrived.replace((message, arrived)) {
+            // Whoever sent it may have gone.
+            let _ = done.send(false);
+        }
     }
 
     /// Another state takes the place of all that was applied.
@@ -431,29 +452,4 @@ fn lost() -> Error {
     let message =
         "the leader lost its office while the request was under way; read to find out what became of it";
     Error::new(Code::LeadershipLost, message)
-}
-
-/// A broken invariant stops the process.
-trait ExpectInvariant<T> {
-    fn expect_invariant(self, what: &str) -> T;
-}
-
-impl<T> ExpectInvariant<T> for Option<T> {
-    fn expect_invariant(self, what: &str) -> T {
-        match self {
-            Some(value) => value,
-            None => panic!("{what}"),
-        }
-    }
-}
-
-/// The members that a peer's mailbox is looked up by.
-impl Cast {
-    /// What is said to one peer.
-    pub(crate) fn peer(
-        &self,
-        node_id: NodeId,
-    ) -> Option<&crate::mailbox::Mailbox<crate::replicator_peer::ReplicatorPeer>> {
-        self.peers.iter().find(|(id, _)| *id == node_id).map(|(_, mailbox)| mailbox)
-    }
 }

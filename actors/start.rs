@@ -97,6 +97,11 @@ impl Cast {
         lock(&self.connections).insert(address)
     }
 
+    /// What is said to one peer goes there.
+    pub fn peer(&self, node_id: NodeId) -> Option<&Mailbox<ReplicatorPeer>> {
+        self.peers.iter().find(|(id, _)| *id == node_id).map(|(_, mailbox)| mailbox)
+    }
+
     /// A connection is gone.
     pub fn connection_closed(&self, node: &Node, registration: usize) {
         lock(&self.connections).try_remove(registration);
