@@ -31,6 +31,7 @@ mod recovery;
 mod replicated_disk;
 mod replicated_log;
 mod replicated_reads;
+mod replicated_snapshots;
 mod replication_messages;
 mod replication_options;
 mod replicator_peer;

@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use datastore::engine::Table;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
@@ -31,6 +30,7 @@ use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
 use crate::node::Node;
 use crate::replicated_reads::ReplicatedReads;
+use crate::replicated_snapshots::{Arrived, Snapshots};
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
 use crate::shard::ShardMessage;
@@ -50,39 +50,24 @@ pub(crate) struct Outcome {
     pub(crate) snapshot_wanted: bool,
 }
 
-/// A snapshot of the leader's on its way into this node.
-struct Arrived {
-    tables: Vec<Table>,
-    done: Sender<bool>,
-}
-
 /// The log of a member.
 pub struct ReplicatedLog {
     node: Arc<Node>,
-    cluster: Arc<Cluster>,
-    cast: Arc<Cast>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) cast: Arc<Cast>,
     disk: Sender<DiskOrder>,
     /// `None` until this node is adopted: it has no vote, and no log.
-    replica: Option<Replica>,
+    pub(crate) replica: Option<Replica>,
     next_handle: u64,
     /// Proposed in this step, and not known to have a place yet.
     proposing: Option<(usize, Vec<Acknowledgement>)>,
     persists_under_way: usize,
     role: RoleChange,
     office: Office<Vec<Acknowledgement>>,
-    handed_over: u64,
+    pub(crate) handed_over: u64,
     reads: ReplicatedReads,
-    hashes: StateHashes,
-    /// The newest snapshot of this node's own.
-    newest: Option<SnapshotMark>,
-    /// The last entry that the log has given up.
-    cut_index: u64,
-    /// Told to the replica, which hasn't asked to install it yet.
-    arrived: Option<Arrived>,
-    /// Came while another one was being installed, and waits for that.
-    next_arrived: Option<(Box<Message>, Arrived)>,
-    /// The persist that installs it.
-    installing: Option<(u64, SnapshotMark, Arrived)>,
+    pub(crate) hashes: StateHashes,
+    pub(crate) snapshots: Snapshots,
     outcome: Outcome,
 }
 
@@ -109,11 +94,7 @@ impl ReplicatedLog {
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
             office: Office::default(),
             handed_over: 0,
-            newest: None,
-            cut_index: 0,
-            arrived: None,
-            next_arrived: None,
-            installing: None,
+            snapshots: Snapshots::default(),
             outcome: Outcome::default(),
         };
         if let Some((start, newest)) = start {
@@ -123,15 +104,15 @@ impl ReplicatedLog {
     }
 
     fn begin(&mut self, start: Start, newest: Option<SnapshotMark>) {
-        self.cut_index = start.cut.0;
+        self.snapshots.cut_index = start.cut.0;
         self.handed_over = start.cut.0 + start.applied.len() as u64;
         let mut replica = Replica::new(options(&self.cluster), start);
         if let Some(term) = replica.term_of(self.handed_over) {
             self.cluster.committed(self.handed_over, term);
         }
         if let Some(mark) = newest {
-            replica.snapshot_made(mark.clone(), self.cut_index);
-            self.newest = Some(mark);
+            replica.snapshot_made(mark.clone(), self.snapshots.cut_index);
+            self.snapshots.newest = Some(mark);
         }
         self.replica = Some(replica);
     }
@@ -181,7 +162,7 @@ impl ReplicatedLog {
             ReplicationMessage::Fetched { number, entries } => self.step(Input::Fetched(number, entries)),
             ReplicationMessage::Persisted { number, persists, .. } => self.persisted(number, persists),
             ReplicationMessage::LogCut { first_index } => {
-                self.cut_index = self.cut_index.max(first_index.saturating_sub(1));
+                self.snapshots.cut_index = self.snapshots.cut_index.max(first_index.saturating_sub(1));
                 self.snapshot_moved();
             }
             ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
@@ -204,7 +185,7 @@ impl ReplicatedLog {
         }
     }
 
-    fn step(&mut self, input: Input) {
+    pub(crate) fn step(&mut self, input: Input) {
         if let Some(replica) = &mut self.replica {
             replica.step(input);
         }
@@ -275,10 +256,10 @@ impl ReplicatedLog {
 
     fn persist(&mut self, persist: Persist) {
         if let Some(mark) = &persist.snapshot {
-            let Some(arrived) = self.arrived.take() else {
+            let Some(arrived) = self.snapshots.arrived.take() else {
                 panic!("the replica installs a snapshot that it was never told of");
             };
-            self.installing = Some((persist.number, mark.clone(), arrived));
+            self.snapshots.installing = Some((persist.number, mark.clone(), arrived));
         }
         self.persists_under_way += 1;
         self.order(DiskOrder::Persist(persist));
@@ -286,52 +267,13 @@ impl ReplicatedLog {
 
     fn persisted(&mut self, number: u64, persists: usize) {
         self.persists_under_way -= persists;
-        if let Some((_, mark, arrived)) = self.installing.take_if(|(install, ..)| *install <= number) {
+        if let Some((_, mark, arrived)) =
+            self.snapshots.installing.take_if(|(install, ..)| *install <= number)
+        {
             self.install(&mark, arrived);
         }
         self.step(Input::Persisted(number));
-        if self.installing.is_none()
-            && let Some((message, arrived)) = self.next_arrived.take()
-        {
-            self.snapshot_arrived(message, arrived);
-        }
-    }
-
-    /// The replica hears of a snapshot whose state is here; of one at a time, so
-    /// that the state that it installs is the one that it was told of.
-    fn snapshot_arrived(&mut self, message: Box<Message>, arrived: Arrived) {
-        if self.installing.is_none() {
-            self.arrived = Some(arrived);
-            return self.step(Input::Received(message));
-        }
-        if let Some((_, Arrived { done, .. })) = self.next_arrived.replace((message, arrived)) {
-            // Whoever sent it may have gone.
-            let _ = done.send(false);
-        }
-    }
-
-    /// Another state takes the place of all that was applied.
-    fn install(&mut self, mark: &SnapshotMark, arrived: Arrived) {
-        let Arrived { tables, done } = arrived;
-        tracing::info!(index = mark.index, term = mark.term, "installed a snapshot of the leader's");
-        self.handed_over = mark.index;
-        self.cut_index = mark.index;
-        self.newest = Some(mark.clone());
-        self.cluster.committed(mark.index, mark.term);
-        self.hashes.forget();
-        for (shard, table) in self.cast.shards.iter().zip(tables) {
-            shard.send(ShardMessage::Install { table, index: mark.index });
-        }
-        self.cluster.applied_index.store(mark.index, Ordering::Relaxed);
-        // Whoever sent it may have gone.
-        let _ = done.send(true);
-    }
-
-    /// The replica had no use for it: it is as far already.
-    fn give_up_unwanted_snapshot(&mut self) {
-        if let Some(Arrived { done, .. }) = self.arrived.take() {
-            let _ = done.send(true);
-        }
+        self.next_snapshot();
     }
 
     fn commit(&mut self, entries: Vec<LogEntry>) {
@@ -416,19 +358,6 @@ impl ReplicatedLog {
     /// The node stops: nothing more is to be written.
     pub(crate) fn stop(&mut self) {
         self.replica = None;
-    }
-
-    fn snapshot_made(&mut self, index: u64) {
-        let Some(replica) = &self.replica else { return };
-        let Some(term) = replica.term_of(index) else { return };
-        self.newest = Some(SnapshotMark { index, term, members: replica.members() });
-        self.snapshot_moved();
-    }
-
-    fn snapshot_moved(&mut self) {
-        if let (Some(mark), Some(replica)) = (&self.newest, &mut self.replica) {
-            replica.snapshot_made(mark.clone(), self.cut_index);
-        }
     }
 
     fn tell_coordinator(&self) {
