@@ -64,6 +64,10 @@ fn of_writes(writes: &Writes, has_etcd: bool) -> String {
     };
     say("pipelined (50, 64) by etcd's best at any shape and in `check perf`", &writes.pipelined);
     say("500 clients without pipelining by etcd's best with as many", &writes.clients);
+    if let Some(ratio) = &writes.by_check_perf {
+        let _ =
+            writeln!(text, "- pipelined (50, 64) by the best of `check perf` alone: {}", spread(ratio, 1));
+    }
     if writes.repeated > 0 {
         let _ = writeln!(text, "- runs repeated because the leader changed: {}", writes.repeated);
     }

@@ -69,6 +69,8 @@ pub struct Writes {
     /// At the deepest pipeline, by the best that etcd showed at any of its shapes,
     /// round by round.
     pub pipelined: Option<Held>,
+    /// The same by the best of `check perf` alone, which is not held to a mark.
+    pub by_check_perf: Option<Spread>,
     /// With most clients, by etcd's best with so many.
     pub clients: Option<Held>,
     /// Runs repeated since another node had come to lead.

@@ -111,6 +111,8 @@ pub fn compare(
         title: title.into(),
         rows,
         pipelined: held(PIPELINED, &best_of_any, marks::PIPELINED),
+        by_check_perf: (best > 0.0)
+            .then(|| Spread::of(rounds.iter().map(|round| round.ours[PIPELINED].per_second() / best))),
         clients: held(CLIENTS, &best_of_clients, marks::CLIENTS),
         repeated: nodes.repeated,
     })
