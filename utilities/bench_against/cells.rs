@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use datastore_utilities::bench::Spread;
 use datastore_utilities::load::{Data, Order, Outcome, Plan, Until, Values};
 
 use crate::marks;
-use crate::report::{Cell, Side, Spread, Table};
+use crate::report::{Cell, Side, Table};
 use crate::server::{Bench, Kind, Server};
 use crate::sides::fill;
 

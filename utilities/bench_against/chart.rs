@@ -13,8 +13,8 @@ use plotters::prelude::{Cartesian2d, DrawingBackend, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{BLACK, Color, IntoFont, IntoTextStyle, RGBColor, ShapeStyle, TextStyle, WHITE};
 
-use crate::marks::Mark;
 use crate::report::{Cell, Table};
+use datastore_utilities::bench::Mark;
 
 const SIZE: (u32, u32) = (1120, 520);
 const COLORS: [RGBColor; 2] = [RGBColor(20, 100, 170), RGBColor(200, 110, 20)];

@@ -24,15 +24,11 @@
 //!   core, no thread told how many to be. The machine's cores are shared by the
 //!   server and the generator, whose cost is shown beside the servers'.
 
-mod admin;
 mod cells;
 mod chart;
-mod machine;
 mod markdown;
 mod marks;
 mod memory;
-mod page;
-mod process;
 mod recovery;
 mod report;
 mod server;
@@ -43,10 +39,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use datastore_utilities::bench::{Machine, Page, beside_this_program, find_node, seconds};
 use datastore_utilities::load::{Interrupt, Values};
 
 use crate::cells::{Comparison, Method};
-use crate::machine::Machine;
 use crate::report::{Report, Settings};
 use crate::server::{Bench, Kind};
 
@@ -111,15 +107,6 @@ enum Section {
     Recovery,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if (0.01..=3_600.0).contains(&seconds) {
-        Ok(seconds)
-    } else {
-        Err("it must be between 0.01 and 3600".into())
-    }
-}
-
 fn cell(text: &str) -> Result<(usize, usize), String> {
     let numbers = text.split_once(',').and_then(|(c, p)| Some((c.parse().ok()?, p.parse().ok()?)));
     let is_usable = |(connections, pipeline): &(usize, usize)| {
@@ -138,12 +125,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where the report goes in a page.
+const PAGE: Page = Page("bench");
 /// Longer than either server's allocator waits before it gives memory back.
 const SETTLE: Duration = Duration::from_secs(3);
 
 fn measure(flags: &Flags) -> Result<(), String> {
     if let Some(page) = &flags.write_into {
-        page::check(page)?;
+        PAGE.check(page)?;
     }
     let interrupt = Interrupt::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
     let beside = beside_this_program()?;
@@ -247,24 +236,10 @@ fn write(flags: &Flags, report: &Report) -> Result<(), String> {
         chart::draw(path, &report.tables)?;
     }
     if let Some(path) = &flags.write_into {
-        let chart = flags.svg.as_deref().map(|svg| page::image(path, svg)).unwrap_or_default();
-        page::write_into(path, &format!("{chart}{markdown}"))?;
+        let chart = flags.svg.as_deref().map(|svg| Page::image(path, svg)).unwrap_or_default();
+        PAGE.write_into(path, &format!("{chart}{markdown}"))?;
     }
     Ok(())
-}
-
-fn beside_this_program() -> Result<PathBuf, String> {
-    let program = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
-    program.parent().map(Path::to_path_buf).ok_or_else(|| "this program is nowhere".into())
-}
-
-fn find_node(given: Option<&Path>, beside: &Path) -> Result<PathBuf, String> {
-    let path = given.map_or_else(|| beside.join("datastore-node"), Path::to_path_buf);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let build = "build it with `cargo build --release -p datastore-node`, or give --node PATH";
-    Err(format!("there is no node at {}: {build}", path.display()))
 }
 
 fn find_redis(given: &Path) -> Result<PathBuf, String> {

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::marks::Mark;
-use crate::report::{Cell, Marked, MemoryRow, RecoveryRow, Report, Table};
+use datastore_utilities::bench::{Marked, grouped, mark, short};
+
+use crate::report::{Cell, MemoryRow, RecoveryRow, Report, Table};
 
 /// The whole report.
 pub fn markdown(report: &Report) -> String {
@@ -29,14 +30,11 @@ fn heading(report: &Report) -> String {
     }
     let _ = write!(
         text,
-        "- machine: {} cores, {:.1} GiB of memory, {}, data on {}\n\
+        "- {}\n\
          - datastore-node {}: {}\n\
          - Redis {}: {}\n\
          - {} keys, {} rounds of {} s for a cell, seed {}\n",
-        machine.cores,
-        machine.memory_bytes as f64 / f64::from(1 << 30),
-        machine.kernel,
-        machine.file_system,
+        machine.described(),
         report.node.version,
         report.node.durability,
         report.redis.version,
@@ -132,63 +130,9 @@ fn recovery(rows: &[RecoveryRow]) -> String {
     text
 }
 
-/// A mark, and whether it is met.
-fn mark(mark: Option<(Mark, bool)>) -> String {
-    let Some((mark, is_met)) = mark else { return "–".into() };
-    let said = if is_met { "met" } else { "**not met**" };
-    match mark {
-        Mark::AtLeast(least) => format!("≥ {}: {said}", short(least)),
-        Mark::AtMost(most) => format!("≤ {}: {said}", short(most)),
-    }
-}
-
 /// What is held to the mark, and the mark.
 fn marked(marked: Option<&Marked>) -> String {
     marked.map_or("– | –".into(), |marked| {
         format!("{} | {}", short(marked.figure), mark(Some((marked.mark, marked.is_met))))
     })
-}
-
-/// Large numbers whole, small ones with what matters.
-fn short(number: f64) -> String {
-    if number >= 10.0 {
-        grouped(number)
-    } else {
-        format!("{number:.2}").trim_end_matches('0').trim_end_matches('.').into()
-    }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Mark, grouped, mark, short};
-
-    #[test]
-    fn numbers_are_grouped() {
-        let cases =
-            [(0.0, "0"), (999.4, "999"), (1_000.0, "1,000"), (123_456.0, "123,456"), (1e6, "1,000,000")];
-        for (number, text) in cases {
-            assert_eq!(grouped(number), text);
-        }
-        assert_eq!([short(1.0), short(1.5), short(0.95), short(250.0)], ["1", "1.5", "0.95", "250"]);
-    }
-
-    #[test]
-    fn marks_say_whether_they_are_met() {
-        assert_eq!(mark(Some((Mark::AtLeast(1.3), true))), "≥ 1.3: met");
-        assert_eq!(mark(Some((Mark::AtMost(100.0), false))), "≤ 100: **not met**");
-        assert_eq!(mark(None), "–");
-    }
 }

@@ -1,34 +1,7 @@
 //! The marks: what the product sets itself, so that a figure can be called good
 //! or bad by everyone who measures it.
 
-use serde::Serialize;
-
-/// What a figure is held to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mark {
-    /// It should be no less.
-    AtLeast(f64),
-    /// It should be no more.
-    AtMost(f64),
-}
-
-impl Mark {
-    /// The least or the most.
-    pub fn bound(self) -> f64 {
-        match self {
-            Mark::AtLeast(bound) | Mark::AtMost(bound) => bound,
-        }
-    }
-
-    /// Whether the figure is good.
-    pub fn is_met(self, figure: f64) -> bool {
-        match self {
-            Mark::AtLeast(least) => figure >= least,
-            Mark::AtMost(most) => figure <= most,
-        }
-    }
-}
+use datastore_utilities::bench::Mark;
 
 /// Connections and requests of a batch, then the least ratio to Redis without
 /// indexes for a SET and for a GET.
@@ -91,12 +64,6 @@ mod tests {
         let gets = WITHOUT_INDEXES.map(|(_, _, _, get)| least(get)).join(" | ");
         assert!(page.contains(&format!("| SET | {sets} |\n")), "{sets}");
         assert!(page.contains(&format!("| GET | {gets} |\n")), "{gets}");
-    }
-
-    #[test]
-    fn marks_are_met_at_their_edge() {
-        assert!(Mark::AtLeast(1.3).is_met(1.3) && !Mark::AtLeast(1.3).is_met(1.29));
-        assert!(Mark::AtMost(100.0).is_met(100.0) && !Mark::AtMost(100.0).is_met(100.1));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Memory per key: how far a fresh server's resident memory grows with a fill.
 
+use datastore_utilities::bench::Marked;
+use datastore_utilities::bench::process::resident_bytes;
 use datastore_utilities::load::{Data, Values};
 
 use crate::marks;
-use crate::process::resident_bytes;
-use crate::report::{Marked, MemoryRow};
+use crate::report::MemoryRow;
 use crate::server::{Bench, Kind, Server};
 use crate::sides::fill;
 

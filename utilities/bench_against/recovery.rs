@@ -5,12 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use datastore_utilities::bench::{Marked, Spread, ask_node, ask_redis};
 use datastore_utilities::load::{Data, Values};
 use serde_json::json;
 
-use crate::admin::{ask_node, ask_redis};
 use crate::marks;
-use crate::report::{Marked, RecoveryRow, Spread};
+use crate::report::RecoveryRow;
 use crate::server::{Bench, Kind, Server};
 use crate::sides::{expect_keys, fill};
 

@@ -1,9 +1,7 @@
 //! What a bench found, as it is written to JSON and drawn from.
 
+use datastore_utilities::bench::{Machine, Mark, Marked, Spread};
 use serde::Serialize;
-
-use crate::machine::Machine;
-use crate::marks::Mark;
 
 /// Everything.
 #[derive(Serialize)]
@@ -103,29 +101,6 @@ pub struct Side {
     pub errors: u64,
 }
 
-/// The middle of some figures and how far they lie apart.
-#[derive(Clone, Copy, Serialize)]
-pub struct Spread {
-    /// The least.
-    pub min: f64,
-    /// The middle one.
-    pub median: f64,
-    /// The greatest.
-    pub max: f64,
-}
-
-impl Spread {
-    /// Of at least one figure.
-    pub fn of(figures: impl IntoIterator<Item = f64>) -> Spread {
-        let mut figures: Vec<f64> = figures.into_iter().collect();
-        figures.sort_by(f64::total_cmp);
-        let at = |place: usize| figures.get(place).copied().unwrap_or(f64::NAN);
-        let last = figures.len().saturating_sub(1);
-        // Of an even number the mean of the middle two.
-        Spread { min: at(0), median: (at(last / 2) + at(figures.len() / 2)) / 2.0, max: at(last) }
-    }
-}
-
 /// Memory that a fill took.
 #[derive(Serialize)]
 pub struct MemoryRow {
@@ -156,35 +131,4 @@ pub struct RecoveryRow {
     pub items_per_second: f64,
     /// What is held to the mark, if anything.
     pub marked: Option<Marked>,
-}
-
-/// A figure beside its mark.
-#[derive(Serialize)]
-pub struct Marked {
-    /// What is held to it.
-    pub figure: f64,
-    /// What it is held to.
-    pub mark: Mark,
-    /// Whether it is as good.
-    pub is_met: bool,
-}
-
-impl Marked {
-    /// Holds a figure to its mark.
-    pub fn new(figure: f64, mark: Mark) -> Marked {
-        Marked { figure, mark, is_met: mark.is_met(figure) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Spread;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        let spread = Spread::of([3.0, 1.0, 2.0]);
-        assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.0, 3.0));
-        assert_eq!(Spread::of([4.0, 1.0, 3.0, 2.0]).median, 2.5);
-        assert_eq!(Spread::of([7.0]).median, 7.0);
-    }
 }

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use datastore_utilities::bench::process;
 use datastore_utilities::load::{Answer, Interrupt, JsonLines, Outcome, Plan, Protocol, Resp, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tempfile::TempDir;
-
-use crate::process;
 
 /// Nothing takes so long to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -196,8 +195,8 @@ impl Server<'_> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answers = match self.kind {
-                Kind::Node => answers(self.address, &JsonLines),
-                Kind::Redis => answers(self.address, &Resp),
+                Kind::Node => answers(self.address, &mut JsonLines),
+                Kind::Redis => answers(self.address, &mut Resp),
             };
             if answers? {
                 return Ok(());
@@ -230,7 +229,7 @@ impl Drop for Server<'_> {
 }
 
 /// Whether a read is answered; not so while nobody listens or data is loaded.
-fn answers<P: Protocol>(address: SocketAddr, protocol: &P) -> Result<bool, String> {
+fn answers<P: Protocol>(address: SocketAddr, protocol: &mut P) -> Result<bool, String> {
     let Ok(reply) = first_reply(address, protocol) else { return Ok(false) };
     match protocol.reply(&reply) {
         Some((Answer::Found(_) | Answer::Missing, _)) => Ok(true),
@@ -239,7 +238,7 @@ fn answers<P: Protocol>(address: SocketAddr, protocol: &P) -> Result<bool, Strin
     }
 }
 
-fn first_reply<P: Protocol>(address: SocketAddr, protocol: &P) -> std::io::Result<Vec<u8>> {
+fn first_reply<P: Protocol>(address: SocketAddr, protocol: &mut P) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut request = Vec::new();

@@ -1,10 +1,10 @@
 //! What is to be known of the two servers before they are compared: that they
 //! sync every write, and who they are.
 
+use datastore_utilities::bench::{ask_node, ask_redis};
 use datastore_utilities::load::{Data, Order, Plan, Until};
 use serde_json::json;
 
-use crate::admin::{ask_node, ask_redis};
 use crate::report::About;
 use crate::server::{Kind, Server};
 

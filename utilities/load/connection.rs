@@ -13,7 +13,8 @@ const INPUT_BYTES: usize = 1 << 14;
 const INPUT_BYTES_MAX: usize = 1 << 26;
 
 /// A socket that never blocks, and what goes through it.
-pub struct Connection {
+pub struct Connection<P> {
+    protocol: P,
     pub stream: TcpStream,
     /// The batch's requests, and how far they have been sent.
     pub output: Vec<u8>,
@@ -31,12 +32,13 @@ pub struct Connection {
     pub is_blocked: bool,
 }
 
-impl Connection {
-    pub fn open(address: SocketAddr) -> io::Result<Connection> {
+impl<P: Protocol> Connection<P> {
+    pub fn open(address: SocketAddr, protocol: P) -> io::Result<Connection<P>> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         Ok(Connection {
+            protocol,
             stream,
             output: Vec::new(),
             sent: 0,
@@ -105,18 +107,28 @@ impl Connection {
     }
 
     /// The next whole reply of what was read.
-    pub fn reply<P: Protocol>(&mut self, protocol: &P) -> Option<Answer<'_>> {
+    pub fn reply(&mut self) -> Option<Answer<'_>> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             return None;
         }
-        let (answer, taken) = protocol.reply(&self.input[self.start..self.end])?;
+        let (answer, taken) = self.protocol.reply(&self.input[self.start..self.end])?;
         self.start += taken;
         Some(answer)
     }
 
+    /// Writes the next request of the batch.
+    pub fn ask(&mut self, asked: Asked, key: &[u8], value: &[u8]) {
+        if asked.is_read {
+            self.protocol.get(key, &mut self.output);
+        } else {
+            self.protocol.set(key, value, &mut self.output);
+        }
+        self.batch.push(asked);
+    }
+
     /// Whether more came than was asked for.
     pub fn has_more(&self) -> bool {
-        self.start < self.end
+        self.start < self.end && !P::IS_CHATTY
     }
 }

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use super::protocol::{Answer, Protocol, Refusal, shown};
 
 /// JSON lines.
+#[derive(Clone)]
 pub struct JsonLines;
 
 impl Protocol for JsonLines {
-    fn set(&self, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    fn set(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"op":"set","key":""#);
         out.extend_from_slice(key);
         out.extend_from_slice(br#"","value":""#);
@@ -19,13 +20,13 @@ impl Protocol for JsonLines {
         out.extend_from_slice(b"\"}\n");
     }
 
-    fn get(&self, key: &[u8], out: &mut Vec<u8>) {
+    fn get(&mut self, key: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"op":"get","key":""#);
         out.extend_from_slice(key);
         out.extend_from_slice(b"\"}\n");
     }
 
-    fn reply<'a>(&self, input: &'a [u8]) -> Option<(Answer<'a>, usize)> {
+    fn reply<'a>(&mut self, input: &'a [u8]) -> Option<(Answer<'a>, usize)> {
         let end = memchr(b'\n', input)?;
         let line = &input[..end];
         Some((usual(line).unwrap_or_else(|| any(line)), end + 1))

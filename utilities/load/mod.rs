@@ -1,4 +1,4 @@
-//! The load generator of `perf_write_test` and `bench_against`.
+//! The load generator of `perf_write_test`, `bench_against` and `bench_cluster`.
 //!
 //! ```text
 //!             Data  keys and values, the same bytes for any server
@@ -30,6 +30,7 @@
 
 mod connection;
 mod data;
+mod grpc;
 mod interrupt;
 mod json_lines;
 mod outcome;
@@ -38,6 +39,7 @@ mod resp;
 mod run;
 
 pub use data::{Data, KEYS_MAX, Values};
+pub use grpc::EtcdPuts;
 pub use interrupt::Interrupt;
 pub use json_lines::JsonLines;
 pub use outcome::Outcome;

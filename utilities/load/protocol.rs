@@ -5,17 +5,20 @@ use std::borrow::Cow;
 
 use super::data::Data;
 
-/// Speaks to one kind of server.
-pub trait Protocol {
+/// Speaks to one kind of server. Each connection has a clone of its own.
+pub trait Protocol: Clone {
+    /// Whether the server says more than replies, of its own accord.
+    const IS_CHATTY: bool = false;
+
     /// Writes a request that sets the key.
-    fn set(&self, key: &[u8], value: &[u8], out: &mut Vec<u8>);
+    fn set(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>);
 
     /// Writes a request that reads the key.
-    fn get(&self, key: &[u8], out: &mut Vec<u8>);
+    fn get(&mut self, key: &[u8], out: &mut Vec<u8>);
 
     /// The reply at the beginning of the input, and the bytes it takes; `None`
     /// when it isn't there as a whole. The input isn't empty.
-    fn reply<'a>(&self, input: &'a [u8]) -> Option<(Answer<'a>, usize)>;
+    fn reply<'a>(&mut self, input: &'a [u8]) -> Option<(Answer<'a>, usize)>;
 }
 
 /// What a reply says.
@@ -99,6 +102,7 @@ pub(crate) mod tests {
     /// All replies of a stream that comes in two parts, cut at every byte.
     pub fn cut_everywhere<P: Protocol>(protocol: &P, stream: &[u8], wanted: &[Answer]) {
         for cut in 0..=stream.len() {
+            let mut protocol = protocol.clone();
             let mut answers = Vec::new();
             let mut start = 0;
             for end in [cut, stream.len()] {

@@ -7,21 +7,22 @@ use memchr::memchr;
 use super::protocol::{Answer, Protocol, Refusal, shown};
 
 /// RESP2.
+#[derive(Clone)]
 pub struct Resp;
 
 impl Protocol for Resp {
-    fn set(&self, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    fn set(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
         bulk(key, out);
         bulk(value, out);
     }
 
-    fn get(&self, key: &[u8], out: &mut Vec<u8>) {
+    fn get(&mut self, key: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
         bulk(key, out);
     }
 
-    fn reply<'a>(&self, input: &'a [u8]) -> Option<(Answer<'a>, usize)> {
+    fn reply<'a>(&mut self, input: &'a [u8]) -> Option<(Answer<'a>, usize)> {
         let newline = memchr(b'\n', input)?;
         let taken = newline + 1;
         let unexpected = |taken| (Answer::Unexpected(shown(&input[..taken])), taken);

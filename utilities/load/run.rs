@@ -76,12 +76,11 @@ pub fn run<P: Protocol>(
     let mut connections = Vec::new();
     for token in 0..plan.connections {
         let cannot = |error: io::Error| format!("cannot connect to {address}: {error}");
-        let connection = Connection::open(address).map_err(cannot)?;
+        let connection = Connection::open(address, protocol.clone()).map_err(cannot)?;
         watch(&epoll, &connection, token as u64, epoll::add).map_err(cannot)?;
         connections.push(connection);
     }
     let generator = Generator {
-        protocol,
         plan,
         epoll,
         random: Random::new(plan.seed),
@@ -95,8 +94,7 @@ pub fn run<P: Protocol>(
     Ok(generator.drive(&mut connections, go_on))
 }
 
-struct Generator<'a, P> {
-    protocol: &'a P,
+struct Generator<'a> {
     plan: &'a Plan<'a>,
     epoll: OwnedFd,
     random: Random,
@@ -110,8 +108,12 @@ struct Generator<'a, P> {
     value: Vec<u8>,
 }
 
-impl<P: Protocol> Generator<'_, P> {
-    fn drive(mut self, connections: &mut [Connection], go_on: &mut dyn FnMut(u64) -> bool) -> Outcome {
+impl Generator<'_> {
+    fn drive<P: Protocol>(
+        mut self,
+        connections: &mut [Connection<P>],
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Outcome {
         let cpu_before = thread_cpu();
         let began = Instant::now();
         if let Until::Time(time) = self.plan.until {
@@ -130,9 +132,9 @@ impl<P: Protocol> Generator<'_, P> {
     }
 
     /// Serves sockets until nothing is waited for; gives the time of the last reply.
-    fn serve(
+    fn serve<P: Protocol>(
         &mut self,
-        connections: &mut [Connection],
+        connections: &mut [Connection<P>],
         began: Instant,
         go_on: &mut dyn FnMut(u64) -> bool,
     ) -> Instant {
@@ -177,7 +179,7 @@ impl<P: Protocol> Generator<'_, P> {
     }
 
     /// Gives a connection up: its requests stay without an answer.
-    fn lose(&mut self, connection: &mut Connection, error: &io::Error) {
+    fn lose<P: Protocol>(&mut self, connection: &mut Connection<P>, error: &io::Error) {
         let waiting = connection.waiting();
         self.waiting -= waiting;
         self.outcome.unanswered += waiting as u64;
@@ -189,7 +191,7 @@ impl<P: Protocol> Generator<'_, P> {
     }
 
     /// Takes the replies that are there; gives the time at which they were read.
-    fn serve_one(&mut self, connection: &mut Connection, token: u64) -> io::Result<Instant> {
+    fn serve_one<P: Protocol>(&mut self, connection: &mut Connection<P>, token: u64) -> io::Result<Instant> {
         if connection.is_blocked {
             self.send(connection, token)?;
         }
@@ -198,7 +200,7 @@ impl<P: Protocol> Generator<'_, P> {
         let before = connection.answered;
         while connection.waiting() > 0 {
             let asked = connection.batch[connection.answered];
-            let Some(answer) = connection.reply(self.protocol) else { break };
+            let Some(answer) = connection.reply() else { break };
             let verdict = judge(asked, answer, self.plan.data);
             connection.answered += 1;
             self.outcome.count(verdict);
@@ -216,7 +218,12 @@ impl<P: Protocol> Generator<'_, P> {
     }
 
     /// Sends the next batch, unless the run is over.
-    fn next_batch(&mut self, connection: &mut Connection, now: Instant, token: u64) -> io::Result<()> {
+    fn next_batch<P: Protocol>(
+        &mut self,
+        connection: &mut Connection<P>,
+        now: Instant,
+        token: u64,
+    ) -> io::Result<()> {
         let left = match self.plan.until {
             Until::Count(count) => count - self.begun,
             Until::Time(_) if self.deadline.is_some_and(|deadline| now >= deadline) => 0,
@@ -236,7 +243,7 @@ impl<P: Protocol> Generator<'_, P> {
     }
 
     /// Sends, and asks to be told when a full socket has room again.
-    fn send(&self, connection: &mut Connection, token: u64) -> io::Result<()> {
+    fn send<P: Protocol>(&self, connection: &mut Connection<P>, token: u64) -> io::Result<()> {
         let was_blocked = connection.is_blocked;
         connection.send()?;
         if connection.is_blocked != was_blocked {
@@ -245,7 +252,7 @@ impl<P: Protocol> Generator<'_, P> {
         Ok(())
     }
 
-    fn request(&mut self, connection: &mut Connection) {
+    fn request<P: Protocol>(&mut self, connection: &mut Connection<P>) {
         let plan = self.plan;
         let number = match plan.order {
             Order::InTurn => self.begun % plan.keys,
@@ -255,14 +262,11 @@ impl<P: Protocol> Generator<'_, P> {
         let is_read = plan.reads > 0.0 && self.random.happens(plan.reads);
         self.key.clear();
         plan.data.key(number, &mut self.key);
-        if is_read {
-            self.protocol.get(&self.key, &mut connection.output);
-        } else {
+        if !is_read {
             self.value.clear();
             plan.data.value(number, &mut self.random, &mut self.value);
-            self.protocol.set(&self.key, &self.value, &mut connection.output);
         }
-        connection.batch.push(Asked { number, is_read });
+        connection.ask(Asked { number, is_read }, &self.key, &self.value);
     }
 }
 
@@ -271,9 +275,9 @@ type Register<'a> =
     fn(&'a OwnedFd, &'a TcpStream, epoll::EventData, epoll::EventFlags) -> rustix::io::Result<()>;
 
 /// Watches a connection for what it waits for.
-fn watch<'a>(
+fn watch<'a, P: Protocol>(
     epoll: &'a OwnedFd,
-    connection: &'a Connection,
+    connection: &'a Connection<P>,
     token: u64,
     register: Register<'a>,
 ) -> io::Result<()> {

@@ -27,10 +27,19 @@ impl Client {
     ///
     /// As the socket has them.
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
+        Client::connect_within(address, REPLY_TIMEOUT)
+    }
+
+    /// Connects, and waits for no reply longer than that.
+    ///
+    /// # Errors
+    ///
+    /// As the socket has them.
+    pub fn connect_within(address: SocketAddr, reply_timeout: Duration) -> io::Result<Client> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
-        stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+        stream.set_read_timeout(Some(reply_timeout))?;
+        stream.set_write_timeout(Some(reply_timeout))?;
         let reader = BufReader::new(stream.try_clone()?);
         Ok(Client { stream, reader })
     }

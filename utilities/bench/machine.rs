@@ -38,6 +38,17 @@ impl Machine {
         })
     }
 
+    /// In a line.
+    pub fn described(&self) -> String {
+        format!(
+            "machine: {} cores, {:.1} GiB of memory, {}, data on {}",
+            self.cores,
+            self.memory_bytes as f64 / f64::from(1 << 30),
+            self.kernel,
+            self.file_system,
+        )
+    }
+
     /// Whether the data would only be in memory, where a sync costs nothing.
     pub fn is_in_memory(&self) -> bool {
         ["tmpfs", "ramfs"].contains(&self.file_system.as_str())
