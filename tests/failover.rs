@@ -146,6 +146,7 @@ fn an_old_leader_that_returns_changes_nothing() {
     cluster.wait_until_leads(2);
     acknowledged.write(&cluster, "second");
     let before = term(&cluster, 2);
+    cluster.wait_until_given_up(2, 1);
     cluster.restart(1);
     acknowledged.write(&cluster, "third");
     acknowledged.is_everywhere(&mut cluster);

@@ -74,6 +74,7 @@ fn a_leader_that_is_cut_off_steps_down_and_the_others_go_on() {
     cluster.wait_until("node 2 leads", |cluster| cluster.leader_among(&[2, 3]) == Some(2));
     cluster.ok_among(&[2, 3], &set("during", "here"));
     is_a_minority(&cluster, 1);
+    cluster.wait_until_given_up(2, 1);
     let before = term(&cluster, 2);
     cluster.heal();
     cluster.wait_until("node 1 follows", |cluster| {

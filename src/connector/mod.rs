@@ -30,6 +30,28 @@
 //! # }
 //! ```
 //!
+//! # Several nodes
+//!
+//! `connect("10.0.0.1:9000,10.0.0.2:9000,10.0.0.3:9000")` takes the first address
+//! that answers. Writes and linearizable reads find the leader: a request that is
+//! answered `not_leader` goes to the node named, and while nobody leads
+//! (`no_leader`, `no_quorum`, a leader that is not known) around the addresses,
+//! with growing pauses, up to [`Options::patience`]; then the last error is given
+//! back. All of these say that nothing happened, so writes go on, too. A write
+//! whose connection was lost is never sent again.
+//!
+//! Reads with [`Consistency::Local`] or [`Consistency::MaxStalenessMs`], and what
+//! is about one node (`ping`, `hello`, `stats`, `cluster`, `snapshot`, `promote`
+//! of no other), stay at the first address that can be reached. A read without a
+//! consistency goes where writes go, and a replica answers it locally: until the
+//! first write or linearizable read has found the leader it may be a replica's
+//! answer.
+//!
+//! The order of requests on a connection is the node's promise for that
+//! connection. Order between requests that are in flight at the same time is not
+//! promised across a change of leader: one that is sent again may come after
+//! later ones. A request that begins after another one's reply comes after it.
+//!
 //! # What failed, and did it happen?
 //!
 //! An [`Error`] has the protocol's `code`, `retryable` and `outcome`. The client
@@ -63,15 +85,15 @@
 mod call;
 mod connection;
 pub mod error;
+mod nodes;
 mod operations;
 mod request;
 mod results;
 mod searches;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::{mpsc, oneshot};
 
 pub use call::{Call, Conditional, Operation, Read, Single};
 pub use error::Error;
@@ -83,7 +105,7 @@ pub use request::{Reply, Request};
 pub use results::{BulkEntry, BulkWritten, Consistency, Entry, Item, SnapshotMade, TextMatch, VectorMatch};
 pub use searches::{Paged, Pages, Scan, SearchByValue, SearchText, VectorSearch};
 
-use connection::Target;
+use nodes::{Link, Nodes, Route, Search};
 
 /// Calls that wait for the socket before the next one waits for room.
 const WAITING_CALLS_MAX: usize = 1_024;
@@ -98,11 +120,19 @@ pub struct Options {
     /// `--request-timeout-ms`, so that its answer, which knows more, comes first.
     /// A connection on which no reply came in this time is closed.
     pub timeout: Duration,
+    /// For a leader, from the first answer that names none or another one. 10 s
+    /// unless set: more than `connect_timeout`, so that a leader whose machine is
+    /// gone doesn't use it up. With none, such answers are given back as they come.
+    pub patience: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(15) }
+        Options {
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(15),
+            patience: Duration::from_secs(10),
+        }
     }
 }
 
@@ -110,16 +140,17 @@ impl Default for Options {
 pub type Pipelined<'a, O> =
     Pin<Box<dyn Future<Output = Vec<Result<<O as Single>::Output, Error>>> + Send + 'a>>;
 
-/// A client of one node. Cloning it is cheap; clones share the connection.
+/// A client of a node or a cluster. Cloning it is cheap; clones share the connections.
 #[derive(Clone)]
 pub struct DatastoreConnector {
-    address: String,
-    options: Options,
-    calls: mpsc::Sender<connection::Call>,
+    address: Arc<str>,
+    timeout: Duration,
+    nodes: Arc<Nodes>,
 }
 
 impl DatastoreConnector {
-    /// Connects to `host:port` and greets the node.
+    /// Connects to `host:port`, or to the first that answers of several with
+    /// commas between them, and greets the node.
     ///
     /// # Errors
     ///
@@ -143,17 +174,11 @@ impl DatastoreConnector {
     /// A connector that connects at its first call, and again at the first call
     /// after a connection was lost. Must be made inside a tokio runtime.
     pub fn lazy(address: &str, options: Options) -> DatastoreConnector {
-        let (calls, waiting) = mpsc::channel(WAITING_CALLS_MAX);
-        let target = Target {
-            address: address.to_string(),
-            connect_timeout: options.connect_timeout,
-            timeout: options.timeout,
-        };
-        tokio::spawn(connection::run(target, waiting));
-        DatastoreConnector { address: address.to_string(), options, calls }
+        let timeout = options.timeout;
+        DatastoreConnector { address: address.into(), timeout, nodes: Arc::new(Nodes::new(address, options)) }
     }
 
-    /// The node's address, as it was given.
+    /// The address or addresses, as they were given.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -165,70 +190,64 @@ impl DatastoreConnector {
     ///
     /// The node's error, or one of the client's own.
     pub async fn send(&self, request: Request) -> Result<Reply, Error> {
-        let changes = request.changes();
+        let (route, changes) = (request.route(), request.changes());
         let line = request.into_line()?;
-        let reply = self.send_line(line.clone(), changes).await;
-        match reply {
-            // It may have been answered by a node that is gone: nothing was changed, so ask again.
-            Err(error) if !changes && error.code == error::CONNECTION_LOST => {
-                self.send_line(line, changes).await
+        let mut search = Search::new(&self.nodes, route);
+        loop {
+            match self.send_line(&search.node, line.clone(), changes).await {
+                Err(error) if search.may_help(&error) && search.go_on(&error).await => {}
+                result => return result,
             }
-            reply => reply,
         }
     }
 
     /// Makes many calls at once, in this order over one connection, and gives
     /// their results in this order. One that fails doesn't keep the others back.
+    /// Those that a node didn't take because it doesn't lead go on together.
     ///
     /// The calls are collected before anything waits, so that what they were made
     /// of needn't outlive a wait, and the future may go to a task of its own.
     pub fn pipeline<O: Single>(&self, calls: impl IntoIterator<Item = Call<O>>) -> Pipelined<'_, O> {
         let requests: Vec<Request> = calls.into_iter().map(|call| call.request).collect();
         Box::pin(async move {
-            let mut waiting = Vec::with_capacity(requests.len());
-            for request in requests {
+            let is_near = requests.iter().all(|request| request.route() == Route::Near);
+            let mut search = Search::new(&self.nodes, if is_near { Route::Near } else { Route::Leader });
+            let mut lines = Vec::with_capacity(requests.len());
+            let mut results = Vec::with_capacity(requests.len());
+            for (place, request) in requests.into_iter().enumerate() {
                 let changes = request.changes();
-                waiting.push(match request.into_line() {
-                    Ok(line) => Ok((self.enqueue(line, changes).await, changes)),
-                    Err(error) => Err(error),
-                });
+                results.push(request.into_line().map(|line| {
+                    lines.push((place, line, changes));
+                    None
+                }));
             }
-            let mut results = Vec::with_capacity(waiting.len());
-            for sent in waiting {
-                results.push(match sent {
-                    Ok((reply, changes)) => self.wait(reply, changes).await.and_then(|reply| O::read(&reply)),
-                    Err(error) => Err(error),
+            while !lines.is_empty() {
+                let mut waiting = Vec::with_capacity(lines.len());
+                for (_, line, changes) in &lines {
+                    waiting.push(search.node.enqueue(line.clone(), *changes).await);
+                }
+                for ((place, _, changes), reply) in lines.iter().zip(waiting) {
+                    results[*place] = search.node.wait(reply, *changes).await.map(Some);
+                }
+                lines.retain(|(place, ..)| {
+                    results[*place].as_ref().is_err_and(|error| search.may_help(error))
                 });
+                let first = lines.first().and_then(|(place, ..)| results[*place].as_ref().err());
+                match first {
+                    Some(error) if search.go_on(error).await => {}
+                    _ => break,
+                }
             }
-            results
+            // Every line has its reply: `None` stood only for those still to be sent.
+            results.into_iter().filter_map(Result::transpose).map(|reply| O::read(&reply?)).collect()
         })
     }
 
-    async fn send_line(&self, line: bytes::Bytes, changes: bool) -> Result<Reply, Error> {
-        let reply = async { self.wait(self.enqueue(line, changes).await, changes).await };
-        tokio::time::timeout(self.options.timeout, reply).await.unwrap_or_else(|_| {
-            let message =
-                format!("{}: no reply within {} ms", self.address, self.options.timeout.as_millis());
+    async fn send_line(&self, node: &Link, line: bytes::Bytes, changes: bool) -> Result<Reply, Error> {
+        let reply = async { node.wait(node.enqueue(line, changes).await, changes).await };
+        tokio::time::timeout(self.timeout, reply).await.unwrap_or_else(|_| {
+            let message = format!("{}: no reply within {} ms", node.address, self.timeout.as_millis());
             Err(Error::unanswered(error::CLIENT_TIMEOUT, message, changes))
-        })
-    }
-
-    /// Hands a line to the connection's task, waiting for room.
-    async fn enqueue(&self, line: bytes::Bytes, changes: bool) -> oneshot::Receiver<Result<Reply, Error>> {
-        let (done, reply) = oneshot::channel();
-        // A task that is gone drops `done`, which the receiver tells.
-        self.calls.send(connection::Call { line, changes, done }).await.ok();
-        reply
-    }
-
-    async fn wait(
-        &self,
-        reply: oneshot::Receiver<Result<Reply, Error>>,
-        changes: bool,
-    ) -> Result<Reply, Error> {
-        reply.await.unwrap_or_else(|_| {
-            let message = format!("{}: the runtime of this connector has ended", self.address);
-            Err(Error::unanswered(error::CONNECTION_LOST, message, changes))
         })
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::{BAD_REPLY, Error};
+use super::nodes::Route;
 
 /// Operations that change nothing: sent again when their connection is lost,
 /// and `not_applied` whenever they fail. Any other one counts as a write.
@@ -25,12 +26,16 @@ const READS: [&str; 13] = [
     "conflicts",
 ];
 
+/// Operations about the node that is asked, whoever leads.
+const ABOUT_THE_NODE: [&str; 7] = ["ping", "hello", "stats", "cluster", "snapshot", "promote", "conflicts"];
+
 /// One request: an operation and its fields.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The line without its closing brace.
     line: Vec<u8>,
     changes: bool,
+    route: Route,
     /// The first argument that can't be JSON: told when the request is sent.
     refused: Option<Error>,
 }
@@ -38,8 +43,9 @@ pub struct Request {
 impl Request {
     /// A request of an operation, by its name in the protocol.
     pub fn new(operation: &str) -> Request {
-        let mut request =
-            Request { line: b"{".to_vec(), changes: !READS.contains(&operation), refused: None };
+        let changes = !READS.contains(&operation);
+        let route = if ABOUT_THE_NODE.contains(&operation) { Route::Near } else { Route::Leader };
+        let mut request = Request { line: b"{".to_vec(), changes, route, refused: None };
         request.push("op", operation);
         request
     }
@@ -50,12 +56,24 @@ impl Request {
     pub fn with(mut self, name: &str, value: impl Serialize) -> Request {
         self.line.push(b',');
         self.push(name, value);
+        match name {
+            // What one node has is asked for.
+            "consistency" if !self.line.ends_with(b":\"linearizable\"") => self.route = Route::Near,
+            // Another node's office is the leader's matter.
+            "node_id" => self.route = Route::Leader,
+            _ => {}
+        }
         self
     }
 
     /// Whether the operation may change something.
     pub fn changes(&self) -> bool {
         self.changes
+    }
+
+    /// Where it goes.
+    pub(super) fn route(&self) -> Route {
+        self.route
     }
 
     /// The whole line with its newline.

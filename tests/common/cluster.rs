@@ -26,6 +26,9 @@ const VIEW_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 
+/// Longer than two elections.
+const GIVEN_UP_MS: u64 = 3_000;
+
 /// A key that `converge` writes; no test's own.
 const MARKER: &str = "converge";
 
@@ -281,7 +284,20 @@ impl Cluster {
         assert_eq!(self.wait_for_leader(), id);
     }
 
-    /// A request to whoever leads, sent again as long as it is refused and that may pass.
+    /// Waits until a leader has heard nothing of a node for so long that it no longer waits
+    /// for it to take over from it: whoever comes back sooner may be handed the leadership.
+    pub fn wait_until_given_up(&self, leader: Id, silent: Id) {
+        self.wait_until(&format!("node {leader} gives node {silent} up"), |cluster| {
+            let view = cluster.view(leader).unwrap_or_default();
+            let mut members = view["members"].as_array().into_iter().flatten();
+            members.any(|member| {
+                member["node_id"] == silent && member["last_seen_ms"].as_u64() > Some(GIVEN_UP_MS)
+            })
+        });
+    }
+
+    /// A request to whoever leads, sent again as long as there is no `ok` and that may pass:
+    /// it must be one that may happen twice.
     pub fn ok(&self, request: &Value) -> Value {
         self.ok_among(&self.ids(), request)
     }
@@ -290,14 +306,15 @@ impl Cluster {
     pub fn ok_among(&self, ids: &[Id], request: &Value) -> Value {
         let mut answer = Value::Null;
         self.wait_until(&format!("{request} is answered"), |cluster| {
-            let Some(leader) = cluster.leader_among(ids) else { return false };
-            answer = match cluster.call(leader, request) {
-                Ok(answer) => answer,
-                Err(error) => panic!("{request}: {error}\n{}", cluster.describe()),
-            };
-            let is_again = answer["error"]["retryable"] == true;
-            assert!(answer["ok"] == true || is_again, "{request} → {answer}\n{}", cluster.describe());
-            !is_again
+            let reply = cluster.leader_among(ids).and_then(|leader| cluster.call(leader, request).ok());
+            let Some(reply) = reply else { return false };
+            let error = &reply["error"];
+            let is_final = error["outcome"] == "not_applied"
+                && error["retryable"] == false
+                && error["code"] != "sync_failed";
+            assert!(!is_final, "{request} → {reply}\n{}", cluster.describe());
+            answer = reply;
+            answer["ok"] == true
         });
         answer
     }

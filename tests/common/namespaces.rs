@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::network::{Id, Network};
 
+/// What the names of all namespaces begin with; the test's process id follows.
+const NAME: &str = "datastore";
 /// Every node has an address of its own, so all have one port.
 const PORT: u16 = 9000;
 /// Rules are numbered from here, ahead of the router's own.
@@ -50,12 +53,29 @@ fn host(id: Id) -> Ipv4Addr {
     Ipv4Addr::new(10, 213, id as u8, 2)
 }
 
+/// Removes the namespaces of tests that were killed before they could do so.
+fn remove_leftovers() {
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut parts = name.split('-');
+        let is_ours = parts.next() == Some(NAME);
+        let pid = parts.next().and_then(|pid| pid.parse::<u32>().ok());
+        if let (true, Some(pid)) = (is_ours, pid)
+            && !Path::new("/proc").join(pid.to_string()).exists()
+        {
+            // Another test may have been faster.
+            drop(ip(&format!("netns del {name}")));
+        }
+    }
+}
+
 impl Namespaces {
     /// Makes them, or says why that can't be.
     pub fn make(ids: &[Id]) -> Result<Namespaces, String> {
         static NETWORKS: AtomicU32 = AtomicU32::new(0);
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("datastore-{}-{number}", std::process::id());
+        remove_leftovers();
+        let prefix = format!("{NAME}-{}-{number}", std::process::id());
         // From here on it is dropped, and what was made goes, even if the rest fails.
         let network = Namespaces { prefix, ids: ids.to_vec(), cuts: Mutex::default() };
         let router = network.router();

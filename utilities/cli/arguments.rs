@@ -22,15 +22,19 @@ pub const EXIT_CODES: &str = "Exit codes:
 #[derive(Parser)]
 #[command(name = "datastore-cli", version, after_help = EXIT_CODES)]
 pub struct CommandLine {
-    /// The node's host
-    #[arg(long, env = "DATASTORE_HOST", default_value = "127.0.0.1")]
-    pub host: String,
-    /// The node's port
+    /// The node's host or HOST:PORT; of a cluster several, with commas or given again
+    #[arg(long, visible_alias = "node", env = "DATASTORE_HOST", default_value = "127.0.0.1")]
+    #[arg(value_delimiter = ',', value_name = "HOST[:PORT]", value_parser = host)]
+    pub host: Vec<Host>,
+    /// The port of hosts that are given without one
     #[arg(long, env = "DATASTORE_PORT", default_value_t = 9000)]
     pub port: u16,
     /// How long to wait for a reply
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout_ms: u64,
+    /// How long to look for a leader while the nodes name none
+    #[arg(long, default_value_t = 10_000)]
+    pub patience_ms: u64,
     /// Keep no history of the interactive mode
     #[arg(long)]
     pub no_history: bool,
@@ -41,13 +45,33 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// `host:port`, with the brackets of an IPv6 address.
-    pub fn address(&self) -> String {
-        if self.host.contains(':') && !self.host.starts_with('[') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+    /// `host:port`, with the brackets of an IPv6 address; several with commas between them.
+    pub fn addresses(&self) -> String {
+        let with_port = |host: &Host| format!("{}:{}", host.name, host.port.unwrap_or(self.port));
+        self.host.iter().map(with_port).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A host, with a port if it has one of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// An IPv6 address is in brackets.
+    name: String,
+    port: Option<u16>,
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    // An IPv6 address has colons itself: only behind its brackets one begins a port.
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let wanted = || "it must be HOST, HOST:PORT or [IPV6]:PORT".to_string();
+    let port = port.map(|port| port.parse().map_err(|_| wanted())).transpose()?;
+    match name {
+        "" => Err(wanted()),
+        name if name.contains(':') && !name.starts_with('[') => Ok(Host { name: format!("[{name}]"), port }),
+        name => Ok(Host { name: name.to_string(), port }),
     }
 }
 
@@ -180,8 +204,16 @@ pub enum Command {
         #[arg(long, default_value_t = 1_000, requires = "watch", value_parser = clap::value_parser!(u64).range(10..))]
         interval_ms: u64,
     },
-    /// Print who is in the cluster
+    /// Print who is in the cluster, who leads, and how far each one is
     Cluster,
+    /// Make the node asked, or another one, the leader; prints the leader's number
+    Promote {
+        /// The number of another node
+        node_id: Option<u64>,
+        /// Without a majority, giving up what only the lost nodes have
+        #[arg(long)]
+        force: bool,
+    },
     /// Make a snapshot now
     Snapshot,
     /// Ask whether the node answers
@@ -305,5 +337,36 @@ impl Command {
                 | Command::Export { .. }
                 | Command::Wal(_)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_become_addresses() {
+        let addresses = |arguments: &[&str]| {
+            let line = CommandLine::try_parse_from([&["datastore-cli"], arguments, &["ping"]].concat());
+            line.map(|line| line.addresses()).map_err(|error| error.kind())
+        };
+        let cases: [(&[&str], &str); 6] = [
+            (&["--host", "a"], "a:9000"),
+            (&["--host", "a,b:1", "--port", "7"], "a:7,b:1"),
+            (&["--node", "a:1", "--node", "b:2"], "a:1,b:2"),
+            (&["--host", "::1"], "[::1]:9000"),
+            (&["--host", "[::1]"], "[::1]:9000"),
+            (&["--host", "[::1]:5,10.0.0.1"], "[::1]:5,10.0.0.1:9000"),
+        ];
+        for (arguments, expected) in cases {
+            assert_eq!(addresses(arguments).as_deref(), Ok(expected), "{arguments:?}");
+        }
+        for wrong in ["", "a:", "a:b", ":1", "a:70000", "a,,b"] {
+            assert_eq!(
+                addresses(&["--host", wrong]),
+                Err(clap::error::ErrorKind::ValueValidation),
+                "{wrong}"
+            );
+        }
     }
 }

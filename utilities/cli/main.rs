@@ -1,12 +1,13 @@
 //! `datastore-cli`: the command-line client of datastore-node.
 //!
 //! ```text
-//! arguments ─► run ─► keys, searches, node, stats, import, export, wal ─► output
+//! arguments ─► run ─► keys, searches, node, cluster, stats, import, export, wal ─► output
 //!    repl ──────┘                     │
 //!                              failure ─► stderr, exit code
 //! ```
 
 mod arguments;
+mod cluster;
 mod export;
 mod failure;
 mod import;
@@ -49,13 +50,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let address = command_line.address();
+    let addresses = command_line.addresses();
     let mut options = Options::default();
     options.timeout = Duration::from_millis(command_line.timeout_ms);
+    options.patience = Duration::from_millis(command_line.patience_ms);
     options.connect_timeout = options.connect_timeout.min(options.timeout);
     let client = {
         let _entered = runtime.enter();
-        DatastoreConnector::lazy(&address, options)
+        DatastoreConnector::lazy(&addresses, options)
     };
     let session = Session { client, runtime: runtime.handle().clone() };
     let exit = match command_line.command {

@@ -23,12 +23,6 @@ pub async fn snapshot(client: &DatastoreConnector, output: &mut Output) -> Resul
     print_fields(&fields, output)
 }
 
-pub async fn cluster(client: &DatastoreConnector, output: &mut Output) -> Result<(), Failure> {
-    let mut fields = client.cluster().await?;
-    fields.remove("ok");
-    print_fields(&Value::Object(fields), output)
-}
-
 /// Sends a request as it is and prints the reply as it came.
 pub async fn call(client: &DatastoreConnector, request: &str, output: &mut Output) -> Result<(), Failure> {
     let wanted = |why: &str| Failure::usage(format!("a request is a JSON object with an \"op\": {why}"));

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::arguments::{Command, Layout, Wal};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{export, import, keys, node, searches, stats, stats_watch, wal, wal_dump};
+use crate::{cluster, export, import, keys, node, searches, stats, stats_watch, wal, wal_dump};
 
 /// For a command that was interrupted to put the terminal back.
 const CLEAN_UP_TIME: Duration = Duration::from_millis(200);
@@ -109,7 +109,8 @@ async fn dispatch(client: DatastoreConnector, command: Command, output: &mut Out
         Command::Stats { section, watch: true, interval_ms } => {
             stats_watch::watch(&client, section, Duration::from_millis(interval_ms), output).await
         }
-        Command::Cluster => node::cluster(&client, output).await,
+        Command::Cluster => cluster::print(&client, output).await,
+        Command::Promote { node_id, force } => cluster::promote(&client, node_id, force, output).await,
         Command::Snapshot => node::snapshot(&client, output).await,
         Command::Ping => node::ping(&client, output).await,
         Command::Call { request } => node::call(&client, &request, output).await,

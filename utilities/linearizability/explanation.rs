@@ -23,6 +23,24 @@ const TRY_STEPS_MAX: u64 = 100_000;
 /// Steps of all tries for one key.
 const STEPS_MAX: u64 = 3_000_000;
 
+/// In which order it is tried to leave out steps.
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    Observation,
+    Delete,
+    Set,
+}
+
+impl Turn {
+    fn of(action: &Action) -> Turn {
+        match action {
+            Action::Read(_) | Action::Mismatch { .. } => Turn::Observation,
+            Action::Delete { .. } => Turn::Delete,
+            Action::Set { .. } => Turn::Set,
+        }
+    }
+}
+
 /// Says in words and lines why a part that was found to be a violation is one.
 pub(super) fn explain(history: &History, part: &Part) -> String {
     let mut steps_left = STEPS_MAX;
@@ -39,14 +57,14 @@ pub(super) fn explain(history: &History, part: &Part) -> String {
     let mut steps: Vec<Option<Step<Action>>> = prefix.iter().map(|(step, _)| Some(step.clone())).collect();
     let mut places = Vec::new();
     // Oldest first: a contradiction is made of what stands close to its end. And reads before
-    // writes: a write that nobody reads is soon left out.
-    for of_observations in [true, false] {
+    // deletes before writes: what nobody asks for any more is soon left out.
+    for turn in [Turn::Observation, Turn::Delete, Turn::Set] {
         for (place, (step, record)) in prefix.iter().enumerate() {
-            if step.action.is_observation() != of_observations {
+            if Turn::of(&step.action) != turn {
                 continue;
             }
             let whenever = Step { action: step.action.without_answer(), start: step.start, end: None };
-            steps[place] = (!of_observations).then_some(whenever);
+            steps[place] = (turn != Turn::Observation).then_some(whenever);
             if !is_violation(steps.iter().flatten().cloned().collect()) {
                 steps[place] = Some(step.clone());
                 places.push(*record);

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Optional
+from typing import Any, BinaryIO, Callable, Optional, Union
 
 from datastore import AsyncDatastoreConnector, DatastoreConnector, IndexNotReady
 
@@ -144,6 +144,58 @@ class Server:
             raise self._error
 
 
+class FakeNode:
+    """A node of a cluster that a test scripts, for any number of connections.
+
+    The script gets the number of the request and the request; None closes the connection.
+    """
+
+    def __init__(self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0) -> None:
+        self.requests: list[Any] = []
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, run: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed at the end of the test
+            self._start(self._converse, connection)
+
+    def _converse(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                with self._lock:
+                    self.requests.append(request)
+                    number = len(self.requests) - 1
+                reply = self._script(number, request)
+                if reply is None:
+                    return
+                connection.sendall(json.dumps(reply).encode() + b"\n")
+
+    def operations(self) -> list[str]:
+        """What it was asked so far."""
+        return [request["op"] for request in self.requests]
+
+    def close(self) -> None:
+        """Behind the clients' end."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(PATIENCE_SECONDS)
+
+
 class Driven:
     """The asyncio client with the blocking client's face, so that both keep the same promises."""
 
@@ -189,7 +241,7 @@ class ClientCase(unittest.TestCase):
 
     is_async = False
 
-    def client(self, port: int, host: str = "127.0.0.1", **options: Any) -> Any:
+    def client(self, port: int = 9000, host: Union[str, list[str]] = "127.0.0.1", **options: Any) -> Any:
         if not self.is_async:
             client = DatastoreConnector(host, port, **options)
             self.addCleanup(client.close)
@@ -199,6 +251,13 @@ class ClientCase(unittest.TestCase):
         driven = Driven(AsyncDatastoreConnector(host, port, **options), loop)
         self.addCleanup(lambda: driven.close())
         return driven
+
+    def fake_node(
+        self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0
+    ) -> FakeNode:
+        node = FakeNode(script, port)
+        self.addCleanup(node.close)
+        return node
 
     def server(self, *scripts: Script) -> Server:
         server = Server(*scripts)

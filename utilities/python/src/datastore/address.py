@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import select
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Union
 
 
 class Address(NamedTuple):
@@ -17,13 +18,33 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
 
-def address_of(host: str, port: int) -> Address:
-    """Checks what a caller gave."""
+def address_of(host: object, port: object) -> Address:
+    """Checks what a caller or a node gave."""
     if not isinstance(host, str) or not isinstance(port, int) or isinstance(port, bool):
         raise TypeError(f"a host is a str and a port an int, not {host!r} and {port!r}")
     if not host or not 1 <= port <= 65535:
         raise ValueError(f"a host is not empty and a port is 1 to 65535, not {host!r} and {port}")
     return Address(host, port)
+
+
+def addresses_of(host: Union[str, Iterable[str]], port: int) -> list[Address]:
+    """Of one or several, each a host or `host:port`; `port` is that of hosts that have none."""
+    hosts = [host] if isinstance(host, str) else list(host)
+    if not hosts:
+        raise ValueError("at least one host is wanted")
+    return [_address_of_text(host, port) for host in hosts]
+
+
+def _address_of_text(text: str, port: int) -> Address:
+    if not isinstance(text, str):
+        raise TypeError(f"a host is a str, not {text!r}")
+    host, colon, behind = text.rpartition(":")
+    # An IPv6 address has colons itself: only behind its brackets one begins a port.
+    if not colon or (":" in host and not host.endswith("]")):
+        return address_of(text.strip("[]"), port)
+    if not (behind.isascii() and behind.isdigit()):
+        raise ValueError(f"an address is `host`, `host:port` or `[ipv6]:port`, not {text!r}")
+    return address_of(host.strip("[]"), int(behind))
 
 
 def check_seconds(name: str, seconds: float) -> float:

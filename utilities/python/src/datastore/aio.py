@@ -3,60 +3,68 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union
 
-from .address import address_of, check_seconds
+from .address import Address, addresses_of, check_seconds
 from .aio_connection import AsyncConnection
 from .binding import Awaiting
-from .delivery import Interruption, may_send_again, settle, unanswered
+from .delivery import Interruption
 from .operations import PagedOperations
 from .pipeline import AsyncPipeline
 from .request import Handle, Request
+from .search import Nodes, Search
 
 T = TypeVar("T")
 
 
 class AsyncDatastoreConnector(PagedOperations, Awaiting):
-    """A client of one node, over one connection, for the tasks of one event loop.
+    """A client of a node or a cluster, for the tasks of one event loop.
 
     Calls of several tasks share the connection without waiting for each other:
     each is written at once, and the replies come in that order. A call that is
-    cancelled may have been carried out. Connecting, reconnecting and sending
-    again are as in `DatastoreConnector`; whatever was given to the event loop
-    counts as handed to the socket.
+    cancelled may have been carried out. Connecting, reconnecting, sending again
+    and finding the leader are as in `DatastoreConnector`; whatever was given to
+    the event loop counts as handed to the socket. Order between calls that are
+    under way at the same time is not promised across a change of leader.
     """
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: Union[str, Iterable[str]] = "127.0.0.1",
         port: int = 9000,
         *,
         timeout: float = 15.0,
         connect_timeout: float = 5.0,
+        patience: float = 10.0,
     ) -> None:
-        """`timeout`: seconds that a reply may take, each from the one before it on the connection.
+        """`host`: one or several, each a host or `"host:port"`.
+
+        `timeout`: seconds that a reply may take, each from the one before it on the connection.
 
         `connect_timeout`: seconds that connecting may take. After a timeout the
         connection is closed, and every call on it ends.
+
+        `patience`: seconds to look for a leader, from the first answer that names
+        none or another one. With 0 such an answer is raised as it comes.
         """
-        self._address = address_of(host, port)
+        self._nodes = Nodes(addresses_of(host, port), patience)
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
-        self._connection: Optional[AsyncConnection] = None
-        self._opening: Optional[asyncio.Task[AsyncConnection]] = None
+        self._connections: dict[Address, AsyncConnection] = {}
+        self._opening: dict[Address, asyncio.Task[AsyncConnection]] = {}
 
     def pipeline(self) -> AsyncPipeline:
         """Gathers calls to send them together: `async with client.pipeline() as pipeline: …`."""
         return AsyncPipeline(self._send)
 
     async def close(self) -> None:
-        """Closes the connection, whose calls end; a later call opens another one."""
-        if self._opening is not None:
-            await asyncio.wait({self._opening})
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        """Closes the connections, whose calls end; a later call opens another one."""
+        if self._opening:
+            await asyncio.wait(list(self._opening.values()))
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
             await connection.close()
 
     async def __aenter__(self) -> AsyncDatastoreConnector:
@@ -71,7 +79,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncDatastoreConnector({self._address.host!r}, {self._address.port})"
+        return f"AsyncDatastoreConnector({self._nodes!r})"
 
     async def _perform(self, request: Request[T]) -> T:
         handle = Handle(request)
@@ -80,42 +88,37 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
 
     async def _send(self, handles: Sequence[Handle[Any]]) -> None:
         """Every handle has its result or its error afterwards."""
-        try:
-            await self._attempt(handles)
-        except Interruption as interruption:
-            if may_send_again(handles, interruption):
-                await self._attempt_again(unanswered(handles))
+        search = Search(self._nodes, handles)
+        while search.remaining:
+            if search.pause:
+                await asyncio.sleep(search.pause)
+            try:
+                connection = await self._connected(search.node)
+                await connection.exchange(search.remaining)
+            except Interruption as interruption:
+                search.interrupted(interruption)
             else:
-                settle(handles, interruption)
+                search.answered()
 
-    async def _attempt_again(self, handles: Sequence[Handle[Any]]) -> None:
-        try:
-            await self._attempt(handles)
-        except Interruption as interruption:
-            settle(handles, interruption)
-
-    async def _attempt(self, handles: Sequence[Handle[Any]]) -> None:
-        if handles:
-            connection = await self._connected()
-            await connection.exchange(handles)
-
-    async def _connected(self) -> AsyncConnection:
+    async def _connected(self, node: Address) -> AsyncConnection:
         """The one place where a connection is chosen."""
-        while self._connection is None or self._connection.has_ended():
-            if self._opening is None:
-                self._opening = asyncio.ensure_future(self._open())
+        while (connection := self._connections.get(node)) is None or connection.has_ended():
+            if node not in self._opening:
+                opening = asyncio.ensure_future(self._open(node))
                 # Its failure is nobody's news when every call that waits is cancelled.
-                self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+                opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+                self._opening[node] = opening
             # One call may be cancelled while others wait for the same connection.
-            await asyncio.shield(self._opening)
-        return self._connection
+            await asyncio.shield(self._opening[node])
+        return connection
 
-    async def _open(self) -> AsyncConnection:
-        previous, self._connection = self._connection, None
+    async def _open(self, node: Address) -> AsyncConnection:
+        previous = self._connections.pop(node, None)
         try:
             if previous is not None:
                 await previous.close()
-            self._connection = await AsyncConnection.open(self._address, self._timeout, self._connect_timeout)
-            return self._connection
+            connection = await AsyncConnection.open(node, self._timeout, self._connect_timeout)
+            self._connections[node] = connection
+            return connection
         finally:
-            self._opening = None
+            del self._opening[node]

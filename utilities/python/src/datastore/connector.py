@@ -3,47 +3,60 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union
 
-from .address import address_of, check_seconds
+from .address import Address, addresses_of, check_seconds
 from .binding import Blocking
 from .connection import Connection
-from .delivery import Interruption, may_send_again, settle, unanswered
+from .delivery import Interruption
 from .operations import PagedOperations
 from .pipeline import Pipeline
 from .request import Handle, Request
+from .search import Nodes, Search
 
 T = TypeVar("T")
 
 
 class DatastoreConnector(PagedOperations, Blocking):
-    """A client of one node, over one connection.
+    """A client of a node or a cluster, over one connection per node that it needs.
 
     It connects at the first call (`ping()` tells whether someone is there) and
     again at the next call after the connection was lost. Threads may share it:
     their calls take turns. A read whose connection is lost is sent once more
     over a new one, a write only if not a byte of it had been handed to the socket.
+
+    Writes and linearizable reads go to the node that leads. What another one
+    refused (`NotLeader`, `NoLeader`, `NoQuorum`) did not happen and is sent again
+    elsewhere. Reads with another `consistency`, and what is about one node
+    (`ping`, `stats`, `cluster` …), stay at the first address that can be reached.
     """
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: Union[str, Iterable[str]] = "127.0.0.1",
         port: int = 9000,
         *,
         timeout: float = 15.0,
         connect_timeout: float = 5.0,
+        patience: float = 10.0,
     ) -> None:
-        """`timeout`: seconds that a reply may take, in a pipeline each from the one before it.
+        """`host`: one or several, each a host or `"host:port"`.
+
+        `timeout`: seconds that a reply may take, in a pipeline each from the one before it.
 
         `connect_timeout`: seconds that connecting may take. After a timeout the
         connection is closed, since the reply may still come.
+
+        `patience`: seconds to look for a leader, from the first answer that names
+        none or another one. With 0 such an answer is raised as it comes.
         """
-        self._address = address_of(host, port)
+        self._nodes = Nodes(addresses_of(host, port), patience)
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
-        self._connection: Optional[Connection] = None
+        self._connections: dict[Address, Connection] = {}
         # Held from a request's first byte to its reply's last: replies carry no other sign of whose they are.
         self._lock = threading.Lock()
 
@@ -52,9 +65,10 @@ class DatastoreConnector(PagedOperations, Blocking):
         return Pipeline(self._send)
 
     def close(self) -> None:
-        """Closes the connection; a later call opens another one."""
+        """Closes the connections; a later call opens another one."""
         with self._lock:
-            self._disconnect()
+            for node in list(self._connections):
+                self._disconnect(node)
 
     def __enter__(self) -> DatastoreConnector:
         return self
@@ -68,7 +82,7 @@ class DatastoreConnector(PagedOperations, Blocking):
         self.close()
 
     def __repr__(self) -> str:
-        return f"DatastoreConnector({self._address.host!r}, {self._address.port})"
+        return f"DatastoreConnector({self._nodes!r})"
 
     def _perform(self, request: Request[T]) -> T:
         handle = Handle(request)
@@ -77,41 +91,37 @@ class DatastoreConnector(PagedOperations, Blocking):
 
     def _send(self, handles: Sequence[Handle[Any]]) -> None:
         """Every handle has its result or its error afterwards."""
-        with self._lock:
-            try:
-                self._attempt(handles)
-            except Interruption as interruption:
-                if may_send_again(handles, interruption):
-                    self._attempt_again(unanswered(handles))
+        search = Search(self._nodes, handles)
+        while search.remaining:
+            if search.pause:
+                time.sleep(search.pause)
+            with self._lock:
+                try:
+                    self._attempt(search.node, search.remaining)
+                except Interruption as interruption:
+                    search.interrupted(interruption)
                 else:
-                    settle(handles, interruption)
+                    search.answered()
 
-    def _attempt_again(self, handles: Sequence[Handle[Any]]) -> None:
-        try:
-            self._attempt(handles)
-        except Interruption as interruption:
-            settle(handles, interruption)
-
-    def _attempt(self, handles: Sequence[Handle[Any]]) -> None:
-        if not handles:
-            return
-        connection = self._connected()
+    def _attempt(self, node: Address, handles: Sequence[Handle[Any]]) -> None:
+        connection = self._connected(node)
         try:
             connection.exchange(handles, self._timeout)
         except BaseException:
             # An interrupt of the program's leaves replies behind, too.
-            self._disconnect()
+            self._disconnect(node)
             raise
 
-    def _connected(self) -> Connection:
+    def _connected(self, node: Address) -> Connection:
         """The one place where a connection is chosen."""
-        if self._connection is not None and self._connection.has_ended():
-            self._disconnect()
-        if self._connection is None:
-            self._connection = Connection(self._address, self._connect_timeout)
-        return self._connection
+        connection = self._connections.get(node)
+        if connection is not None and not connection.has_ended():
+            return connection
+        self._disconnect(node)
+        self._connections[node] = Connection(node, self._connect_timeout)
+        return self._connections[node]
 
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+    def _disconnect(self, node: Address) -> None:
+        connection = self._connections.pop(node, None)
         if connection is not None:
             connection.close()

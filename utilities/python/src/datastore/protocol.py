@@ -28,6 +28,9 @@ READS = frozenset(
 )
 """Operations that change nothing, so that sending one twice does no harm. Any other is a write."""
 
+ABOUT_THE_NODE = frozenset({"ping", "hello", "stats", "cluster", "snapshot", "promote", "conflicts"})
+"""Operations about the node that is asked, whoever leads, unless they name another one."""
+
 
 def encode_request(op: str, fields: Mapping[str, Any]) -> bytes:
     """The request's line with its newline; `TypeError` or `ValueError` for what JSON can't carry."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Generic, Optional, TypeVar, cast
 
 from .errors import DatastoreError, error_of
-from .protocol import READS, Reply, encode_request
+from .protocol import ABOUT_THE_NODE, READS, Reply, encode_request
 
 T = TypeVar("T")
 
@@ -14,12 +14,15 @@ T = TypeVar("T")
 class Request(Generic[T]):
     """One operation with its arguments. Made only of arguments that JSON can carry."""
 
-    __slots__ = ("op", "is_read", "line", "read")
+    __slots__ = ("op", "is_read", "is_near", "line", "read")
 
     def __init__(self, op: str, fields: Mapping[str, Any], read: Callable[[Reply], T]) -> None:
         """`read` makes the result of a reply that is `ok`; `ValueError` when it can't."""
         self.op = op
         self.is_read = op in READS
+        # Whether it is about what one node has, and not for whoever leads.
+        is_local = fields.get("consistency", "linearizable") != "linearizable"
+        self.is_near = is_local or (op in ABOUT_THE_NODE and "node_id" not in fields)
         self.line = encode_request(op, fields)
         self.read = read
 
@@ -63,6 +66,11 @@ class Handle(Generic[T]):
         else:
             self._error = error_of(reply.value("error"))
         self._done = True
+
+    def _reset(self) -> None:
+        """As if it had not been sent: it is to be sent again."""
+        self._begun = self._done = False
+        self._result = self._error = None
 
     def _fail(self, error: DatastoreError) -> None:
         self._error = error

@@ -1,0 +1,252 @@
+"""Several nodes: the leader is found, and nothing is sent twice that may have happened."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import unittest
+from typing import Any, Callable, Optional
+
+from support import PATIENCE_SECONDS, ClientCase, FakeNode
+
+from datastore import (
+    AsyncDatastoreConnector,
+    ConnectionLost,
+    DatastoreConnector,
+    DatastoreError,
+    NoQuorum,
+    NotConnected,
+    NotLeader,
+)
+
+Reply = dict[str, Any]
+SHORT_PATIENCE = 0.2
+"""Long enough for a few pauses."""
+
+
+def taken(request: Any) -> Reply:
+    """A good answer."""
+    fields: Reply = {"version": "1.0", "found": True, "value": 1, "count": 1, "pong": True}
+    return {"ok": True, **fields, "leader": request.get("node_id")}
+
+
+def refused(code: str, **more: Any) -> Reply:
+    """An error after which nothing has happened."""
+    error = {"code": code, "message": "m", "retryable": True, "outcome": "not_applied"}
+    return {"ok": False, "error": {**error, **more}}
+
+
+def not_leader(port: Optional[int]) -> Reply:
+    """`not_leader`, with the address of who is."""
+    leader = None if port is None else {"node_id": 1, "host": "127.0.0.1", "port": port}
+    return refused("not_leader", leader=leader)
+
+
+def as_replica(request: Any, leader: Optional[int]) -> Reply:
+    """What a replica says."""
+    is_write = request["op"] in ("set", "promote")
+    if is_write or request.get("consistency") == "linearizable":
+        return not_leader(leader)
+    return taken(request)
+
+
+def in_turn(*replies: Reply) -> Callable[[int, Any], Reply]:
+    """So many requests, whatever they are."""
+    return lambda number, _: replies[number]
+
+
+def nobody() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Cluster(ClientCase):
+    def leader(self) -> FakeNode:
+        return self.fake_node(lambda _, request: taken(request))
+
+    def replica_of(self, port: Optional[int]) -> FakeNode:
+        return self.fake_node(lambda _, request: as_replica(request, port))
+
+    def client_of(self, *ports: int, patience: float = PATIENCE_SECONDS) -> Any:
+        return self.client(host=[f"127.0.0.1:{port}" for port in ports], patience=patience)
+
+    def test_a_write_goes_to_the_leader_that_a_replica_names_and_happens_once(self) -> None:
+        leader = self.leader()
+        replica = self.replica_of(leader.port)
+        client = self.client_of(replica.port)
+        self.assertEqual(client.set("k", 1), "1.0")
+        self.assertEqual((replica.operations(), leader.operations()), (["set"], ["set"]))
+        client.set("k", 2)
+        client.get("k")
+        client.get("k", consistency="linearizable")
+        self.assertEqual((replica.operations(), leader.operations()), (["set"], ["set", "set", "get", "get"]))
+
+    def test_what_is_about_one_node_stays_at_the_node_asked(self) -> None:
+        leader = self.leader()
+        replica = self.replica_of(leader.port)
+        client = self.client_of(replica.port, leader.port)
+        client.set("k", 1)
+        client.get("k", consistency="local")
+        client.count(consistency={"max_staleness_ms": 5})
+        client.ping(), client.stats(), client.cluster()
+        self.assertEqual(replica.operations(), ["set", "get", "count", "ping", "stats", "cluster"])
+        with self.assertRaises(NotLeader):
+            client.promote()  # the leader would promote itself
+        self.assertEqual(client.promote(2)["leader"], 2)
+        self.assertEqual(leader.operations(), ["set", "promote"])
+
+    def test_while_nobody_leads_it_waits_and_finds_who_is_elected(self) -> None:
+        codes = [refused(code) for code in ("no_leader", "no_quorum", "starting")]
+        for nobody_leads in (not_leader(None), *codes):
+            leader = self.leader()
+            replica = self.fake_node(in_turn(*[nobody_leads] * 3, not_leader(leader.port)))
+            self.client_of(replica.port).set("k", 1)
+            self.assertEqual((len(replica.requests), len(leader.requests)), (4, 1))
+
+    def test_where_one_node_knows_no_leader_the_others_are_asked(self) -> None:
+        leader = self.leader()
+        isolated = self.fake_node(lambda *_: refused("no_quorum"))
+        client = self.client_of(isolated.port, leader.port)
+        client.set("k", 1), client.set("k", 2)
+        self.assertEqual((len(isolated.requests), len(leader.requests)), (1, 2))
+
+    def test_two_nodes_that_name_each_other_are_not_asked_for_ever(self) -> None:
+        one = self.fake_node(lambda *_: not_leader(other.port))
+        other = self.fake_node(lambda *_: not_leader(one.port))
+        with self.assertRaises(NotLeader):
+            self.client_of(one.port, patience=SHORT_PATIENCE).set("k", 1)
+        # Once a round each, and the rounds are 20, 40, 80, 160 … ms apart.
+        for node in (one, other):
+            self.assertTrue(2 <= len(node.requests) <= 8, len(node.requests))
+
+    def test_an_address_where_nobody_is_is_passed_over(self) -> None:
+        leader, gone = self.leader(), nobody()
+        client = self.client_of(gone, leader.port)
+        client.ping()
+        # Neither writes nor what is about a node goes there again when it is back.
+        back = self.fake_node(lambda _, request: taken(request), gone)
+        client.set("k", 1), client.ping()
+        self.assertEqual((leader.operations(), back.operations()), (["ping", "set", "ping"], []))
+        with self.assertRaises(NotConnected) as caught:
+            self.client_of(nobody(), nobody(), patience=float("inf")).set("k", 1)
+        self.assertEqual(caught.exception.outcome, "not_applied")
+
+    def test_a_leader_that_cannot_be_reached_is_looked_for_elsewhere(self) -> None:
+        leader = self.leader()
+        stale = self.replica_of(nobody())
+        client = self.client_of(stale.port, leader.port)
+        client.set("k", 1), client.set("k", 2)
+        self.assertEqual((len(stale.requests), len(leader.requests)), (1, 2))
+
+    def test_a_replica_that_names_the_dead_leader_is_asked_until_it_names_the_new_one(self) -> None:
+        leader, gone = self.leader(), nobody()
+        replica = self.fake_node(lambda number, _: not_leader(gone if number < 2 else leader.port))
+        self.client_of(replica.port).set("k", 1)
+        self.assertEqual((len(replica.requests), len(leader.requests)), (3, 1))
+
+    def test_a_write_whose_connection_breaks_is_unknown_and_sent_nowhere_else(self) -> None:
+        dying, bystander = self.fake_node(lambda *_: None), self.leader()
+        replica = self.replica_of(dying.port)
+        client = self.client_of(replica.port, bystander.port)
+        with self.assertRaises(ConnectionLost) as caught:
+            client.set("k", 1)
+        self.assertEqual(caught.exception.outcome, "unknown")
+        counts = (len(replica.requests), len(dying.requests), len(bystander.requests))
+        self.assertEqual(counts, (1, 1, 0))
+
+    def test_what_a_deposed_leader_may_have_done_is_not_sent_again(self) -> None:
+        # The second is no answer of a sound node: the outcome counts, whatever the code.
+        for code in ("leadership_lost", "no_quorum"):
+            reply = refused(code, outcome="unknown")
+            deposed, bystander = self.fake_node(in_turn(reply)), self.leader()
+            with self.assertRaises(DatastoreError) as caught:
+                self.client_of(deposed.port, bystander.port).set("k", 1)
+            self.assertEqual((caught.exception.code, caught.exception.outcome), (code, "unknown"))
+            self.assertEqual((len(deposed.requests), len(bystander.requests)), (1, 0))
+
+    def test_at_the_end_of_patience_the_last_error_is_raised(self) -> None:
+        replica = self.fake_node(lambda number, _: refused("no_leader" if number < 2 else "no_quorum"))
+        with self.assertRaises(NoQuorum) as caught:
+            self.client_of(replica.port, patience=SHORT_PATIENCE).set("k", 1)
+        self.assertEqual((caught.exception.outcome, caught.exception.retryable), ("not_applied", True))
+        leader = self.leader()
+        with self.assertRaises(NotLeader) as told:
+            self.client_of(self.replica_of(leader.port).port, patience=0).set("k", 1)
+        self.assertEqual((told.exception.leader or {})["port"], leader.port)
+        self.assertEqual(leader.requests, [])
+
+    def test_a_pipeline_goes_on_where_the_leader_is_in_its_order(self) -> None:
+        leader = self.leader()
+        elsewhere = not_leader(leader.port)
+        old = self.fake_node(lambda number, request: taken(request) if number < 3 else elsewhere)
+        with self.client_of(old.port).pipeline() as pipeline:
+            for number in range(200):
+                pipeline.set("k", number)
+        self.assertEqual(pipeline.results(), ["1.0"] * 200)
+        self.assertEqual([request["value"] for request in leader.requests], list(range(3, 200)))
+        self.assertEqual(len(old.requests), 200)
+
+    def test_a_read_behind_a_write_in_a_pipeline_sees_it_at_the_leader(self) -> None:
+        leader = self.leader()
+        replica = self.replica_of(leader.port)
+        with self.client_of(replica.port).pipeline() as pipeline:
+            pipeline.get("before"), pipeline.set("k", 1), pipeline.get("k", consistency="local")
+        pipeline.results()
+        self.assertEqual(leader.operations(), ["set", "get"])
+
+    def test_a_pipeline_that_only_reads_locally_stays(self) -> None:
+        leader = self.leader()
+        replica = self.replica_of(leader.port)
+        client = self.client_of(replica.port)
+        client.set("k", 1)
+        with client.pipeline() as pipeline:
+            pipeline.get("k", consistency="local"), pipeline.stats()
+        self.assertEqual(replica.operations(), ["set", "get", "stats"])
+
+    def test_leaders_without_an_address_are_none(self) -> None:
+        for leader in ({"host": "h"}, {"host": "h", "port": 70_000}, {"host": 1, "port": 1}, "h:1"):
+            odd = self.fake_node(lambda *_, leader=leader: refused("not_leader", leader=leader))
+            with self.assertRaises(NotLeader):
+                self.client_of(odd.port, patience=SHORT_PATIENCE).set("k", 1)
+
+
+class AsyncCluster(Cluster):
+    is_async = True
+
+    def test_tasks_that_are_led_on_at_once_write_once_each(self) -> None:
+        leader = self.leader()
+        replica = self.replica_of(leader.port)
+
+        async def write() -> None:
+            async with AsyncDatastoreConnector(port=replica.port) as client:
+                await asyncio.gather(*[client.set("k", number) for number in range(100)])
+
+        asyncio.run(write())
+        self.assertEqual(sorted(request["value"] for request in leader.requests), list(range(100)))
+
+
+class Addresses(unittest.TestCase):
+    def test_hosts_have_a_port_or_take_the_common_one(self) -> None:
+        several = ["a", "b:1", "::1", "[::1]", "[::1]:5"]
+        client = DatastoreConnector(several, 7)
+        shown = "['a:7', 'b:1', '[::1]:7', '[::1]:7', '[::1]:5']"
+        self.assertEqual(repr(client), f"DatastoreConnector({shown})")
+        self.assertEqual(repr(AsyncDatastoreConnector("a:1")), "AsyncDatastoreConnector('a', 1)")
+
+    def test_wrong_ones_are_refused(self) -> None:
+        wrong: list[Any] = [[], "", "a:", "a:b", ":1", "a:70000", ["a", ""], "a:-1", "a:٣"]
+        for host in wrong:
+            with self.subTest(host), self.assertRaises(ValueError):
+                DatastoreConnector(host)
+        odd: list[Any] = [5, [5], None, [None]]
+        for host in odd:
+            with self.subTest(host), self.assertRaises(TypeError):
+                DatastoreConnector(host)
+        for patience in (-1, float("nan")):
+            with self.assertRaises(ValueError):
+                DatastoreConnector(patience=patience)
+
+
+if __name__ == "__main__":
+    unittest.main()
