@@ -15,6 +15,8 @@ use crate::snapshot_receiver::Partial;
 
 /// A refusal that doesn't change is said again after so long.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
+/// A process that has said nothing for so long has ended, if another one says that it is that node.
+const ENDED_AFTER: Duration = Duration::from_secs(1);
 /// Strangers could make up many different ones: no more of them than one in this time.
 const STRANGERS_EVERY: Duration = Duration::from_secs(1);
 
@@ -40,12 +42,29 @@ impl RarelySaid {
     }
 }
 
+/// A session that a peer's frames come through.
+pub(crate) struct SessionPlace {
+    /// The peer's process.
+    boot: u64,
+    /// When something came.
+    heard: Mutex<Instant>,
+    /// Rung when another session takes the place.
+    pub(crate) replaced: Notify,
+}
+
+impl SessionPlace {
+    /// Something came.
+    pub(crate) fn hear(&self) {
+        *lock(&self.heard) = Instant::now();
+    }
+}
+
 /// Shared by ReplicatorPeers, the sessions of peers and the threads that carry snapshots.
 pub(crate) struct PeerLinks {
     /// Whether this node's heartbeats reach a peer.
     reached: HashMap<NodeId, AtomicBool>,
     /// The session that a peer's frames come through: the newest one of each lane.
-    sessions: Mutex<HashMap<(NodeId, Lane), Arc<Notify>>>,
+    sessions: Mutex<HashMap<(NodeId, Lane), Arc<SessionPlace>>>,
     refused_members: Mutex<HashMap<NodeId, RarelySaid>>,
     refused_strangers: Mutex<Option<Instant>>,
     /// The snapshot that has come in part. Held by the thread that receives it.
@@ -81,17 +100,27 @@ impl PeerLinks {
 
     /// A new session takes an older one's place: a peer that connects again has
     /// given up the connection before, whether or not this node has noticed.
-    /// The session ends when it is notified.
-    pub(crate) fn begin_session(&self, peer: NodeId, lane: Lane) -> Arc<Notify> {
-        let replaced = Arc::new(Notify::new());
-        if let Some(older) = lock(&self.sessions).insert((peer, lane), replaced.clone()) {
-            older.notify_one();
+    pub(crate) fn begin_session(&self, peer: NodeId, lane: Lane, boot: u64) -> Arc<SessionPlace> {
+        let heard = Mutex::new(Instant::now());
+        let place = Arc::new(SessionPlace { boot, heard, replaced: Notify::new() });
+        if let Some(older) = lock(&self.sessions).insert((peer, lane), place.clone()) {
+            older.replaced.notify_one();
         }
-        replaced
+        place
+    }
+
+    /// Whether another process of that node is there: two that run on copies of
+    /// one directory would each vote in its name. One that has ended says
+    /// nothing more, and its sockets are closed.
+    pub(crate) fn is_there_twice(&self, peer: NodeId, boot: u64) -> bool {
+        let sessions = lock(&self.sessions);
+        let lives = |place: &SessionPlace| lock(&place.heard).elapsed() < ENDED_AFTER;
+        let others = sessions.iter().filter(|((node_id, _), place)| *node_id == peer && place.boot != boot);
+        others.into_iter().any(|(_, place)| lives(place))
     }
 
     /// A session is over, unless another one has its place already.
-    pub(crate) fn end_session(&self, peer: NodeId, lane: Lane, session: &Arc<Notify>) {
+    pub(crate) fn end_session(&self, peer: NodeId, lane: Lane, session: &Arc<SessionPlace>) {
         let mut sessions = lock(&self.sessions);
         if sessions.get(&(peer, lane)).is_some_and(|newest| Arc::ptr_eq(newest, session)) {
             sessions.remove(&(peer, lane));
@@ -136,16 +165,30 @@ mod tests {
     #[tokio::test]
     async fn a_newer_session_ends_the_older_one_and_keeps_its_place() {
         let links = PeerLinks::new([2]);
-        let older = links.begin_session(2, Lane::Log);
-        let other = links.begin_session(2, Lane::Heartbeat);
-        let newer = links.begin_session(2, Lane::Log);
-        older.notified().await;
+        let older = links.begin_session(2, Lane::Log, 7);
+        let other = links.begin_session(2, Lane::Heartbeat, 7);
+        let newer = links.begin_session(2, Lane::Log, 7);
+        older.replaced.notified().await;
         links.end_session(2, Lane::Log, &older);
-        let newest = links.begin_session(2, Lane::Log);
-        newer.notified().await;
-        let is_told = |session: Arc<Notify>| async move {
-            tokio::time::timeout(Duration::ZERO, session.notified()).await.is_ok()
+        let newest = links.begin_session(2, Lane::Log, 7);
+        newer.replaced.notified().await;
+        let is_told = |session: Arc<SessionPlace>| async move {
+            tokio::time::timeout(Duration::ZERO, session.replaced.notified()).await.is_ok()
         };
         assert!(!is_told(other).await && !is_told(newest).await);
+    }
+
+    #[test]
+    fn a_process_that_is_heard_of_keeps_another_one_out_until_it_ends() {
+        let links = PeerLinks::new([2]);
+        let session = links.begin_session(2, Lane::Log, 7);
+        assert!(links.is_there_twice(2, 8));
+        assert!(!links.is_there_twice(2, 7) && !links.is_there_twice(3, 8));
+        *lock(&session.heard) -= ENDED_AFTER;
+        assert!(!links.is_there_twice(2, 8), "it is silent");
+        session.hear();
+        assert!(links.is_there_twice(2, 8));
+        links.end_session(2, Lane::Log, &session);
+        assert!(!links.is_there_twice(2, 8), "its socket is closed");
     }
 }

@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::peer_greeting::{GREETING_TIMEOUT, own, prepare};
+use crate::peer_links::SessionPlace;
 use crate::peer_socket::{fill, read_line, write_all};
 use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
 use crate::snapshot_receiver;
@@ -84,10 +85,10 @@ impl Session {
             return self.receive_snapshot(hello.node_id);
         }
         let links = &self.cluster.clone().links;
-        let session = links.begin_session(hello.node_id, hello.lane);
+        let session = links.begin_session(hello.node_id, hello.lane, hello.boot);
         let ended = tokio::select! {
-            ended = self.receive(hello.node_id, hello.lane) => ended,
-            () = session.notified() => Ok(()),
+            ended = self.receive(hello.node_id, hello.lane, &session) => ended,
+            () = session.replaced.notified() => Ok(()),
         };
         links.end_session(hello.node_id, hello.lane, &session);
         if let Err(error) = ended {
@@ -111,6 +112,14 @@ impl Session {
                 return None;
             }
             Decision::Introduce { protocol } => (protocol, false),
+            Decision::Accept { .. } if self.cluster.links.is_there_twice(hello.node_id, hello.boot) => {
+                let message = format!(
+                    "another process is connected as node {}, with the same directory: only one of them may run",
+                    hello.node_id
+                );
+                self.refuse(hello.node_id, &Error::new(Code::BadRequest, message)).await;
+                return None;
+            }
             Decision::Accept { protocol, meet } => {
                 let met = if meet { self.cluster.meet(hello.node_id, hello.node) } else { Ok(()) };
                 if let Err(error) = met {
@@ -160,7 +169,7 @@ impl Session {
         let _ = write_all(&self.socket, &refused_line(error, cluster.as_deref())).await;
     }
 
-    async fn receive(&mut self, peer: NodeId, lane: Lane) -> io::Result<()> {
+    async fn receive(&mut self, peer: NodeId, lane: Lane, place: &SessionPlace) -> io::Result<()> {
         let mut heard: Option<Instant> = None;
         loop {
             loop {
@@ -176,6 +185,7 @@ impl Session {
                 }
                 if heard.is_none_or(|heard| heard.elapsed() >= HEARD_EVERY) {
                     heard = Some(Instant::now());
+                    place.hear();
                     self.say_heard(peer);
                 }
             }

@@ -1,12 +1,16 @@
 //! The listening socket: one connection, one actor, dealt out to the data arbiters in turn.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
+use bytes::BytesMut;
 use datastore::error::{Code, Error};
+use datastore::messaging::peer_hello::PEER_PREFIX;
 use datastore::messaging::reply;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
@@ -15,10 +19,16 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::connection::Connection;
 use crate::mailbox::mailbox;
 use crate::node::Node;
+use crate::peer_session;
 use crate::start::Cast;
 
-/// Files that the node itself needs beside its connections.
-const FILES_RESERVED: u64 = 64;
+/// Files that the node itself needs beside its clients' connections: the log's, and its peers' sockets.
+const FILES_RESERVED: u64 = 128;
+/// How long a connection too many may take to say that it is a peer's. Peers speak first.
+const DOUBT: Duration = Duration::from_millis(200);
+/// How many of them may do so at once.
+const DOUBTFUL_MAX: usize = 32;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// After so long without a word the system asks whether a client is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -49,6 +59,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 /// Accepts connections for ever.
 pub async fn serve(listener: TcpListener, node: Arc<Node>, cast: Arc<Cast>, arbiters: Vec<ArbiterHandle>) {
     let mut next_arbiter = 0;
+    let doubtful = Rc::new(Cell::new(0));
     loop {
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
@@ -63,8 +74,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, cast: Arc<Cast>, arbi
         let figures = &node.connections;
         figures.accepted.fetch_add(1, Ordering::Relaxed);
         if figures.open.load(Ordering::Relaxed) >= node.settings.connections_max {
-            figures.refused.fetch_add(1, Ordering::Relaxed);
-            refuse(&socket, node.settings.connections_max);
+            turn_away(socket, &node, &cast, &doubtful);
             continue;
         }
         figures.open.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +90,46 @@ fn prepare(socket: &TcpStream) {
     let _ = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
 }
 
-fn refuse(socket: &TcpStream, most: usize) {
+/// There are as many clients as there may be. A peer gets in all the same, or
+/// clients could keep a cluster from coming together again.
+fn turn_away(socket: TcpStream, node: &Arc<Node>, cast: &Arc<Cast>, doubtful: &Rc<Cell<usize>>) {
+    let cluster = node.cluster.clone().zip(cast.replication_arbiter.clone());
+    let Some((cluster, arbiter)) = cluster.filter(|_| doubtful.get() < DOUBTFUL_MAX) else {
+        return refuse(&socket, node);
+    };
+    let (node, cast, doubtful) = (node.clone(), cast.clone(), doubtful.clone());
+    doubtful.set(doubtful.get() + 1);
+    actix_rt::spawn(async move {
+        let is_peer = tokio::time::timeout(DOUBT, begins_as_peer(&socket)).await;
+        doubtful.set(doubtful.get() - 1);
+        if !is_peer.unwrap_or(false) {
+            // What is left unread when a socket closes may cost the client its answer.
+            let _ = socket.try_read(&mut [0; 4_096]);
+            return refuse(&socket, &node);
+        }
+        if let Ok(socket) = socket.into_std() {
+            arbiter.spawn_fn(move || peer_session::begin(node, cast, cluster, socket, BytesMut::new()));
+        }
+    });
+}
+
+/// Looks at the first bytes, and leaves them where they are.
+async fn begins_as_peer(socket: &TcpStream) -> bool {
+    let mut first = [0; PEER_PREFIX.len()];
+    loop {
+        match socket.peek(&mut first).await {
+            Ok(count) if count == first.len() => return first == *PEER_PREFIX,
+            Ok(count) if count > 0 && PEER_PREFIX.starts_with(&first[..count]) => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            _ => return false,
+        }
+    }
+}
+
+fn refuse(socket: &TcpStream, node: &Node) {
+    let most = node.settings.connections_max;
+    node.connections.refused.fetch_add(1, Ordering::Relaxed);
     let mut line = Vec::new();
     let message = format!("the node has its {most} connections (--max-connections); try again later");
     reply::error(&mut line, b"", &Error::new(Code::TooManyConnections, message));

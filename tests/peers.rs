@@ -268,9 +268,18 @@ fn garbage_ends_its_own_session_and_nothing_else() {
     misplaced.expect_end();
 
     // A peer that connects again has given up what it had.
-    let again = greet(Lane::Heartbeat);
+    let mut again = greet(Lane::Heartbeat);
     heartbeats.expect_end();
     assert!(again.is_open());
+    // A process that comes as another one of the same directory waits until that one is gone.
+    let twice = Hello { boot: 2, ..hello(&known, 2, 1, Lane::Log) };
+    let is_refused = |_| {
+        // Whoever says nothing for a second counts as gone, which a slow machine may take for a frame.
+        again.send(&PeerFrame::ReadProbe { number: 3 });
+        let (_, answer) = Peer::greet(founder.address, &twice);
+        answer["error"]["message"].as_str().is_some_and(|reason| reason.contains("only one of them may run"))
+    };
+    assert!((0..20).any(is_refused));
     // Sessions are no clients.
     let connections = founder.client().ok(json!({"op": "stats", "section": "connections"}));
     assert_eq!(connections["connections"]["open"], 1, "{connections}");
@@ -416,4 +425,22 @@ fn a_replica_that_lags_behind_the_log_gets_a_snapshot_and_what_follows() {
     cluster.restart(3);
     let contents = cluster.converge();
     assert_eq!(contents.keys().filter(|key| key.starts_with("round")).count(), 3 * 19);
+}
+
+#[test]
+fn clients_that_fill_a_node_keep_no_peer_out() {
+    let [first, second] = [(); 2].map(|()| temporary_directory());
+    let ports = ports::<2>();
+    let founder = member(first.path(), 1, &ports).with(&["--max-connections", "1"]).start();
+    let mut client = founder.client();
+    client.ok(json!({"op": "ping"}));
+    let mut secondary = member(second.path(), 2, &ports).start();
+    secondary.wait_for_log("connected to a peer");
+    let refused = founder.client().receive();
+    assert_eq!(refused["error"]["code"], "too_many_connections", "{refused}");
+    let stranger =
+        Peer::greet(founder.address, &Hello { to: 7, ..hello(&membership(first.path()), 2, 1, Lane::Log) });
+    assert_eq!(stranger.1["error"]["code"], "bad_request", "{}", stranger.1);
+    let connections = client.ok(json!({"op": "stats", "section": "connections"}));
+    assert_eq!(connections["connections"]["open"], 1, "{connections}");
 }
