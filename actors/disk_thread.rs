@@ -33,7 +33,7 @@ pub enum DiskOrder {
         through: u64,
     },
     /// Of a replicated log: make this durable, send what it promises, and say so.
-    Persist(Persist),
+    Persist(Box<Persist>),
     /// Of a replicated log: read these entries back.
     Fetch {
         /// Comes back with them.
@@ -46,7 +46,7 @@ pub enum DiskOrder {
         bytes_max: u64,
     },
     /// Of a replicated log: send the snapshot that this message names with it.
-    StreamSnapshot(Message),
+    StreamSnapshot(Box<Message>),
     /// No more groups will come: make the end of the log certain, then answer and end.
     Stop(Sender<()>),
 }
@@ -107,11 +107,11 @@ impl<D: Disk> DiskThread<D> {
                 }
                 Next::Order(DiskOrder::SnapshotBegins) => self.growth_bytes = 0,
                 Next::Order(DiskOrder::Cut { through }) => self.cut(through),
-                Next::Order(DiskOrder::Persist(persist)) => pending = self.persist(persist),
+                Next::Order(DiskOrder::Persist(persist)) => pending = self.persist(*persist),
                 Next::Order(DiskOrder::Fetch { number, low, high, bytes_max }) => {
                     self.fetch(number, low, high, bytes_max);
                 }
-                Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(message),
+                Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(*message),
                 Next::Order(DiskOrder::Stop(done)) => {
                     self.idle();
                     // Whoever asked may have given up waiting.

@@ -31,13 +31,15 @@ use crate::Cast;
 use crate::cluster::{Cluster, MemberView};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
-use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
+use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{ELECTION_TICKS, TICK_MS};
 use crate::wal_writer::WalMessage;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
 /// A peer of which nothing was heard for so long is not in contact.
 const SILENCE_MAX: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
+/// Between two signs of life to each peer: well below that.
+const PRESENCE_TICKS: u64 = 3;
 /// A follower that lacks an entry for longer is catching up.
 const LAG_SERVING: Duration = Duration::from_millis(1_000);
 /// How far back the log's growth is remembered, to tell for how long a follower lags.
@@ -59,6 +61,7 @@ pub struct ElectionCoordinator {
     cast: Arc<Cast>,
     cluster: Arc<Cluster>,
     policy: HandOver,
+    beats: u64,
     /// A tick was sent whose status hasn't come.
     tick_under_way: bool,
     heard: BTreeMap<NodeId, Instant>,
@@ -77,6 +80,7 @@ impl ElectionCoordinator {
             policy: HandOver::new(cluster.node_id, ELECTION_TICKS),
             cast,
             cluster,
+            beats: 0,
             tick_under_way: false,
             heard: BTreeMap::new(),
             growth: VecDeque::new(),
@@ -91,6 +95,10 @@ impl ElectionCoordinator {
     }
 
     fn beat(&mut self) {
+        self.beats += 1;
+        if self.beats.is_multiple_of(PRESENCE_TICKS) {
+            self.cast.peers.iter().for_each(|(_, peer)| peer.send(PeerMessage::Presence));
+        }
         self.settle_promotions(None);
         self.settle_resignation();
         if self.cluster.membership().is_none() {
@@ -162,7 +170,7 @@ impl ElectionCoordinator {
         let state = match (is_here || self.is_in_contact(node_id), lag) {
             (false, _) => "unreachable",
             (true, Some(lag)) if lag > LAG_SERVING => "catching_up",
-            (true, None) if !is_here && !status.is_some_and(|s| s.role.leader == Some(node_id)) => "unknown",
+            (true, None) if !is_here && status.is_none_or(|s| s.role.leader != Some(node_id)) => "unknown",
             (true, _) if status.is_none() => "not_adopted",
             (true, _) => "serving",
         };

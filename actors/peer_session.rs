@@ -204,6 +204,8 @@ impl Session {
                 return true;
             }
             PeerFrame::Message(message) => ReplicationMessage::Received(Box::new(message)),
+            // Hearing it is all.
+            PeerFrame::Presence => return true,
             PeerFrame::ReadProbe { number } => ReplicationMessage::ReadProbe { from: peer, number },
             PeerFrame::ReadAnswer { number, index } => ReplicationMessage::ReadAnswer { number, index },
             PeerFrame::StateHash { index, hash } => {

@@ -89,7 +89,7 @@ impl<D: Disk> DiskThread<D> {
         let mut other = None;
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                DiskOrder::Persist(persist) if batch.may_take(&persist) => batch.push(persist),
+                DiskOrder::Persist(persist) if batch.may_take(&persist) => batch.push(*persist),
                 order => {
                     other = Some(order);
                     break;

@@ -223,7 +223,7 @@ impl ReplicatedLog {
         match effect {
             Effect::Role(change) => self.role_changed(change),
             Effect::Send(message) if message.kind == MessageKind::Snapshot => {
-                self.order(DiskOrder::StreamSnapshot(message));
+                self.order(DiskOrder::StreamSnapshot(Box::new(message)));
             }
             Effect::Send(message) => self.send(message),
             Effect::Persist(persist) => self.persist(persist),
@@ -262,7 +262,7 @@ impl ReplicatedLog {
             self.snapshots.installing = Some((persist.number, mark.clone(), arrived));
         }
         self.persists_under_way += 1;
-        self.order(DiskOrder::Persist(persist));
+        self.order(DiskOrder::Persist(Box::new(persist)));
     }
 
     fn persisted(&mut self, number: u64, persists: usize) {

@@ -116,6 +116,8 @@ pub enum PeerMessage {
     /// From the WalWriter, or from the disk thread when what it promises is durable.
     /// Dropped, with [`ReplicationMessage::Unreachable`] said, when the peer can't be reached.
     Send(Message),
+    /// From the ElectionCoordinator: let the peer know that this node is there.
+    Presence,
     /// From the WalWriter: ask the peer from which index on this node's state is fresh.
     ReadProbe {
         /// This node's name for the question.

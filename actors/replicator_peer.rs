@@ -108,6 +108,9 @@ impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
                 }
             }
             // Of these nothing is owed: who asks asks again.
+            PeerMessage::Presence => {
+                self.heartbeats.push_newest(PeerFrame::Presence);
+            }
             PeerMessage::ReadProbe { number } => {
                 self.heartbeats.push_newest(PeerFrame::ReadProbe { number });
             }

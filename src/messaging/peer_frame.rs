@@ -58,6 +58,8 @@ pub enum PeerFrame {
         /// The index that must be applied.
         index: Option<u64>,
     },
+    /// I am here: replicas have nothing else to say to each other.
+    Presence,
     /// The sender's state at an index.
     StateHash {
         /// When.
@@ -149,6 +151,7 @@ const SNAPSHOT_CHUNK: u8 = 7;
 const SNAPSHOT_ENTRIES: u8 = 8;
 const SNAPSHOT_END: u8 = 9;
 const SNAPSHOT_RESULT: u8 = 10;
+const PRESENCE: u8 = 11;
 
 const FLAG_REJECT: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
@@ -172,6 +175,7 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             out.put_u8(u8::from(index.is_some()));
             index.iter().for_each(|index| out.put_u64_le(*index));
         }
+        PeerFrame::Presence => out.put_u8(PRESENCE),
         PeerFrame::StateHash { index, hash } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
@@ -367,6 +371,7 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
         SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
+        PRESENCE => PeerFrame::Presence,
         _ => return None,
     })
 }

@@ -64,6 +64,7 @@ fn frames() -> impl Strategy<Value = PeerFrame> {
         1 => (any::<u64>(), payloads())
             .prop_map(|(offset, bytes)| PeerFrame::SnapshotChunk { offset, bytes }),
         1 => entries().prop_map(PeerFrame::SnapshotEntries),
+        1 => Just(PeerFrame::Presence),
         1 => Just(PeerFrame::SnapshotEnd),
         1 => any::<bool>().prop_map(|taken| PeerFrame::SnapshotResult { taken }),
     ]
