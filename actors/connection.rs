@@ -2,7 +2,7 @@
 //!
 //! Every request takes a slot; answers fill slots in any order and leave in
 //! theirs. What may be dispatched when is [`Barrier`]'s decision; to whom, is in
-//! `dispatch`.
+//! `dispatch`; how replies leave, in `connection_output`.
 //!
 //! ```text
 //! socket ─► RequestStream ─► slots + queue ─► Barrier ─► shards, IndexManagers
@@ -14,12 +14,11 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
-use bytes::{Buf, Bytes, BytesMut};
-use datastore::error::{Code, Error};
+use bytes::{Bytes, BytesMut};
+use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::{Decoded, Operation, reply};
 use datastore::ordering::{Barrier, Class};
@@ -92,27 +91,27 @@ pub struct Connection {
     pub(crate) address: Mailbox<Connection>,
     registration: usize,
     half_lines: Arc<HalfLines>,
-    socket: Rc<TcpStream>,
-    gate: Rc<Gate>,
+    pub(crate) socket: Rc<TcpStream>,
+    pub(crate) gate: Rc<Gate>,
     pub(crate) barrier: Barrier,
-    slots: VecDeque<Slot>,
+    pub(crate) slots: VecDeque<Slot>,
     /// The sequence number of the first slot.
-    first_sequence: u64,
+    pub(crate) first_sequence: u64,
     queue: VecDeque<Queued>,
     /// Requests to several actors whose replies are not on their way out.
     pub(crate) gatherings: usize,
     /// Per shard, what is to be sent for the arena at hand.
     pub(crate) outgoing: Vec<Vec<ShardRequest>>,
-    output: BytesMut,
+    pub(crate) output: BytesMut,
     /// A task waits until the socket takes more.
-    writing: bool,
-    read_ended: bool,
-    deadline_is_set: bool,
+    pub(crate) writing: bool,
+    pub(crate) read_ended: bool,
+    pub(crate) deadline_is_set: bool,
     rounds: Rounds,
     /// On a member: it was answered as by a primary.
     asked_primary: bool,
     /// Requests answered `timeout` whose real answers are still to come.
-    timed_out: HashMap<u64, Class>,
+    pub(crate) timed_out: HashMap<u64, Class>,
 }
 
 impl Connection {
@@ -279,16 +278,6 @@ impl Connection {
         }
     }
 
-    /// The first slot's reply goes out.
-    fn output_line(&mut self, line: &[u8]) {
-        if let Some(slot) = self.slots.pop_front() {
-            self.first_sequence += 1;
-            self.gate.add(line.len());
-            self.gate.remove(slot.line_bytes);
-            self.output.extend_from_slice(line);
-        }
-    }
-
     /// An answer came: whether or not anyone still waits for it, the barrier knows.
     fn answered(&mut self, sequence: u64) {
         let class = match self.slot(sequence) {
@@ -335,119 +324,9 @@ impl Connection {
         self.fill(sequence, gathering.memory_bytes(), SlotState::Gathered(gathering));
     }
 
-    /// Sends all that is ready and in order, as far as the socket takes it.
-    fn drain(&mut self, context: &mut Context<Self>) {
-        loop {
-            while self.output.len() < limits::CONNECTION_IN_FLIGHT_BYTES_MAX && self.encode_first() {}
-            if self.output.is_empty() || self.writing {
-                break;
-            }
-            match self.socket.try_write(&self.output) {
-                Ok(count) => {
-                    self.output.advance(count);
-                    self.gate.remove(count);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.wait_until_writable(context);
-                    break;
-                }
-                Err(_) => return context.stop(),
-            }
-        }
-        if self.output.is_empty() {
-            self.output = BytesMut::new(); // an idle connection holds no buffer
-        }
-        if self.read_ended && self.slots.is_empty() && self.output.is_empty() {
-            context.stop();
-        }
-        self.set_deadline(context);
-    }
-
-    /// Writes out the first slot's reply if it is ready; says whether it was.
-    fn encode_first(&mut self) -> bool {
-        if self.slots.front().is_none_or(Slot::is_unanswered) {
-            return false;
-        }
-        let Some(slot) = self.slots.pop_front() else { return false };
-        self.first_sequence += 1;
-        let mut line = Vec::new();
-        match slot.state {
-            SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_) => {}
-            SlotState::Line(ready) => {
-                self.gate.add(ready.len());
-                self.output.extend_from_slice(&ready);
-            }
-            SlotState::Large { entry, vector: true } => reply::get_vector(&mut line, &slot.id, Some(&entry)),
-            SlotState::Large { entry, vector: false } => reply::get(&mut line, &slot.id, Some(&entry)),
-            SlotState::Gathered(gathering) => {
-                self.gatherings -= 1;
-                gathering.encode(&mut line, &slot.id);
-            }
-        }
-        self.gate.add(line.len());
-        self.gate.remove(slot.line_bytes);
-        self.output.extend_from_slice(&line);
-        true
-    }
-
-    fn wait_until_writable(&mut self, context: &mut Context<Self>) {
-        self.writing = true;
-        let socket = self.socket.clone();
-        let patience = Duration::from_millis(limits::WRITE_PROGRESS_TIMEOUT_MS);
-        let wait = async move { tokio::time::timeout(patience, socket.writable()).await };
-        context.spawn(wrap_future(wait).map(|waited, this: &mut Connection, context| {
-            this.writing = false;
-            if waited.is_err() {
-                this.node.connections.closed_not_reading.fetch_add(1, Ordering::Relaxed);
-                return context.stop();
-            }
-            this.go_on(context);
-        }));
-    }
-
-    /// One timer per connection, for the request that has waited longest.
-    fn set_deadline(&mut self, context: &mut Context<Self>) {
-        if self.deadline_is_set {
-            return;
-        }
-        let Some(first) = self.slots.front() else { return };
-        self.deadline_is_set = true;
-        let timeout = Duration::from_millis(self.node.settings.request_timeout_ms);
-        let left = (first.arrived + timeout).saturating_duration_since(Instant::now());
-        context.run_later(left, |this, context| {
-            this.deadline_is_set = false;
-            this.answer_timeouts();
-            this.go_on(context);
-        });
-    }
-
-    fn answer_timeouts(&mut self) {
-        let timeout_ms = self.node.settings.request_timeout_ms;
-        let timeout = Duration::from_millis(timeout_ms);
-        while let Some(first) = self.slots.front() {
-            if !first.is_unanswered() || first.arrived.elapsed() < timeout {
-                return;
-            }
-            let sequence = self.first_sequence;
-            match first.state {
-                SlotState::Queued => {}
-                SlotState::Gathering(_) => {
-                    self.gatherings -= 1;
-                    self.timed_out.insert(sequence, first.class);
-                }
-                _ => {
-                    self.timed_out.insert(sequence, first.class);
-                }
-            }
-            let message = format!("no answer within {timeout_ms} ms; read to find out what became of it");
-            let line = error_line(&first.id, &Error::new(Code::Timeout, message));
-            self.output_line(&line);
-        }
-    }
-
     /// Something changed: dispatch what may go now, send what is ready. Sending
     /// may make room for another gathering, and so on.
-    fn go_on(&mut self, context: &mut Context<Self>) {
+    pub(crate) fn go_on(&mut self, context: &mut Context<Self>) {
         loop {
             self.dispatch_queued();
             self.drain(context);

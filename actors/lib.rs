@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod cluster;
 mod connection;
+mod connection_output;
 mod disk_thread;
 mod dispatch;
 mod election_coordinator;
@@ -38,6 +39,7 @@ mod replicator_peer;
 mod request_stream;
 pub mod server;
 mod shard;
+mod shard_answers;
 mod shard_messages;
 mod shard_replication;
 mod slot;

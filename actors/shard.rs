@@ -13,14 +13,14 @@ use datastore::engine::{
     Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Slice, Table, WriteKind,
 };
 use datastore::error::Error;
-use datastore::messaging::{Span, reply};
+use datastore::messaging::Span;
 use slab::Slab;
 
-use crate::connection::{Connection, ConnectionMessage};
+use crate::connection::Connection;
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
-use crate::shard_messages::{Batch, Committed, Replies, ReplyItem, Search, ShardOperation, ShardRequest};
+use crate::shard_messages::{Batch, Committed, ReplyItem, Search, ShardOperation, ShardRequest};
 use crate::shard_replication::{Logged, OfficeNotice};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
@@ -71,9 +71,6 @@ pub enum ShardMessage {
     },
 }
 
-/// An answer with a value or vector above this is passed by reference, so that
-/// replies that nobody reads don't fill the memory.
-const LARGE_BYTES: usize = 4 * 1024;
 /// About so many entries are handed over at once, to the IndexManager while it is
 /// rebuilt and to the SnapshotWriter: the shard serves between.
 const WALK_ENTRIES: usize = 1_024;
@@ -81,15 +78,15 @@ const WALK_ENTRIES: usize = 1_024;
 /// What a request's answer needs: 32 bytes that travel with each write.
 #[derive(Clone, Copy)]
 pub(crate) struct Token {
-    batch: u32,
-    kind: Kind,
-    sequence: u64,
-    id: Span,
+    pub(crate) batch: u32,
+    pub(crate) kind: Kind,
+    pub(crate) sequence: u64,
+    pub(crate) id: Span,
     permit_bytes: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Value,
     Vector,
     Write,
@@ -97,13 +94,13 @@ enum Kind {
 }
 
 /// A batch of which answers are still to come.
-struct OpenBatch {
-    arena: Bytes,
-    reply_to: Mailbox<Connection>,
-    unanswered: usize,
-    touched: bool,
-    lines: Vec<u8>,
-    items: Vec<ReplyItem>,
+pub(crate) struct OpenBatch {
+    pub(crate) arena: Bytes,
+    pub(crate) reply_to: Mailbox<Connection>,
+    pub(crate) unanswered: usize,
+    pub(crate) touched: bool,
+    pub(crate) lines: Vec<u8>,
+    pub(crate) items: Vec<ReplyItem>,
 }
 
 /// The actor.
@@ -116,9 +113,9 @@ pub struct Shard {
     pub(crate) in_office: bool,
     /// Permits of entries that were decided elsewhere, to be given back when they are indexed.
     pub(crate) finished_bytes: usize,
-    batches: Slab<OpenBatch>,
+    pub(crate) batches: Slab<OpenBatch>,
     /// Batches with answers not yet sent.
-    touched: Vec<u32>,
+    pub(crate) touched: Vec<u32>,
     pub(crate) wal_writer: Mailbox<WalWriter>,
     pub(crate) index_manager: Mailbox<IndexManager>,
     snapshot_writer: Mailbox<SnapshotWriter>,
@@ -335,65 +332,6 @@ impl Shard {
         let key = change.new.as_ref().or(change.old.as_ref()).map_or(&b""[..], Entry::key);
         let table = self.slice.table();
         table.walk_position(table.placement().hash(key)) < self.index_position
-    }
-
-    fn answer(&mut self, token: Token, answer: Answer) {
-        let sequence = token.sequence;
-        let item = match answer {
-            Answer::Entry(Some(entry)) if entry.memory_bytes() > LARGE_BYTES => {
-                ReplyItem::Large { sequence, entry, vector: token.kind == Kind::Vector }
-            }
-            Answer::Entries(entries) => ReplyItem::Entries { sequence, entries },
-            Answer::Part { existed, version } => {
-                ReplyItem::Part { sequence, outcome: Ok((existed, Some(version))) }
-            }
-            Answer::Refused(error) if token.kind == Kind::Part => {
-                ReplyItem::Part { sequence, outcome: Err(error) }
-            }
-            answer => {
-                let batch = &mut self.batches[token.batch as usize];
-                let id = token.id.of(&batch.arena);
-                match answer {
-                    Answer::Entry(entry) if token.kind == Kind::Vector => {
-                        reply::get_vector(&mut batch.lines, id, entry.as_ref());
-                    }
-                    Answer::Entry(entry) => reply::get(&mut batch.lines, id, entry.as_ref()),
-                    Answer::Written(version) => reply::version(&mut batch.lines, id, version),
-                    Answer::Deleted(existed) => reply::deleted(&mut batch.lines, id, existed),
-                    Answer::Refused(error) => reply::error(&mut batch.lines, id, &error),
-                    Answer::Entries(_) | Answer::Part { .. } => unreachable!("answered above"),
-                }
-                ReplyItem::Line { sequence, end: batch.lines.len() }
-            }
-        };
-        self.answer_item(token, item);
-    }
-
-    fn answer_item(&mut self, token: Token, item: ReplyItem) {
-        let batch = &mut self.batches[token.batch as usize];
-        batch.items.push(item);
-        batch.unanswered -= 1;
-        if !batch.touched {
-            batch.touched = true;
-            self.touched.push(token.batch);
-        }
-    }
-
-    /// One message per batch that has answers; a batch without open requests is forgotten.
-    fn send_answers(&mut self) {
-        for number in self.touched.drain(..) {
-            let batch = &mut self.batches[number as usize];
-            batch.touched = false;
-            let replies = Replies {
-                shard: self.number,
-                lines: std::mem::take(&mut batch.lines),
-                items: std::mem::take(&mut batch.items),
-            };
-            batch.reply_to.send(ConnectionMessage::Replies(replies));
-            if batch.unanswered == 0 {
-                self.batches.remove(number as usize);
-            }
-        }
     }
 
     fn publish(&mut self) {
