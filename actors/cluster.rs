@@ -1,16 +1,18 @@
 //! What the actors of a replicated node share: its membership, and who leads.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use datastore::error::{Code, Detail, Error, LeaderAddress};
+use datastore::limits;
 use datastore::persistence::{FileDisk, IdentityError, Membership, NodeUuid};
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 use datastore::settings::Peer;
 
 use crate::mailbox::lock;
+use crate::node::Permits;
 use crate::peer_links::PeerLinks;
 
 /// Shared by every actor of a node that is a member of a cluster.
@@ -38,6 +40,8 @@ pub struct Cluster {
     pub commit_index: AtomicU64,
     /// The last entry handed to the shards.
     pub applied_index: AtomicU64,
+    /// Entries on their way to this node's disk, in bytes.
+    pub persisting_bytes: AtomicUsize,
     /// The last index at which this node's state was found equal to a peer's.
     pub state_checked_index: AtomicU64,
     /// How often a peer's state at the same index was another one.
@@ -115,6 +119,7 @@ impl Cluster {
             has_quorum: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
+            persisting_bytes: AtomicUsize::new(0),
             state_checked_index: AtomicU64::new(0),
             state_differences: AtomicU64::new(0),
             links: PeerLinks::new(node_ids.iter().copied().filter(|id| *id != node_id)),
@@ -172,6 +177,15 @@ impl Cluster {
     pub fn term_of_committed(&self, index: u64) -> Option<u64> {
         let terms = lock(&self.committed_terms);
         terms.iter().rev().find(|(from, _)| *from <= index).map(|(_, term)| *term)
+    }
+
+    /// Whether entries that peers send are left unread for now: the disk or the
+    /// indexes have not caught up with those that came. Never on a leader: what it
+    /// is sent are the acknowledgements that let go of what it has under way.
+    pub fn holds_entries_back(&self, permits: &Permits) -> bool {
+        self.role().role != Role::Leader
+            && (permits.is_crowded()
+                || self.persisting_bytes.load(Ordering::Relaxed) > limits::PERSISTING_BYTES_MAX)
     }
 
     /// Role, leader and term.

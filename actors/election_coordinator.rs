@@ -200,7 +200,10 @@ impl ElectionCoordinator {
             let message = format!("`node_id` {to} is no member of this cluster");
             return refuse(Error::new(Code::BadRequest, message));
         }
-        if leader.is_none() {
+        // A replica can only ask for itself: the leader takes such a request from no one else.
+        if leader.is_none()
+            || (leader != Some(self.cluster.node_id) && to != self.cluster.node_id && leader != Some(to))
+        {
             return refuse(self.cluster.refusal());
         }
         if leader != Some(to) {

@@ -35,3 +35,11 @@ pub fn give_back() {
     // SAFETY: it takes no pointer, and may be called at any time from any thread.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
+
+/// Drops something large on a thread of its own: whoever had it has to answer.
+pub(crate) fn free_elsewhere<T: Send + 'static>(large: T) {
+    let freed = std::thread::Builder::new().name("freeing".into()).spawn(move || drop(large));
+    if let Err(error) = freed {
+        tracing::debug!(%error, "freed in place");
+    }
+}

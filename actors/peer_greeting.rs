@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use datastore::messaging::peer_hello::{Answer, hello_line, read_answer};
-use datastore::replication::handshake::{Hello, Lane, Own, PROTOCOL, Refusal, Verdict, is_alone, judge};
+use datastore::replication::handshake::{
+    Hello, Lane, Own, PROTOCOL, Refusal, Verdict, founded_without, judge,
+};
 use datastore::replication::message::NodeId;
 use socket2::{SockRef, TcpKeepalive};
 
@@ -59,7 +61,7 @@ pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted 
             if let (Some(theirs), Some(ours)) = (theirs, ours)
                 && theirs != *ours
             {
-                stop_if_alone(&own, peer, &theirs);
+                stop_if_lost(&own, peer, &theirs);
             }
             if retryable { Greeted::NotYet } else { Greeted::Refused(message) }
         }
@@ -74,7 +76,7 @@ pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted 
                 Verdict::NotAdoptedYet => Greeted::NotYet,
                 Verdict::Refuse(refusal) => {
                     if let Refusal::OtherCluster { theirs, .. } = &refusal {
-                        stop_if_alone(&own, peer, theirs);
+                        stop_if_lost(&own, peer, theirs);
                     }
                     if refusal.passes() { Greeted::NotYet } else { Greeted::Refused(refusal.to_string()) }
                 }
@@ -83,11 +85,11 @@ pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted 
     }
 }
 
-/// A founder whose peers belong to another cluster before it has met anyone was
+/// A founder whose peer belongs to another cluster before it has met it was
 /// a member of that cluster and has lost its directory: had it gone on, it would
 /// wait for ever, and take for its own whoever else comes with an empty one.
-fn stop_if_alone(own: &Own, peer: NodeId, theirs: &str) {
-    if !is_alone(own) {
+fn stop_if_lost(own: &Own, peer: NodeId, theirs: &str) {
+    if !founded_without(own, peer) {
         return;
     }
     tracing::error!(

@@ -22,7 +22,7 @@ use datastore::error::{Code, Error};
 use datastore::messaging::peer_frame::{PeerFrame, decode};
 use datastore::messaging::peer_hello::{read_hello, refusal_error, refused_line, welcome_line};
 use datastore::replication::handshake::{Decision, Hello, Lane, Welcome, decide};
-use datastore::replication::message::NodeId;
+use datastore::replication::message::{MessageKind, NodeId};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -189,7 +189,7 @@ impl Session {
                     self.say_heard(peer);
                 }
             }
-            while lane == Lane::Log && self.node.permits.is_crowded() {
+            while lane == Lane::Log && self.cluster.holds_entries_back(&self.node.permits) {
                 tokio::time::sleep(CROWDED_PAUSE).await;
             }
             fill(&self.socket, &mut self.buffer).await?;
@@ -203,6 +203,8 @@ impl Session {
             PeerFrame::Message(message) if message.from != peer || message.to != self.cluster.node_id => {
                 return true;
             }
+            // Its state comes on a connection of its own; told without it, the replica would wait for it.
+            PeerFrame::Message(message) if message.kind == MessageKind::Snapshot => return false,
             PeerFrame::Message(message) => ReplicationMessage::Received(Box::new(message)),
             // Hearing it is all.
             PeerFrame::Presence => return true,

@@ -30,7 +30,7 @@ use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
 use crate::node::Node;
 use crate::replicated_reads::ReplicatedReads;
-use crate::replicated_snapshots::{Arrived, Snapshots};
+use crate::replicated_snapshots::Snapshots;
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
 use crate::shard::ShardMessage;
@@ -166,9 +166,7 @@ impl ReplicatedLog {
                 self.snapshot_moved();
             }
             ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
-            ReplicationMessage::SnapshotArrived { message, tables, done } => {
-                self.snapshot_arrived(message, Arrived { tables, done });
-            }
+            ReplicationMessage::SnapshotArrived { message, tables } => self.snapshot_arrived(message, tables),
             ReplicationMessage::Read { reply_to, round, staleness_ms_max } => {
                 self.reads.ask(reply_to, round, staleness_ms_max);
             }
@@ -256,24 +254,24 @@ impl ReplicatedLog {
 
     fn persist(&mut self, persist: Persist) {
         if let Some(mark) = &persist.snapshot {
-            let Some(arrived) = self.snapshots.arrived.take() else {
+            let Some(tables) = self.snapshots.arrived.take() else {
                 panic!("the replica installs a snapshot that it was never told of");
             };
-            self.snapshots.installing = Some((persist.number, mark.clone(), arrived));
+            self.snapshots.installing = Some((persist.number, mark.clone(), tables));
         }
         self.persists_under_way += 1;
+        let bytes = persist.entries.iter().map(|entry| entry.payload.len()).sum();
+        self.cluster.persisting_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.order(DiskOrder::Persist(Box::new(persist)));
     }
 
     fn persisted(&mut self, number: u64, persists: usize) {
         self.persists_under_way -= persists;
-        if let Some((_, mark, arrived)) =
-            self.snapshots.installing.take_if(|(install, ..)| *install <= number)
+        if let Some((_, mark, tables)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number)
         {
-            self.install(&mark, arrived);
+            self.install(&mark, tables);
         }
         self.step(Input::Persisted(number));
-        self.next_snapshot();
     }
 
     fn commit(&mut self, entries: Vec<LogEntry>) {

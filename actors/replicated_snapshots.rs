@@ -4,24 +4,20 @@
 //! ```text
 //! SnapshotArrived ─► told to the replica ─► Persist: the log begins anew behind it
 //!                                                  │ durable
-//!                     shards, indexes ◄─ Install ──┘
+//!                     shards, indexes ◄─ Install ──┤
+//!                     SnapshotWriter ◄─ Installed ─┘
 //! ```
 
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::Sender;
 use datastore::engine::Table;
 use datastore::replication::message::{Message, SnapshotMark};
 use datastore::replication::raft::Input;
 
+use crate::idle_memory::free_elsewhere;
 use crate::replicated_log::ReplicatedLog;
 use crate::shard::ShardMessage;
-
-/// A snapshot of the leader's on its way into this node.
-pub(crate) struct Arrived {
-    pub(crate) tables: Vec<Table>,
-    pub(crate) done: Sender<bool>,
-}
+use crate::snapshot_writer::SnapshotMessage;
 
 /// What the log knows of snapshots.
 #[derive(Default)]
@@ -30,31 +26,22 @@ pub(crate) struct Snapshots {
     pub(crate) newest: Option<SnapshotMark>,
     /// The last entry that the log has given up.
     pub(crate) cut_index: u64,
-    /// Told to the replica, which hasn't asked to install it yet.
-    pub(crate) arrived: Option<Arrived>,
-    /// Came while another one was being installed, and waits for that.
-    next_arrived: Option<(Box<Message>, Arrived)>,
+    /// A state of the leader's: the replica was told of it, and hasn't asked to install it yet.
+    pub(crate) arrived: Option<Vec<Table>>,
     /// The persist that installs it.
-    pub(crate) installing: Option<(u64, SnapshotMark, Arrived)>,
+    pub(crate) installing: Option<(u64, SnapshotMark, Vec<Table>)>,
 }
 
 impl ReplicatedLog {
-    /// The replica hears of a snapshot whose state is here; of one at a time, so
-    /// that the state that it installs is the one that it was told of.
-    pub(crate) fn snapshot_arrived(&mut self, message: Box<Message>, arrived: Arrived) {
-        if self.snapshots.installing.is_none() {
-            self.snapshots.arrived = Some(arrived);
-            return self.step(Input::Received(message));
-        }
-        if let Some((_, Arrived { done, .. })) = self.snapshots.next_arrived.replace((message, arrived)) {
-            // Whoever sent it may have gone.
-            let _ = done.send(false);
-        }
+    /// The replica hears of a snapshot whose state is here. The SnapshotWriter
+    /// brings one at a time, so that the state that is installed is this one.
+    pub(crate) fn snapshot_arrived(&mut self, message: Box<Message>, tables: Vec<Table>) {
+        self.snapshots.arrived = Some(tables);
+        self.step(Input::Received(message));
     }
 
     /// Another state takes the place of all that was applied.
-    pub(crate) fn install(&mut self, mark: &SnapshotMark, arrived: Arrived) {
-        let Arrived { tables, done } = arrived;
+    pub(crate) fn install(&mut self, mark: &SnapshotMark, tables: Vec<Table>) {
         tracing::info!(index = mark.index, term = mark.term, "installed a snapshot of the leader's");
         self.handed_over = mark.index;
         self.snapshots.cut_index = mark.index;
@@ -65,14 +52,14 @@ impl ReplicatedLog {
             shard.send(ShardMessage::Install { table, index: mark.index });
         }
         self.cluster.applied_index.store(mark.index, Ordering::Relaxed);
-        // Whoever sent it may have gone.
-        let _ = done.send(true);
+        self.cast.snapshot_writer.send(SnapshotMessage::Installed { taken: true });
     }
 
-    /// The replica had no use for it: it is as far already.
+    /// The replica had no use for it: it is as far already, or has another leader.
     pub(crate) fn give_up_unwanted_snapshot(&mut self) {
-        if let Some(Arrived { done, .. }) = self.snapshots.arrived.take() {
-            let _ = done.send(true);
+        if let Some(tables) = self.snapshots.arrived.take() {
+            free_elsewhere(tables);
+            self.cast.snapshot_writer.send(SnapshotMessage::Installed { taken: false });
         }
     }
 
@@ -86,15 +73,6 @@ impl ReplicatedLog {
     pub(crate) fn snapshot_moved(&mut self) {
         if let (Some(mark), Some(replica)) = (&self.snapshots.newest, &mut self.replica) {
             replica.snapshot_made(mark.clone(), self.snapshots.cut_index);
-        }
-    }
-
-    /// What came while another one was being installed has its turn.
-    pub(crate) fn next_snapshot(&mut self) {
-        if self.snapshots.installing.is_none()
-            && let Some((message, arrived)) = self.snapshots.next_arrived.take()
-        {
-            self.snapshot_arrived(message, arrived);
         }
     }
 }

@@ -65,8 +65,6 @@ pub enum ReplicationMessage {
         message: Box<Message>,
         /// The state at the mark's index, one table per shard.
         tables: Vec<Table>,
-        /// Told when the replica has taken it, or has no use for it.
-        done: Sender<bool>,
     },
     /// From the SnapshotWriter: a snapshot of this node's own is there.
     SnapshotMade {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use datastore::engine::{Requests, Table};
 use datastore::error::{Code, Error};
 
+use crate::idle_memory::free_elsewhere;
 use crate::index_manager::IndexMessage;
 use crate::replication_messages::ReplicationMessage;
 use crate::shard::Shard;
@@ -60,12 +61,7 @@ impl Shard {
 
     /// A state that arrived whole takes the place of this one, and is indexed anew.
     pub(crate) fn install(&mut self, table: Table, index: u64) {
-        let old = self.slice.install(table, index);
-        // Millions of entries are let go elsewhere: this thread has to answer.
-        let freed = std::thread::Builder::new().name("freeing".into()).spawn(move || drop(old));
-        if let Err(error) = freed {
-            tracing::debug!(%error, "a replaced state was freed in place");
-        }
+        free_elsewhere(self.slice.install(table, index));
         self.index_position = 0;
         self.index_manager.send(IndexMessage::Clear);
         self.index_next_buckets();

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
+use crossbeam_channel::Sender;
 use datastore::engine::Entry;
 use datastore::error::{Code, Error, Outcome};
 use datastore::persistence::{
-    FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport, remove_old_snapshots,
+    Disk, FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport,
+    remove_old_snapshots,
 };
 use datastore::replication::recovered::SnapshotState;
 use datastore::settings::SnapshotCompression;
@@ -49,6 +51,11 @@ pub enum SnapshotMessage {
     },
     /// From a peer's connection: a leader's snapshot, whole.
     Install(Box<ReceivedSnapshot>),
+    /// From the WalWriter: what became of a leader's snapshot.
+    Installed {
+        /// It is the state now; else the replica had no use for it.
+        taken: bool,
+    },
     /// From a Shard: it has applied every entry up to this one.
     WalkBegun {
         /// The last entry that the WalWriter had handed to any shard.
@@ -77,6 +84,12 @@ enum State {
         began: Instant,
     },
     Walking(Box<Walk>),
+    /// A leader's snapshot is this node's own by now; the log has still to begin anew behind it.
+    Installing {
+        report: SnapshotReport,
+        /// Told when that is done.
+        done: Sender<bool>,
+    },
 }
 
 struct Walk {
@@ -97,12 +110,23 @@ pub struct SnapshotWriter {
     next_askers: Vec<Asker>,
     /// The S of each snapshot kept, oldest first.
     kept: Vec<u64>,
+    /// Came while another one was being installed.
+    next_received: Option<ReceivedSnapshot>,
 }
 
 impl SnapshotWriter {
     /// A writer in a directory that holds snapshots with these S, oldest first.
     pub fn new(node: Arc<Node>, cast: Arc<Cast>, identity: Identity, disk: FileDisk, kept: Vec<u64>) -> Self {
-        SnapshotWriter { node, cast, identity, disk, state: State::Idle, next_askers: Vec::new(), kept }
+        SnapshotWriter {
+            node,
+            cast,
+            identity,
+            disk,
+            state: State::Idle,
+            next_askers: Vec::new(),
+            kept,
+            next_received: None,
+        }
     }
 
     fn zstd_level(&self) -> Option<i32> {
@@ -113,35 +137,65 @@ impl SnapshotWriter {
     }
 
     /// A leader's snapshot has come. One of this node's own that is under way
-    /// would mix two states, and is given up.
+    /// would mix two states, and is given up; none begins before the log goes on
+    /// behind this one.
     fn install(&mut self, received: ReceivedSnapshot) {
-        let replaced = "a snapshot of the leader's takes the state's place";
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Idle => {}
-            State::Beginning { askers, .. } => self.failed(askers, &replaced),
-            State::Walking(walk) => {
-                self.state = State::Walking(walk);
-                self.give_up(&replaced);
+        if let State::Installing { .. } = self.state {
+            if let Some(before) = self.next_received.replace(received) {
+                // Whoever sent it may have gone.
+                let _ = before.done.send(false);
             }
+            return;
         }
+        self.make_way();
         let (node, placement) = (self.identity.node, self.node.placement);
         match make_own(&self.disk, node, placement, self.zstd_level(), &received) {
             Ok((tables, report)) => {
-                // The log begins anew behind it: no earlier one can be completed any more.
-                self.kept = vec![report.after];
-                let mut figures = lock(&self.node.snapshots);
-                (figures.last_index, figures.last_bytes) = (report.through, report.file_bytes);
-                drop(figures);
                 let ReceivedSnapshot { message, done, .. } = received;
+                self.state = State::Installing { report, done };
                 let message = Box::new(message);
-                let arrived = ReplicationMessage::SnapshotArrived { message, tables, done };
+                let arrived = ReplicationMessage::SnapshotArrived { message, tables };
                 self.cast.wal_writer.send(WalMessage::Replication(arrived));
             }
             Err(error) => {
                 tracing::warn!(%error, "the leader's snapshot could not be taken over");
-                // Whoever sent it may have gone.
                 let _ = received.done.send(false);
+                self.ended(false);
             }
+        }
+    }
+
+    /// Gives up what is under way.
+    fn make_way(&mut self) {
+        let askers = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle | State::Installing { .. } => return,
+            State::Beginning { askers, .. } => askers,
+            State::Walking(walk) => {
+                let Walk { file, askers, .. } = *walk;
+                abandon(file);
+                askers
+            }
+        };
+        self.refuse(askers, &"a snapshot of the leader's takes the state's place");
+    }
+
+    /// The log goes on behind the leader's snapshot, or the replica had no use for it.
+    fn installed(&mut self, taken: bool) {
+        let State::Installing { report, done } = std::mem::replace(&mut self.state, State::Idle) else {
+            return;
+        };
+        if taken {
+            // No earlier one can be completed any more.
+            self.kept = vec![report.after];
+            let mut figures = lock(&self.node.snapshots);
+            (figures.last_index, figures.last_bytes) = (report.through, report.file_bytes);
+        } else if let Err(error) = self.disk.remove(&report.name) {
+            tracing::warn!(%error, file = report.name, "a snapshot that isn't needed could not be removed");
+        }
+        let _ = done.send(true);
+        match self.next_received.take() {
+            Some(next) => self.install(next),
+            None => self.ended(taken),
         }
     }
 
@@ -250,13 +304,16 @@ impl SnapshotWriter {
     fn give_up(&mut self, error: &dyn Failure) {
         let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let Walk { file, askers, .. } = *walk;
-        if let Err(error) = file.abandon() {
-            tracing::warn!(%error, "an unfinished snapshot could not be removed");
-        }
+        abandon(file);
         self.failed(askers, error);
     }
 
     fn failed(&mut self, askers: Vec<Asker>, error: &dyn Failure) {
+        self.refuse(askers, error);
+        self.ended(false);
+    }
+
+    fn refuse(&mut self, askers: Vec<Asker>, error: &dyn Failure) {
         tracing::warn!(%error, "the snapshot failed; the log stays as it is");
         lock(&self.node.snapshots).failed += 1;
         for (connection, sequence) in askers {
@@ -265,7 +322,6 @@ impl SnapshotWriter {
                 Error::new(code, format!("the snapshot failed: {error}")).with_outcome(Outcome::NotApplied);
             connection.send(ConnectionMessage::SnapshotMade { sequence, made: Err(told) });
         }
-        self.ended(false);
     }
 
     fn ended(&mut self, made: bool) {
@@ -275,6 +331,12 @@ impl SnapshotWriter {
         } else {
             self.begin(askers);
         }
+    }
+}
+
+fn abandon(file: SnapshotFile<FileDisk>) {
+    if let Err(error) = file.abandon() {
+        tracing::warn!(%error, "an unfinished snapshot could not be removed");
     }
 }
 
@@ -305,9 +367,12 @@ impl Handler<Counted<SnapshotMessage>> for SnapshotWriter {
         match message {
             SnapshotMessage::Make { asked_by } => match self.state {
                 State::Idle => self.begin(asked_by.into_iter().collect()),
-                State::Beginning { .. } | State::Walking(_) => self.next_askers.extend(asked_by),
+                State::Beginning { .. } | State::Walking(_) | State::Installing { .. } => {
+                    self.next_askers.extend(asked_by)
+                }
             },
             SnapshotMessage::Install(received) => self.install(*received),
+            SnapshotMessage::Installed { taken } => self.installed(taken),
             SnapshotMessage::WalkBegun { handed_over } => self.walk_begun(handed_over),
             SnapshotMessage::Walked { shard, entries, next, applied_index } => {
                 self.walked(shard, &entries, next, applied_index);

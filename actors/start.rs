@@ -230,7 +230,7 @@ fn run(
                 cast: cast.clone(),
                 reader: crate::log_reader::start(files.clone(), cast.wal_writer.clone())?,
                 directory: files.clone(),
-                node: identity.node,
+                cluster: cluster.clone(),
             };
             let start = start.map(|start| (start, newest));
             let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);

@@ -49,6 +49,8 @@ pub const FRAME_BYTES_MAX: usize = 64 * MIB;
 pub const ENTRY_BYTES_WANTED: usize = MIB;
 /// How much of a replicated log may be proposed and not yet committed before further writes are held back.
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
+/// A follower with more entries than this on their way to its disk reads no more of them from its peers.
+pub const PERSISTING_BYTES_MAX: usize = 64 * MIB;
 /// The size of a log segment unless `--segment-bytes` says otherwise.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 /// The smallest `--segment-bytes`.

@@ -338,13 +338,13 @@ fn try_judge(own: &Own, peer: NodeId, welcome: &Welcome) -> Result<Verdict, Refu
     }
 }
 
-/// Whether this node founded its cluster and is still alone in it, so that
-/// another cluster among its peers means that it once was a member of that.
-pub fn is_alone(own: &Own) -> bool {
+/// Whether this node founded its cluster and has never met this member: if that
+/// belongs to another cluster, this directory was lost, and the cluster that it
+/// founded is a second one of the same nodes.
+pub fn founded_without(own: &Own, peer: NodeId) -> bool {
     own.membership.as_ref().is_some_and(|membership| {
-        let is_met = |node_id, node: Option<NodeUuid>| node_id != own.node_id && node.is_some();
         membership.founder == own.node_id
-            && !membership.members.iter().any(|member| is_met(member.node_id, member.node))
+            && membership.member(peer).is_some_and(|member| member.node.is_none())
     })
 }
 
@@ -501,10 +501,11 @@ mod tests {
     }
 
     #[test]
-    fn a_founder_is_alone_until_it_has_met_someone() {
-        assert!(is_alone(&own(1, Some(&[1]))));
-        assert!(!is_alone(&own(1, Some(&[1, 3]))));
-        assert!(!is_alone(&own(2, Some(&[2]))), "another founded it");
+    fn a_founder_doubts_itself_for_members_that_it_has_never_met() {
+        assert!(founded_without(&own(1, Some(&[1])), 2));
+        assert!(founded_without(&own(1, Some(&[1, 3])), 2), "whoever else it has met");
+        assert!(!founded_without(&own(1, Some(&[1, 2])), 2));
+        assert!(!founded_without(&own(2, Some(&[2])), 3), "another founded it");
         assert!(!is_alone(&own(1, None)));
     }
 }

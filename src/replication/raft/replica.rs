@@ -1,8 +1,8 @@
 //! One node's part in the protocol: inputs in, effects out. See the module's header.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use ::raft::{RawNode, SnapshotStatus, StateRole};
+use ::raft::{GetEntriesContext, RawNode, SnapshotStatus, StateRole, eraftpb};
 use bytes::Bytes;
 
 use super::convert;
@@ -10,6 +10,14 @@ use super::effect::{Effect, Handle, Input, Options, Persist, Role, RoleChange, S
 use super::hard_state::HardState;
 use super::storage::{Missing, Storage};
 use crate::replication::message::{LogEntry, Members, Message, MessageKind, SnapshotMark};
+
+/// Payloads that are being read back, and what goes on when they have come.
+struct Fetching {
+    low: u64,
+    /// For each its name: the crate asks again at every message that it would
+    /// send, and each answer makes it ask for what comes next.
+    contexts: BTreeMap<String, GetEntriesContext>,
+}
 
 /// The node's part.
 pub struct Replica {
@@ -30,7 +38,7 @@ pub struct Replica {
     /// Rounds under way.
     rounds: HashMap<Vec<u8>, Vec<Handle>>,
     rounds_begun: u64,
-    fetches: HashMap<u64, Missing>,
+    fetches: HashMap<u64, Fetching>,
     fetches_begun: u64,
     effects: Vec<Effect>,
 }
@@ -121,12 +129,38 @@ impl Replica {
             self.effects.push(Effect::SnapshotWanted(to));
         }
         for missing in self.node.mut_store().take_missing() {
-            self.fetches_begun += 1;
-            let Missing { low, high, bytes_max, .. } = missing;
-            self.effects.push(Effect::Fetch { number: self.fetches_begun, low, high, bytes_max });
-            self.fetches.insert(self.fetches_begun, missing);
+            self.fetch(missing);
+        }
+        if self.installing.is_some() {
+            self.answer_heartbeats();
         }
         std::mem::take(&mut self.effects)
+    }
+
+    /// Asks for payloads, unless the same are on their way already.
+    fn fetch(&mut self, missing: Missing) {
+        let Missing { low, high, bytes_max, context } = missing;
+        let name = format!("{context:?}");
+        if let Some(same) = self.fetches.values_mut().find(|fetching| fetching.low == low) {
+            same.contexts.insert(name, context);
+            return;
+        }
+        self.fetches_begun += 1;
+        self.effects.push(Effect::Fetch { number: self.fetches_begun, low, high, bytes_max });
+        let contexts = BTreeMap::from([(name, context)]);
+        self.fetches.insert(self.fetches_begun, Fetching { low, contexts });
+    }
+
+    /// While a snapshot is installed everything else waits for the disk. Not
+    /// these, or a disk that stalls looks like a node that is dead.
+    fn answer_heartbeats(&mut self) {
+        let durable_term = self.durable_term;
+        let may_leave = |message: &mut eraftpb::Message| {
+            message.get_msg_type() == eraftpb::MessageType::MsgHeartbeatResponse
+                && message.term <= durable_term
+        };
+        let answers: Vec<_> = self.node.raft.msgs.extract_if(.., may_leave).collect();
+        self.effects.extend(answers.into_iter().filter_map(convert::outgoing).map(Effect::Send));
     }
 
     /// Where this node stands.
@@ -249,13 +283,15 @@ impl Replica {
     }
 
     fn fetched(&mut self, number: u64, entries: Vec<LogEntry>) {
-        let Some(missing) = self.fetches.remove(&number) else { return };
+        let Some(fetching) = self.fetches.remove(&number) else { return };
         if entries.is_empty() {
             // They are gone from the disk: the follower is sent a snapshot when it asks again.
             return;
         }
         self.node.mut_store().fetched(entries);
-        self.node.on_entries_fetched(missing.context);
+        for (_, context) in fetching.contexts {
+            self.node.on_entries_fetched(context);
+        }
         self.node.mut_store().forget_fetched();
     }
 

@@ -12,8 +12,13 @@ fn replica(node_id: u64, voters: &[u64]) -> Replica {
 }
 
 fn replica_behind(cut: (u64, u64), node_id: u64, voters: &[u64]) -> Replica {
+    replica_with(cut, vec![], node_id, voters)
+}
+
+/// With so many entries behind the cut that only the disk has: of these terms.
+fn replica_with(cut: (u64, u64), applied: Vec<u64>, node_id: u64, voters: &[u64]) -> Replica {
     let members = Members { voters: voters.to_vec(), ..Members::default() };
-    let start = Start { hard_state: HardState::default(), members, cut, applied: vec![], tail: vec![] };
+    let start = Start { hard_state: HardState::default(), members, cut, applied, tail: vec![] };
     let options = Options {
         node_id,
         heartbeat_ticks: 2,
@@ -80,7 +85,10 @@ fn receive(replica: &mut Replica, message: Message) -> Vec<Effect> {
 
 /// Node 1 of three leads, and nothing is under way.
 fn leader() -> Replica {
-    let mut replica = replica(1, &[1, 2, 3]);
+    elected(replica(1, &[1, 2, 3]))
+}
+
+fn elected(mut replica: Replica) -> Replica {
     let asked = campaign(&mut replica);
     replica.step(Input::Persisted(persist(&asked).number));
     let mut grant = message(MessageKind::RequestPreVoteResponse, 2, 1, 1);
@@ -217,4 +225,30 @@ fn a_leader_that_was_asked_to_lead_is_told_from_one_that_was_elected() {
     let status = replica.status();
     assert_eq!((status.role.role, status.role.term), (Role::Leader, 4));
     assert!(status.was_handed_over);
+}
+
+#[test]
+fn what_a_follower_lacks_is_read_back_once_however_often_it_is_asked_for() {
+    let mut replica = elected(replica_with((0, 0), vec![1; 5], 1, &[1, 2, 3]));
+    let term = replica.status().role.term;
+    let fetches = |effects: &[Effect]| {
+        effects.iter().filter(|effect| matches!(effect, Effect::Fetch { .. })).cloned().collect::<Vec<_>>()
+    };
+    let mut lacks_all = message(MessageKind::AppendResponse, 2, 1, term);
+    (lacks_all.reject, lacks_all.index) = (true, 5);
+    let asked = fetches(&receive(&mut replica, lacks_all));
+    let [Effect::Fetch { number, low: 1, .. }] = asked[..] else { panic!("{asked:?}") };
+    for _ in 0..5 {
+        let effects = receive(&mut replica, message(MessageKind::HeartbeatResponse, 2, 1, term));
+        assert_eq!(fetches(&effects), [], "the same is on its way");
+    }
+    let entry =
+        |index| LogEntry { index, term: 1, kind: EntryKind::Writes, payload: Bytes::from_static(b"w") };
+    replica.step(Input::Fetched(number, (1..=5).map(entry).collect()));
+    let sent = replica.pump();
+    let entries: usize = sent
+        .iter()
+        .map(|effect| if let Effect::Send(message) = effect { message.entries.len() } else { 0 })
+        .sum();
+    assert!(entries >= 5, "{sent:?}");
 }
