@@ -4,6 +4,7 @@
 //! write and one sync of it. It never waits for more: what arrives while it
 //! syncs is the next frame.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -80,6 +81,10 @@ pub struct DiskThread<D: Disk> {
     pub segments_seen: usize,
     /// Whether the disk counts as full.
     pub disk_gauge: DiskGauge,
+    /// Orders that came while the disk refused, and wait for their turn.
+    pub backlog: VecDeque<DiskOrder>,
+    /// The node stops: whom to tell when the log's end is certain.
+    pub stopping: Option<Sender<()>>,
     /// `None` on a node that is on its own.
     pub replicated: Option<ReplicatedDisk>,
     /// The directory's lock, held as long as there is someone to write.
@@ -112,19 +117,28 @@ impl<D: Disk> DiskThread<D> {
                     self.fetch(number, low, high, bytes_max);
                 }
                 Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(*message),
-                Next::Order(DiskOrder::Stop(done)) => {
-                    self.idle();
-                    // Whoever asked may have given up waiting.
-                    let _ = done.send(());
-                    return;
-                }
+                Next::Order(DiskOrder::Stop(done)) => self.stopping = Some(done),
                 Next::Idle => self.idle(),
                 Next::Ended => return,
+            }
+            if let Some(done) = self.stopping.take() {
+                self.idle();
+                // Whoever asked may have given up waiting.
+                let _ = done.send(());
+                return;
             }
         }
     }
 
-    fn wait(&self) -> Next {
+    /// The next order, if there is one.
+    pub(crate) fn next_order(&mut self) -> Option<DiskOrder> {
+        self.backlog.pop_front().or_else(|| self.orders.try_recv().ok())
+    }
+
+    fn wait(&mut self) -> Next {
+        if let Some(order) = self.backlog.pop_front() {
+            return Next::Order(order);
+        }
         let idle_after = Duration::from_millis(limits::IDLE_FRAME_AFTER_MS);
         let patience = if self.log.needs_idle_frame() { idle_after } else { ROOM_CHECK };
         match self.orders.recv_timeout(patience) {
@@ -183,7 +197,7 @@ impl<D: Disk> DiskThread<D> {
         self.publish();
     }
 
-    fn cut(&mut self, through: u64) {
+    pub(crate) fn cut(&mut self, through: u64) {
         match self.log.cut(through) {
             Ok(report) => tracing::info!(through, ?report, "log cut behind a snapshot"),
             Err(error) => {

@@ -219,6 +219,11 @@ impl ElectionCoordinator {
     /// wait for an election.
     fn resign(&mut self, done: oneshot::Sender<()>) {
         self.resigning = Some((done, Instant::now() + RESIGNATION_MAX));
+        self.hand_over_to_the_best();
+        self.settle_resignation();
+    }
+
+    fn hand_over_to_the_best(&mut self) {
         let leads = |status: &&Status| status.role.role == Role::Leader;
         let status = self.last_status.as_ref().filter(leads);
         let followers = status.iter().flat_map(|status| &status.followers);
@@ -226,10 +231,9 @@ impl ElectionCoordinator {
             .filter(|(_, _, active)| *active)
             .max_by_key(|(id, matched, _)| (*matched, Reverse(*id)));
         if let Some(&(to, ..)) = successor {
-            tracing::info!(to, "handing leadership over before the node stops");
+            tracing::info!(to, "handing leadership over");
             self.tell(ReplicationMessage::TransferTo(to));
         }
-        self.settle_resignation();
     }
 
     fn settle_resignation(&mut self) {
@@ -276,6 +280,7 @@ impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
         match message {
             CoordinatorMessage::Status(status) => self.status(*status),
             CoordinatorMessage::Resign { done } => self.resign(done),
+            CoordinatorMessage::GiveUpLeadership => self.hand_over_to_the_best(),
             CoordinatorMessage::Peer { node_id, connected } => {
                 if connected {
                     self.heard.insert(node_id, Instant::now());

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datastore::persistence::{
     AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, SnapshotReader, list_snapshots,
@@ -30,6 +30,9 @@ use crate::wal_writer::WalMessage;
 
 /// Between two attempts on a disk that refuses.
 const REFUSED_PAUSE: Duration = Duration::from_millis(2);
+/// A disk that has refused for so long is no leader's, and so often it is said.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+const STALLED_EVERY: Duration = Duration::from_secs(5);
 /// Between two attempts on a disk that is full.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,7 +92,7 @@ impl<D: Disk> DiskThread<D> {
     pub(crate) fn persist(&mut self, first: Persist) -> Option<DiskOrder> {
         let mut batch = Batch::new(first);
         let mut other = None;
-        while let Ok(order) = self.orders.try_recv() {
+        while let Some(order) = self.next_order() {
             match order {
                 DiskOrder::Persist(persist) if batch.may_take(&persist) => batch.push(*persist),
                 order => {
@@ -144,7 +147,7 @@ impl<D: Disk> DiskThread<D> {
             let hard_state = replicated.hard_state.encode();
             let hard_state = replicated.hard_state_waits.then_some(&hard_state[..]);
             let first_index = entries.first().map_or(this.log.next_index(), |entry| entry.index);
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             let appended = this.log.append_at(first_index, &records, hard_state);
             this.node.record_sync(began.elapsed(), entries.len());
             let appended = appended?;
@@ -156,13 +159,21 @@ impl<D: Disk> DiskThread<D> {
         })
     }
 
+    /// Whether the disk has taken it; if not, the node stops.
     fn until_it_succeeds(&mut self, mut write: impl FnMut(&mut Self) -> Result<(), AppendError>) -> bool {
+        let began = Instant::now();
+        let mut said: Option<Instant> = None;
         loop {
             let failure = match write(self) {
                 Ok(()) => return true,
                 Err(failure) => failure,
             };
             self.publish();
+            if began.elapsed() >= STALLED_AFTER && said.is_none_or(|said| said.elapsed() >= STALLED_EVERY) {
+                said = Some(Instant::now());
+                tracing::warn!(%failure, for_ms = began.elapsed().as_millis() as u64, "the disk takes no log writes");
+                self.say(ReplicationMessage::DiskStalled);
+            }
             let pause = match &failure {
                 AppendError::Refused { .. } => REFUSED_PAUSE,
                 AppendError::DiskFull { .. } => {
@@ -178,9 +189,27 @@ impl<D: Disk> DiskThread<D> {
                 }
             };
             tracing::debug!(%failure, "a log write failed; it is done again");
-            // Nothing else may be written before this.
-            std::thread::sleep(pause);
+            if !self.wait_for_the_disk(pause) {
+                return false;
+            }
         }
+    }
+
+    /// Nothing else may be written before what was refused; but room may be given
+    /// back, and the node may stop. Says whether to try again.
+    fn wait_for_the_disk(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        while let Ok(order) = self.orders.recv_deadline(until) {
+            match order {
+                DiskOrder::Cut { through } => self.cut(through),
+                DiskOrder::Stop(done) => {
+                    self.stopping = Some(done);
+                    return false;
+                }
+                order => self.backlog.push_back(order),
+            }
+        }
+        true
     }
 
     /// What waited for the disk leaves, and the replica hears of it.
@@ -206,9 +235,12 @@ impl<D: Disk> DiskThread<D> {
         self.wal_writer.send(WalMessage::Replication(message));
     }
 
-    /// The commit index that no other write has taken along.
+    /// The commit index that no other write has taken along. It may be lost: a
+    /// node that stops doesn't wait for a disk that refuses it.
     pub(crate) fn write_waiting_hard_state(&mut self) {
-        if self.replicated.as_ref().is_some_and(|replicated| replicated.hard_state_waits) {
+        if self.stopping.is_none()
+            && self.replicated.as_ref().is_some_and(|replicated| replicated.hard_state_waits)
+        {
             self.append_entries(&[]);
         }
     }

@@ -165,6 +165,13 @@ impl ReplicatedLog {
                 self.snapshots.cut_index = self.snapshots.cut_index.max(first_index.saturating_sub(1));
                 self.snapshot_moved();
             }
+            ReplicationMessage::DiskStalled => {
+                // A leader's own disk isn't needed for a majority; but what it can't
+                // have on it, it can't apply, and its clients wait.
+                if let Some(coordinator) = self.cast.coordinator.as_ref().filter(|_| self.office.is_held()) {
+                    coordinator.send(CoordinatorMessage::GiveUpLeadership);
+                }
+            }
             ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
             ReplicationMessage::SnapshotArrived { message, tables } => self.snapshot_arrived(message, tables),
             ReplicationMessage::Read { reply_to, round, staleness_ms_max } => {

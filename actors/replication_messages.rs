@@ -71,6 +71,8 @@ pub enum ReplicationMessage {
         /// The last entry that it holds.
         index: u64,
     },
+    /// From the disk thread: it has refused the log's writes for a while. Said again while it does.
+    DiskStalled,
     /// From the disk thread: the log was cut.
     LogCut {
         /// The first entry that it retains.
@@ -184,6 +186,8 @@ pub enum CoordinatorMessage {
         /// Told when it hasn't, any more, or nobody takes it.
         done: tokio::sync::oneshot::Sender<()>,
     },
+    /// From the WalWriter: this node's disk doesn't take what a leader must have.
+    GiveUpLeadership,
     /// From a Connection: `promote`.
     Promote {
         /// Who should lead.

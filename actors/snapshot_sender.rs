@@ -21,7 +21,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +42,9 @@ use crate::wal_writer::WalMessage;
 /// So often without anything arriving in between.
 const ATTEMPTS_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
+/// After a snapshot that did not arrive; doubled for each one before it, so many times at most.
+const FAILURE_PAUSE: Duration = Duration::from_millis(250);
+const FAILURES_COUNTED_MAX: u32 = 7;
 /// The receiver syncs, reads and indexes the whole snapshot before it says what became of it.
 const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -49,6 +52,8 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub(crate) struct SnapshotStreams {
     current: Option<Arc<State>>,
+    /// Snapshots in a row that did not arrive.
+    failures: Arc<AtomicU32>,
 }
 
 struct State {
@@ -92,6 +97,7 @@ impl SnapshotStreams {
             address: (address.host, address.port),
             data_dir: node.settings.data_dir.clone(),
             state: self.current.clone(),
+            failures: self.failures.clone(),
             order,
         };
         let failed = answer.clone();
@@ -157,11 +163,29 @@ struct Stream {
     data_dir: PathBuf,
     order: SnapshotToSend,
     state: Option<Arc<State>>,
+    failures: Arc<AtomicU32>,
 }
 
 impl Stream {
-    /// Whether the peer has it.
+    /// Whether the peer has it. A failure is told late, and later each time: the
+    /// replica asks for another one at once.
     fn run(self) -> bool {
+        if self.send() {
+            self.failures.store(0, Ordering::Relaxed);
+            return true;
+        }
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        let slices = 1 << failures.min(FAILURES_COUNTED_MAX);
+        for _ in 0..slices {
+            if self.is_given_up() {
+                break;
+            }
+            std::thread::sleep(FAILURE_PAUSE);
+        }
+        false
+    }
+
+    fn send(&self) -> bool {
         let (peer, name) = (self.peer, self.order.name.clone());
         tracing::info!(peer, name, "sending a snapshot");
         let mut reached = 0;

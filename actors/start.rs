@@ -22,6 +22,7 @@
 //! log reader        (no actor) reads entries back for followers that lag
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -239,6 +240,8 @@ fn run(
         _ => (None, None),
     };
     let disk_thread = DiskThread {
+        backlog: VecDeque::new(),
+        stopping: None,
         replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,

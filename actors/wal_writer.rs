@@ -11,7 +11,7 @@
 //! On a member of a cluster the group is proposed to the replicated log instead:
 //! see `replicated_log.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,8 @@ pub struct WalWriter {
     meeting: Meeting<ShardPart>,
     expecting: HashMap<u64, Mailbox<Connection>>,
     group: Group,
+    /// Of a replicated log: groups that are as large as an entry should be, and wait for their turn.
+    full_groups: VecDeque<Group>,
     flush_is_due: bool,
     /// The last entry handed to the shards.
     handed_over: u64,
@@ -139,6 +141,7 @@ impl WalWriter {
             meeting: Meeting::default(),
             expecting: HashMap::new(),
             group: Group::default(),
+            full_groups: VecDeque::new(),
             flush_is_due: false,
             handed_over: last_index,
             snapshot_under_way: false,
@@ -158,6 +161,7 @@ impl WalWriter {
             self.group.requests += writes.len();
             self.group.push(bytes);
             self.group.acknowledgements.push(Acknowledgement::Singles { shard, writes });
+            self.close_large_group();
         }
         for part in parts {
             self.part(ShardPart { shard, part, office });
@@ -194,6 +198,7 @@ impl WalWriter {
         let acknowledged = parts.iter().filter_map(|part| Some((part.shard, part.part.write?))).collect();
         self.group.acknowledgements.push(Acknowledgement::Multi { parts: acknowledged });
         parts.into_iter().for_each(|part| self.group.push(part.part.bytes));
+        self.close_large_group();
     }
 
     /// Tells the shards that still wait for their parts.
@@ -208,38 +213,44 @@ impl WalWriter {
     }
 
     fn flush(&mut self) {
-        match &mut self.replicated {
-            None => {
-                let group = std::mem::take(&mut self.group);
-                self.order(DiskOrder::Group(group));
-            }
-            Some(replicated) => {
-                if !replicated.must_hold() {
-                    replicated.propose(std::mem::take(&mut self.group));
-                    self.pump();
-                }
-            }
+        if self.replicated.is_none() {
+            let group = std::mem::take(&mut self.group);
+            return self.order(DiskOrder::Group(group));
+        }
+        self.propose_what_may();
+    }
+
+    /// Hands groups to the replicated log as long as it takes some.
+    fn propose_what_may(&mut self) {
+        while let Some(replicated) = self.replicated.as_mut().filter(|replicated| !replicated.must_hold()) {
+            let full = self.full_groups.pop_front();
+            let Some(group) = full.or_else(|| take_group(&mut self.group)) else { return };
+            replicated.propose(group);
+            self.pump_once();
         }
     }
 
     /// Carries on with the replicated log after something was said to it.
     fn pump(&mut self) {
+        self.pump_once();
+        // What was held back: there may be room for it now. A group that a flush
+        // is due for waits for that, and for company.
+        if !self.flush_is_due || !self.full_groups.is_empty() {
+            self.propose_what_may();
+        }
+    }
+
+    fn pump_once(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
         let outcome = replicated.pump();
         if outcome.office_ended {
-            // Its writes were answered when the office ended.
+            // Their writes were answered when the office ended.
             self.group = Group::default();
+            self.full_groups.clear();
         }
         self.handed_over = replicated.handed_over();
         if outcome.snapshot_wanted {
             self.make_snapshot();
-        }
-        // What was held back: there may be room for it now.
-        if self.group.requests > 0
-            && !self.flush_is_due
-            && self.replicated.as_ref().is_some_and(|r| !r.must_hold())
-        {
-            self.flush();
         }
     }
 
@@ -252,9 +263,12 @@ impl WalWriter {
         self.pump();
     }
 
-    /// A group this large doesn't wait for more.
-    fn group_bytes_max(&self) -> usize {
-        if self.replicated.is_some() { limits::ENTRY_BYTES_WANTED } else { limits::FRAME_BYTES_MAX }
+    /// A large entry is long on its way, on threads that heartbeats share: one
+    /// that is large enough takes no more requests.
+    fn close_large_group(&mut self) {
+        if self.replicated.is_some() && self.group.bytes >= limits::ENTRY_BYTES_WANTED {
+            self.full_groups.extend(take_group(&mut self.group));
+        }
     }
 
     fn order(&self, order: DiskOrder) {
@@ -281,6 +295,11 @@ impl WalWriter {
     }
 }
 
+/// The group, if there is something in it.
+fn take_group(group: &mut Group) -> Option<Group> {
+    (group.requests > 0).then(|| std::mem::take(group))
+}
+
 impl PartialEq for ShardPart {
     fn eq(&self, other: &Self) -> bool {
         (self.shard, self.part.write, self.office) == (other.shard, other.part.write, other.office)
@@ -299,10 +318,10 @@ impl Handler<Counted<WalMessage>> for WalWriter {
         match message {
             WalMessage::Append { shard, append, office } => {
                 self.append(shard, append, office);
-                if self.group.bytes >= self.group_bytes_max() {
+                if self.replicated.is_none() && self.group.bytes >= limits::FRAME_BYTES_MAX {
                     self.flush();
                 }
-                if !self.flush_is_due && self.group.requests > 0 {
+                if !self.flush_is_due && (self.group.requests > 0 || !self.full_groups.is_empty()) {
                     self.flush_is_due = true;
                     // Runs when the mailbox is empty: what arrived meanwhile shares the frame.
                     context.notify(Flush);
@@ -361,7 +380,7 @@ impl Handler<Flush> for WalWriter {
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) {
         self.flush_is_due = false;
-        if self.group.requests > 0 {
+        if self.group.requests > 0 || !self.full_groups.is_empty() {
             self.flush();
         }
     }
