@@ -378,6 +378,7 @@ mod tests {
             data_dir: directory.into(),
             order,
             state: None,
+            failures: Arc::default(),
         }
     }
 
