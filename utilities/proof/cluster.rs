@@ -187,3 +187,71 @@ fn connected(place: &Place) -> Result<Client, String> {
     let refused = |error: io::Error| format!("no connection to {}: {error}", place.address);
     Client::connect_within(place.address, REPLY_TIMEOUT).map_err(refused)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::proof::FaultKind;
+
+    const LEADER: u64 = 1;
+
+    /// A node that says what it is told to.
+    fn node(node_id: u64, version: &'static str, differences: u64) -> Place {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let answer = move |request: Value| match request["op"].as_str() {
+            Some("hello") => json!({"ok": true, "features": ["scan"]}),
+            Some("cluster") => {
+                let leader = json!({"node_id": LEADER});
+                json!({"ok": true, "term": 1, "leader": leader, "state_differences": differences})
+            }
+            Some("scan") => {
+                let item = json!({"key": "run-a", "value": 1, "version": version});
+                json!({"ok": true, "items": [item], "next": null})
+            }
+            _ => json!({"ok": true, "version": "9.0"}),
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut replies = stream.try_clone().expect("a handle");
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let reply = answer(serde_json::from_str(&line).expect("JSON"));
+                    writeln!(replies, "{reply}").expect("it is read");
+                }
+            }
+        });
+        Place { node_id, address }
+    }
+
+    fn told(places: &[Place]) -> Result<Vec<(FaultKind, String)>, String> {
+        let names = Names::new("run");
+        let faults = converge(places, &names, &BTreeSet::new(), Duration::from_millis(300))?;
+        Ok(faults.into_iter().map(|fault| (fault.kind, fault.key)).collect())
+    }
+
+    #[test]
+    fn nodes_that_show_the_same_have_converged() {
+        assert_eq!(told(&[node(LEADER, "1.0", 0), node(2, "1.0", 0)]), Ok(vec![]));
+    }
+
+    #[test]
+    fn another_version_at_one_node_is_a_divergence() {
+        let divergence = (FaultKind::Divergence, "run-a".to_string());
+        assert_eq!(told(&[node(LEADER, "1.0", 0), node(2, "1.1", 0)]), Ok(vec![divergence]));
+    }
+
+    #[test]
+    fn a_difference_that_a_node_has_noticed_is_a_divergence() {
+        let divergence = (FaultKind::Divergence, "node 2".to_string());
+        assert_eq!(told(&[node(LEADER, "1.0", 0), node(2, "1.0", 3)]), Ok(vec![divergence]));
+    }
+
+    #[test]
+    fn a_cluster_without_a_leader_is_not_taken_for_one_that_differs() {
+        let nobody = told(&[node(2, "1.0", 0), node(3, "1.0", 0)]);
+        assert!(nobody.is_err_and(|told| told.contains("nobody leads")));
+    }
+}
