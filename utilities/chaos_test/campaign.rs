@@ -1,4 +1,4 @@
-//! Rounds of load, kill, restart and proof.
+//! Rounds of load, kill, restart and proof, for one node.
 //!
 //! ```text
 //! start ─► load ── interval ──► kill ─► start ─► proof ─┐
@@ -16,12 +16,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::arguments::Arguments;
+use crate::nodes::Nodes;
 use crate::process::Process;
 
+/// The place of a node that is on its own.
+const ONLY: usize = 0;
 /// One in so many restarts is killed while it starts, and started once more.
 const KILL_WHILE_STARTING: u64 = 4;
-/// An hour: the longest start that is told apart.
-const START_US_MAX: u64 = 3_600_000_000;
+/// An hour: the longest start or gap that is told apart.
+const DURATION_US_MAX: u64 = 3_600_000_000;
 /// Parts of an interval, for its jitter.
 const INTERVAL_PARTS: u32 = 1_000;
 /// How long a node that broke its connections may take until it is seen to have ended.
@@ -43,15 +46,20 @@ pub struct Progress {
     pub rounds: u64,
     /// Kills, those while it started included.
     pub kills: u64,
+    /// Pauses of a cluster's nodes.
+    pub pauses: u64,
     /// From each start to its first answer, in microseconds.
     pub starts_us: Histogram<u64>,
+    /// For each time that a cluster's leader was struck and a majority was left: the longest
+    /// time between two acknowledged writes around it, in microseconds.
+    pub gaps_us: Histogram<u64>,
 }
 
-/// One node, and what is done to it.
+/// One node or a cluster, and what is done to it.
 pub struct Campaign {
-    arguments: Arguments,
-    node: Process,
-    random: Random,
+    pub(super) arguments: Arguments,
+    pub(super) nodes: Nodes,
+    pub(super) random: Random,
     /// What the writers of `--verify` know.
     pub book: Arc<Book>,
     /// Figures.
@@ -59,20 +67,27 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    pub fn new(arguments: Arguments, node: Process, seed: u64, names: Names) -> Result<Campaign, String> {
+    pub fn new(arguments: Arguments, nodes: Nodes, seed: u64, names: Names) -> Result<Campaign, String> {
         const DIGITS: u8 = 3;
-        let starts_us =
-            Histogram::new_with_bounds(1, START_US_MAX, DIGITS).map_err(|error| error.to_string())?;
-        let progress = Progress { rounds: 0, kills: 0, starts_us };
+        let histogram =
+            || Histogram::new_with_bounds(1, DURATION_US_MAX, DIGITS).map_err(|error| error.to_string());
+        let (starts_us, gaps_us) = (histogram()?, histogram()?);
+        let progress = Progress { rounds: 0, kills: 0, pauses: 0, starts_us, gaps_us };
         let (random, book) = (Random::new(seed), Arc::new(Book::new(names)));
-        Ok(Campaign { arguments, node, random, book, progress })
+        Ok(Campaign { arguments, nodes, random, book, progress })
     }
 
     /// All rounds. May be dropped at any point; then [`Campaign::end`] it.
     pub async fn run(&mut self) -> Result<(), Stop> {
-        self.node.refuse_a_taken_address().await.map_err(Stop::Failure)?;
+        for place in 0..self.nodes.len() {
+            self.nodes.process(place).refuse_a_taken_address().await.map_err(Stop::Failure)?;
+        }
+        if self.nodes.len() > 1 { self.run_cluster().await } else { self.run_one().await }
+    }
+
+    async fn run_one(&mut self) -> Result<(), Stop> {
         let took = self.start().await?;
-        eprintln!("serving on {} after {}", self.node.address(), milliseconds(took));
+        eprintln!("serving on {} after {}", self.nodes.addresses(), milliseconds(took));
         for round in 1..=self.arguments.rounds.unwrap_or(u64::MAX) {
             let interval = self.interval();
             self.load(interval).await?;
@@ -80,7 +95,7 @@ impl Campaign {
                 eprintln!("killed after {:.2} s", interval.as_secs_f64());
                 return Ok(());
             }
-            self.kill_while_starting().await?;
+            self.kill_while_starting(ONLY).await?;
             let took = self.start().await?;
             self.prove().await?;
             self.progress.rounds = round;
@@ -89,42 +104,47 @@ impl Campaign {
         Ok(())
     }
 
-    /// Ends the node, whatever it is doing.
+    /// Ends all nodes, whatever they are doing.
     pub async fn end(&mut self) {
         self.book.close();
-        self.node.end().await;
+        self.nodes.end().await;
     }
 
-    fn interval(&mut self) -> Duration {
+    fn node(&mut self) -> &mut Process {
+        self.nodes.process(ONLY)
+    }
+
+    pub(super) fn interval(&mut self) -> Duration {
         let jitter = self.random.below(u64::from(INTERVAL_PARTS / 2)) as u32;
         self.arguments.interval * (INTERVAL_PARTS * 3 / 4 + jitter) / INTERVAL_PARTS
     }
 
     async fn start(&mut self) -> Result<Duration, Stop> {
         let began = Instant::now();
-        self.node.start().map_err(Stop::Failure)?;
-        self.node.wait_until_serving(self.arguments.start_timeout).await.map_err(Stop::Failure)?;
+        let patience = self.arguments.start_timeout;
+        self.node().start().map_err(Stop::Failure)?;
+        self.node().wait_until_serving(patience).await.map_err(Stop::Failure)?;
         let took = began.elapsed();
         self.progress.starts_us.saturating_record(took.as_micros() as u64);
         Ok(took)
     }
 
-    async fn kill(&mut self) {
-        self.node.kill().await;
+    pub(super) async fn kill(&mut self, place: usize) {
+        self.nodes.process(place).kill().await;
         self.progress.kills += 1;
     }
 
     /// A crash can come while the last one is being recovered from.
-    async fn kill_while_starting(&mut self) -> Result<(), Stop> {
+    pub(super) async fn kill_while_starting(&mut self, place: usize) -> Result<(), Stop> {
         if self.random.below(KILL_WHILE_STARTING) > 0 {
             return Ok(());
         }
         let usual_us = self.progress.starts_us.value_at_quantile(0.5);
-        self.node.start().map_err(Stop::Failure)?;
+        self.nodes.process(place).start().map_err(Stop::Failure)?;
         let moment = Duration::from_micros(self.random.below(usual_us + 1));
         tokio::select! {
-            () = sleep(moment) => self.kill().await,
-            failure = self.node.ended() => return Err(Stop::Failure(failure)),
+            () = sleep(moment) => self.kill(place).await,
+            failure = self.nodes.ended() => return Err(Stop::Failure(failure)),
         }
         Ok(())
     }
@@ -135,7 +155,8 @@ impl Campaign {
         loop {
             let connections = usize::from(self.arguments.connections);
             let mut writing = self.arguments.verify.then(|| {
-                let writers = Writers::start(self.node.address(), connections, &self.book, &mut self.random);
+                let address = self.node().address();
+                let writers = Writers::start(address, connections, &self.book, &mut self.random);
                 spawn_blocking(|| writers.join())
             });
             let written = async {
@@ -146,7 +167,7 @@ impl Campaign {
             };
             tokio::select! {
                 () = sleep_until(kill_at) => {}
-                failure = self.node.ended() => return Err(Stop::Failure(failure)),
+                failure = self.nodes.ended() => return Err(Stop::Failure(failure)),
                 joined = written => {
                     // The book is full, or the connections broke: a proof without a kill.
                     joined.map_err(|panic| Stop::Failure(panic.to_string()))?;
@@ -156,7 +177,7 @@ impl Campaign {
                     continue;
                 }
             }
-            self.kill().await;
+            self.kill(ONLY).await;
             if let Some(writing) = writing {
                 writing.await.map_err(|panic| Stop::Failure(panic.to_string()))?;
             }
@@ -169,7 +190,7 @@ impl Campaign {
         if !self.arguments.verify {
             return Ok(());
         }
-        let (book, address) = (self.book.clone(), self.node.address());
+        let (book, address) = (self.book.clone(), self.node().address());
         let verified = spawn_blocking(move || book.with(|ledger| verify(address, &book.names, ledger)));
         let failure = match verified.await {
             Ok(Ok(faults)) if faults.is_empty() => return Ok(()),
@@ -178,7 +199,7 @@ impl Campaign {
             Err(panic) => panic.to_string(),
         };
         // A node that has ended says more about it than a connection that broke.
-        let ended = timeout(END_SEEN_TIMEOUT, self.node.ended()).await;
+        let ended = timeout(END_SEEN_TIMEOUT, self.nodes.ended()).await;
         Err(Stop::Failure(ended.unwrap_or(failure)))
     }
 
@@ -197,6 +218,6 @@ impl Campaign {
     }
 }
 
-fn milliseconds(duration: Duration) -> String {
+pub(super) fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1_000.0)
 }

@@ -1,16 +1,18 @@
 //! `chaos_test`: kills a node over and over, and proves that it keeps its word.
 //!
 //! ```text
-//! arguments ─► Campaign ── owns ──► Process   the node's command
+//! arguments ─► Campaign ── owns ──► Nodes ──► Process   a node's command, one for each node
 //!                 │
-//!                 └── proof::{Writers, verify}   load, and what may be seen after it
+//!                 └── proof::{Writers, converge, verify}   load, and what may be seen after it
 //! ```
 //!
-//! One campaign drives one process. A cluster will be several processes, of
-//! which a kill chooses one, and one book.
+//! One campaign drives one node ([`campaign`]) or a cluster ([`cluster`]): several
+//! processes, of which a round strikes some, and one book.
 
 mod arguments;
 mod campaign;
+mod cluster;
+mod nodes;
 mod process;
 mod summary;
 
@@ -22,6 +24,7 @@ use arguments::Arguments;
 use campaign::{Campaign, Stop};
 use clap::Parser;
 use datastore_utilities::proof::{Fault, Names};
+use nodes::{Node, Nodes};
 use process::Process;
 use summary::Summary;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,8 +54,9 @@ struct Run {
     prefix: String,
     is_json: bool,
     is_verified: bool,
-    /// The log, when nobody has asked for it.
-    unwanted_log: Option<PathBuf>,
+    nodes: usize,
+    /// The logs, when nobody has asked for them.
+    unwanted_logs: Vec<PathBuf>,
 }
 
 fn prepared(arguments: Arguments) -> Result<Run, String> {
@@ -60,19 +64,33 @@ fn prepared(arguments: Arguments) -> Result<Run, String> {
     // The same seed on the same directory must not meet its own earlier keys.
     let name = format!("chaos{seed:x}t{:x}", milliseconds_since_epoch());
     let names = Names::new(&name);
-    let words = arguments.words()?;
-    let address = arguments.address(&words)?;
+    let described = arguments.nodes()?;
+    let is_cluster = described.len() > 1;
     let own_log = (!arguments.show_output && arguments.log.is_none())
         .then(|| std::env::temp_dir().join(format!("chaos_test-{name}.log")));
     let log = arguments.log.clone().or(own_log.clone());
     let (is_json, is_verified, prefix) = (arguments.json, arguments.verify, names.prefix());
 
     let told = log.as_ref().map_or("here".to_string(), |path| path.display().to_string());
+    let told = if is_cluster && log.is_some() { format!("{told}.NODE") } else { told };
     eprintln!("seed {seed}, keys {prefix}*, the command's output: {told}");
-    let campaign = Campaign::new(arguments, Process::new(words, address, log), seed, names)?;
+    let log_of = |log: &PathBuf, node_id: u64| {
+        let mut name = log.clone().into_os_string();
+        if is_cluster {
+            name.push(format!(".{node_id}"));
+        }
+        PathBuf::from(name)
+    };
+    let ids: Vec<u64> = described.iter().map(|node| node.node_id).collect();
+    let nodes = described.into_iter().map(|node| {
+        let log = log.as_ref().map(|log| log_of(log, node.node_id));
+        Node { node_id: node.node_id, process: Process::new(node.words, node.address, log) }
+    });
+    let campaign = Campaign::new(arguments, Nodes::new(nodes.collect()), seed, names)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-    Ok(Run { runtime, campaign, seed, prefix, is_json, is_verified, unwanted_log: own_log })
+    let unwanted_logs = own_log.iter().flat_map(|log| ids.iter().map(|id| log_of(log, *id))).collect();
+    Ok(Run { runtime, campaign, seed, prefix, is_json, is_verified, nodes: ids.len(), unwanted_logs })
 }
 
 impl Run {
@@ -96,6 +114,7 @@ impl Run {
             prefix: &self.prefix,
             result,
             is_verified: self.is_verified,
+            nodes: self.nodes,
             progress: &self.campaign.progress,
             figures: self.campaign.book.with(|ledger| ledger.figures),
         };
@@ -105,7 +124,7 @@ impl Run {
             println!("{}", summary.text());
         }
         let is_well = matches!(stop, Ok(()) | Err(Stop::Interrupt));
-        if let Some(log) = self.unwanted_log.filter(|_| is_well) {
+        for log in self.unwanted_logs.iter().filter(|_| is_well) {
             // It may never have been made.
             std::fs::remove_file(log).ok();
         }
@@ -121,7 +140,11 @@ impl Run {
         if faults.len() > FAULTS_TOLD {
             eprintln!("… and {} more", faults.len() - FAULTS_TOLD);
         }
-        eprintln!("the node is stopped, and its data directory is left as it is");
+        if self.nodes > 1 {
+            eprintln!("the nodes are stopped, and their data directories are left as they are");
+        } else {
+            eprintln!("the node is stopped, and its data directory is left as it is");
+        }
     }
 }
 

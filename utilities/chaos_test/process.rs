@@ -54,6 +54,11 @@ impl Process {
         self.address
     }
 
+    /// Whether it was started and hasn't been seen to end.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// The tool must not load a node that it hasn't started.
     pub async fn refuse_a_taken_address(&self) -> Result<(), String> {
         match TcpStream::connect(self.address).await {
@@ -116,8 +121,26 @@ impl Process {
         self.signal_and_wait(Signal::KILL).await;
     }
 
+    /// SIGSTOP: it does nothing, and doesn't know it.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(running) = &self.running {
+            kill_process_group(running.group, signal).ok();
+        }
+    }
+
     /// SIGTERM, and SIGKILL when that doesn't end it.
     pub async fn end(&mut self) {
+        // One that is stopped would never see the other signal.
+        self.resume();
         if timeout(END_TIMEOUT, self.signal_and_wait(Signal::TERM)).await.is_err() {
             self.kill().await;
         }

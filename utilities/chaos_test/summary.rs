@@ -15,6 +15,8 @@ pub struct Summary<'a> {
     pub result: &'a str,
     /// Whether anything was written and verified.
     pub is_verified: bool,
+    /// More than one is a cluster.
+    pub nodes: usize,
     pub progress: &'a Progress,
     pub figures: Figures,
 }
@@ -24,8 +26,24 @@ impl Summary<'_> {
         self.progress.starts_us.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
+    fn gap_ms(&self, quantile: f64) -> f64 {
+        self.progress.gaps_us.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+
     /// One object.
     pub fn json(&self) -> Value {
+        let mut json = self.json_of_one();
+        if self.nodes > 1 {
+            json["nodes"] = json!(self.nodes);
+            json["pauses"] = json!(self.progress.pauses);
+            json["divergences"] = json!(self.figures.divergences);
+            json["failovers"] = json!(self.progress.gaps_us.len());
+            json["failover_gap_ms"] = json!({"p50": self.gap_ms(0.5), "max": self.gap_ms(1.0)});
+        }
+        json
+    }
+
+    fn json_of_one(&self) -> Value {
         let Figures { acknowledged, refused, unknown, unknown_applied, registers_verified, .. } =
             self.figures;
         let Figures { lost, resurrected, partial_bulks, disagreements, .. } = self.figures;
@@ -44,8 +62,12 @@ impl Summary<'_> {
     /// The same for a person.
     pub fn text(&self) -> String {
         let (figures, progress) = (&self.figures, &self.progress);
+        let is_cluster = self.nodes > 1;
         let mut lines =
             vec![format!("{}: rounds {}, kills {}", self.result, progress.rounds, progress.kills)];
+        if is_cluster {
+            lines[0] += &format!(", pauses {} on {} nodes", progress.pauses, self.nodes);
+        }
         if self.is_verified {
             lines.push(format!(
                 "writes: acknowledged {}, refused {}, unknown {} (of these {} applied, {} not or overwritten)",
@@ -55,13 +77,24 @@ impl Summary<'_> {
                 figures.unknown_applied,
                 figures.unknown - figures.unknown_applied
             ));
+            let divergences =
+                if is_cluster { format!(", divergences {}", figures.divergences) } else { String::new() };
             lines.push(format!(
-                "lost {}, resurrected {}, partial bulks {}, disagreements {}, in {} values and vectors verified",
+                "lost {}, resurrected {}, partial bulks {}, disagreements {}{divergences}, \
+                 in {} values and vectors verified",
                 figures.lost,
                 figures.resurrected,
                 figures.partial_bulks,
                 figures.disagreements,
                 figures.registers_verified
+            ));
+        }
+        if is_cluster && self.is_verified {
+            lines.push(format!(
+                "failovers {}, longest gap between two acknowledged writes in each: p50 {:.0} ms, max {:.0} ms",
+                progress.gaps_us.len(),
+                self.gap_ms(0.5),
+                self.gap_ms(1.0)
             ));
         }
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|quantile| self.start_ms(quantile));

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Number, Told};
 use super::names::Names;
@@ -25,6 +25,10 @@ struct Page {
     ledger: Ledger,
     /// Acknowledged writes since the book was opened.
     acknowledged: u64,
+    /// When the last one was acknowledged.
+    acknowledged_at: Option<Instant>,
+    /// The longest time between two of them since that was asked for last.
+    gap_max: Duration,
 }
 
 impl Book {
@@ -51,13 +55,31 @@ impl Book {
 
     /// Before writers start.
     pub(super) fn open(&self) {
-        self.page().acknowledged = 0;
+        let mut page = self.page();
+        (page.acknowledged, page.acknowledged_at) = (0, None);
+        drop(page);
         self.is_closed.store(false, Ordering::Relaxed);
     }
 
     /// Whether no more writes may be begun.
-    pub(super) fn is_finished(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed) || self.page().ledger.writes_len() >= WRITES_MAX
+    }
+
+    /// Whether it is time to settle, though there is room for what a fault may still bring.
+    pub fn is_half_full(&self) -> bool {
+        self.page().ledger.writes_len() >= WRITES_MAX / 2
+    }
+
+    /// Acknowledged writes since the writers started.
+    pub fn acknowledged(&self) -> u64 {
+        self.page().acknowledged
+    }
+
+    /// The longest time between two acknowledged writes, the second of which came since this was
+    /// asked for last.
+    pub fn take_gap(&self) -> Duration {
+        std::mem::take(&mut self.page().gap_max)
     }
 
     pub(super) fn note(&self, number: Number, told: Told, version: Option<&str>) {
@@ -65,6 +87,10 @@ impl Book {
         page.ledger.answered(number, told, version);
         if told == Told::Acknowledged {
             page.acknowledged += 1;
+            let now = Instant::now();
+            if let Some(last) = page.acknowledged_at.replace(now) {
+                page.gap_max = page.gap_max.max(now - last);
+            }
             self.bell.notify_all();
         }
     }

@@ -18,6 +18,8 @@ const INDEXES_POLL: Duration = Duration::from_millis(2);
 pub struct Client {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
+    /// The beginning of a reply whose end was waited for in vain.
+    line: Vec<u8>,
 }
 
 impl Client {
@@ -27,21 +29,33 @@ impl Client {
     ///
     /// As the socket has them.
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
-        Client::connect_within(address, REPLY_TIMEOUT)
+        Client::of(TcpStream::connect(address)?, REPLY_TIMEOUT)
     }
 
-    /// Connects, and waits for no reply longer than that.
+    /// Connects, and waits for that and for each reply no longer than this.
     ///
     /// # Errors
     ///
     /// As the socket has them.
-    pub fn connect_within(address: SocketAddr, reply_timeout: Duration) -> io::Result<Client> {
-        let stream = TcpStream::connect(address)?;
+    pub fn connect_within(address: SocketAddr, timeout: Duration) -> io::Result<Client> {
+        Client::of(TcpStream::connect_timeout(&address, timeout)?, timeout)
+    }
+
+    fn of(stream: TcpStream, timeout: Duration) -> io::Result<Client> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(reply_timeout))?;
-        stream.set_write_timeout(Some(reply_timeout))?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
         let reader = BufReader::new(stream.try_clone()?);
-        Ok(Client { stream, reader })
+        Ok(Client { stream, reader, line: Vec::new() })
+    }
+
+    /// From now on each reply is waited for as long as a node may take.
+    ///
+    /// # Errors
+    ///
+    /// As the socket has them.
+    pub fn be_patient(&mut self) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(REPLY_TIMEOUT))
     }
 
     /// Sends requests in one write.
@@ -54,18 +68,18 @@ impl Client {
         self.stream.write_all(lines.as_bytes())
     }
 
-    /// The next reply.
+    /// The next reply. One that came too late can be waited for again.
     ///
     /// # Errors
     ///
     /// When there is none, or only its beginning.
     pub fn receive(&mut self) -> io::Result<Value> {
-        let mut line = String::new();
-        self.reader.read_line(&mut line)?;
-        if !line.ends_with('\n') {
+        self.reader.read_until(b'\n', &mut self.line)?;
+        let line = std::mem::take(&mut self.line);
+        if !line.ends_with(b"\n") {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        serde_json::from_str(&line).map_err(io::Error::from)
+        serde_json::from_slice(&line).map_err(io::Error::from)
     }
 
     /// A request and its reply, which must be `ok`. Waits while indexes are rebuilt.

@@ -13,6 +13,8 @@ pub enum FaultKind {
     PartialBulk,
     /// A read tells something else than what was written, or than another read.
     Disagreement,
+    /// A node of a cluster holds something else than another one, or says that it did.
+    Divergence,
 }
 
 /// One fault, at one key.
@@ -34,6 +36,11 @@ impl Fault {
         let (expected, found) = (expected.to_string(), found.to_string());
         Fault { kind: FaultKind::Disagreement, key: key.to_string(), expected, found }
     }
+
+    /// What two nodes show differently.
+    pub fn divergence(key: &str, expected: impl fmt::Display, found: impl fmt::Display) -> Fault {
+        Fault { kind: FaultKind::Divergence, ..Fault::disagreement(key, expected, found) }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -43,6 +50,7 @@ impl fmt::Display for Fault {
             FaultKind::Resurrected => "RESURRECTED",
             FaultKind::PartialBulk => "PARTIAL BULK",
             FaultKind::Disagreement => "DISAGREEMENT",
+            FaultKind::Divergence => "DIVERGENCE",
         };
         write!(formatter, "{kind} {}: expected {}, found {}", self.key, self.expected, self.found)
     }

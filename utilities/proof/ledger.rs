@@ -110,6 +110,8 @@ pub struct Figures {
     pub partial_bulks: u64,
     /// See [`FaultKind::Disagreement`].
     pub disagreements: u64,
+    /// See [`FaultKind::Divergence`].
+    pub divergences: u64,
 }
 
 impl Figures {
@@ -121,12 +123,13 @@ impl Figures {
                 FaultKind::Resurrected => self.resurrected += 1,
                 FaultKind::PartialBulk => self.partial_bulks += 1,
                 FaultKind::Disagreement => self.disagreements += 1,
+                FaultKind::Divergence => self.divergences += 1,
             }
         }
     }
 }
 
-/// The book of one node's writes.
+/// The book of all writes to one node, or to one cluster.
 #[derive(Default)]
 pub struct Ledger {
     clock: u64,

@@ -33,6 +33,11 @@ impl Names {
         format!("{}-", self.run)
     }
 
+    /// A key that is none of the writers': a write that shows how far a cluster is.
+    pub(super) fn marker(&self) -> String {
+        format!("{}_marker", self.run)
+    }
+
     /// A word of the value that a write leaves, and of no other one.
     pub fn word(&self, number: Number) -> String {
         format!("{}n{number}", self.run)

@@ -1,6 +1,11 @@
 //! Connections that load a node until it is killed, and note all that they are told.
+//!
+//! Those of a cluster go on at the next node, and to whoever leads. Each connection
+//! has a number of its own in the ledger: only along one connection is it certain
+//! which of two writes came first, when nobody knows what has become of the first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,6 +16,8 @@ use super::book::Book;
 use super::client::Client;
 use super::ledger::{Kind, Number, Told};
 use super::names::BULK_KEYS;
+use super::route::{Route, is_sent_away, is_silence};
+use crate::linearizability::Place;
 use crate::random::Random;
 
 /// Requests sent before their replies are read.
@@ -26,12 +33,31 @@ pub struct Writers {
 impl Writers {
     /// Starts them. They end with the node, when the book is closed, or when it is full.
     pub fn start(address: SocketAddr, connections: usize, book: &Arc<Book>, random: &mut Random) -> Writers {
+        // What is unanswered when the connection breaks stays unknown, and that is all about it.
+        Writers::spawn(connections, book, random, move |mut writer| drop(writer.run(address)))
+    }
+
+    /// Starts them on a cluster. They end when the book is closed or full, and what they were
+    /// sent late has come, or can't come any more.
+    pub fn follow(places: &[Place], connections: usize, book: &Arc<Book>, random: &mut Random) -> Writers {
+        let places = places.to_vec();
+        Writers::spawn(connections, book, random, move |mut writer| {
+            let route = Route::new(places.clone(), writer.name);
+            writer.follow(route, connections);
+        })
+    }
+
+    fn spawn(
+        connections: usize,
+        book: &Arc<Book>,
+        random: &mut Random,
+        run: impl Fn(Writer) + Clone + Send + 'static,
+    ) -> Writers {
         book.open();
-        let start = |connection| {
-            let (book, random) = (book.clone(), random.fork());
-            let mut writer = Writer { connection, random, book, versions: HashMap::new() };
-            // What is unanswered when the connection breaks stays unknown, and that is all about it.
-            std::thread::spawn(move || drop(writer.run(address)))
+        let start = |name| {
+            let (book, random, run) = (book.clone(), random.fork(), run.clone());
+            let writer = Writer { name, connection: name, random, book, versions: HashMap::new() };
+            std::thread::spawn(move || run(writer))
         };
         Writers { threads: (0..connections).map(start).collect() }
     }
@@ -52,7 +78,13 @@ struct Planned {
     writes: Option<(Kind, Vec<String>)>,
 }
 
+/// A request that was sent: its first key, and its number if it writes.
+type Sent = (String, Option<Number>);
+
 struct Writer {
+    /// What its own keys are called by.
+    name: usize,
+    /// Its connection's number in the ledger.
     connection: usize,
     random: Random,
     book: Arc<Book>,
@@ -61,32 +93,77 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, address: SocketAddr) -> std::io::Result<()> {
+    fn run(&mut self, address: SocketAddr) -> io::Result<()> {
         let mut client = Client::connect(address)?;
         while !self.book.is_finished() {
-            let mut requests = Vec::new();
-            let mut sent = Vec::new();
-            for _ in 0..=self.random.below(PIPELINE_MAX) {
-                let (request, key, number) = self.next_request();
-                requests.push(request);
-                sent.push((key, number));
+            let length = 1 + self.random.below(PIPELINE_MAX);
+            let (requests, mut sent) = self.next_requests(length);
+            self.exchange(&mut client, &requests, &mut sent)?;
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, mut route: Route, connections: usize) {
+        let mut late = Vec::new();
+        let mut is_welcome = false;
+        while !self.book.is_finished() {
+            let Some((client, is_new)) = route.connected() else { continue };
+            if is_new {
+                self.connection += connections;
             }
-            client.send(&requests)?;
-            for (key, number) in sent {
-                let reply = client.receive()?;
-                match number {
-                    Some(number) => self.note(key, number, &reply),
-                    None => self.note_read(&reply),
+            // Nobody is told sixteen times that he is wrong here.
+            let length = if is_welcome { 1 + self.random.below(PIPELINE_MAX) } else { 1 };
+            let (requests, mut sent) = self.next_requests(length);
+            let told = self.exchange(client, &requests, &mut sent);
+            is_welcome = matches!(told, Ok(None));
+            match told {
+                Ok(None) => {}
+                Ok(Some(refusal)) => route.follow(&refusal),
+                Err(error) => {
+                    let client = route.go_on().filter(|_| is_silence(&error));
+                    let book = self.book.clone();
+                    late.extend(client.map(|client| std::thread::spawn(|| hear_out(client, sent, book))));
                 }
             }
         }
-        Ok(())
+        Writers { threads: late }.join();
+    }
+
+    fn next_requests(&mut self, length: u64) -> (Vec<Value>, VecDeque<Sent>) {
+        let next = |_| {
+            let (request, key, number) = self.next_request();
+            (request, (key, number))
+        };
+        (0..length).map(next).unzip()
+    }
+
+    /// Sends requests and takes their replies off `sent`. Gives the last error that sent the
+    /// writer away.
+    fn exchange(
+        &mut self,
+        client: &mut Client,
+        requests: &[Value],
+        sent: &mut VecDeque<Sent>,
+    ) -> io::Result<Option<Value>> {
+        client.send(requests)?;
+        let mut refusal = None;
+        while !sent.is_empty() {
+            let reply = client.receive()?;
+            match sent.pop_front() {
+                Some((key, Some(number))) => self.note(key, number, &reply),
+                _ => note_read(&self.book, &reply),
+            }
+            if is_sent_away(&reply["error"]) {
+                refusal = Some(reply["error"].clone());
+            }
+        }
+        Ok(refusal)
     }
 
     /// A request, its first key, and its number if it writes.
     fn next_request(&mut self) -> (Value, String, Option<Number>) {
         let book = self.book.clone();
-        let key = book.names.key(self.connection, self.random.bits());
+        let key = book.names.key(self.name, self.random.bits());
         let number = book.with(|ledger| ledger.next_number());
         let planned = self.plan(number, &key);
         let Some((kind, keys)) = planned.writes else { return (planned.request, key, None) };
@@ -115,8 +192,8 @@ impl Writer {
                 self.bulk_set(number, keys)
             }
             9 => bulk_delete(self.shared_keys()),
-            10 | 11 => self.bulk_set(number, names.bulk_keys(self.connection, number)),
-            12 => bulk_delete(names.bulk_keys(self.connection, number)),
+            10 | 11 => self.bulk_set(number, names.bulk_keys(self.name, number)),
+            12 => bulk_delete(names.bulk_keys(self.name, number)),
             13 => one(Kind::SetValue, with(set(), "if_absent", json!(true))),
             // Right when nobody has written to the key since, and else refused.
             14 | 15 => one(Kind::SetValue, with(set(), "if_version", json!(self.versions.get(key)))),
@@ -145,16 +222,30 @@ impl Writer {
             None => self.versions.remove(&key),
         };
     }
+}
 
-    /// What a client has read must be there after a crash. Reads may fail: the
-    /// node may lack the index, or still be building it.
-    fn note_read(&self, reply: &Value) {
-        self.book.with(|ledger| {
-            ledger.was_read(&reply["value"]);
-            for item in reply["items"].as_array().into_iter().flatten() {
-                ledger.was_read(&item["value"]);
-            }
-        });
+/// What a client has read must be there after a crash. Reads may fail: the
+/// node may lack the index, or still be building it.
+fn note_read(book: &Book, reply: &Value) {
+    book.with(|ledger| {
+        ledger.was_read(&reply["value"]);
+        for item in reply["items"].as_array().into_iter().flatten() {
+            ledger.was_read(&item["value"]);
+        }
+    });
+}
+
+/// Waits for what a silent node still owes. A round must not be settled while a write
+/// may be on its way, and what a stopped leader says when it goes on must be true as well.
+fn hear_out(mut client: Client, sent: VecDeque<Sent>, book: Arc<Book>) {
+    // What stays unanswered stays unknown.
+    drop(client.be_patient());
+    for (_, number) in sent {
+        let Ok(reply) = client.receive() else { return };
+        match number {
+            Some(number) => book.note(number, told(&reply), reply["version"].as_str()),
+            None => note_read(&book, &reply),
+        }
     }
 }
 
