@@ -3,11 +3,16 @@
 //! [`raft`] is leader mode: one node takes the writes, a majority has them on
 //! disk before they are acknowledged, and when the leader is gone another node
 //! that has them all takes over. [`policy`] says which node should lead where
-//! several could. Both decide and return effects; they have no
+//! several could. Around the replica, [`office`] says when a node's writes count,
+//! [`appends`] and [`group`] what becomes an entry of the log, and [`notices`] what
+//! the shards are told of it, in which order. All of them decide and return effects; they have no
 //! sockets, no threads, no clock and no randomness, so that a simulation runs
 //! the same code as a node.
 
+pub mod appends;
+pub mod group;
 pub mod message;
+pub mod notices;
 pub mod office;
 pub mod policy;
 pub mod raft;
