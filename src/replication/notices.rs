@@ -181,6 +181,15 @@ impl Notices {
         self.tell_end(error);
     }
 
+    /// A mistake that the simulation must find: a new leader doesn't know yet what is committed.
+    #[cfg(test)]
+    pub fn begin_at_election(&mut self, change: &RoleChange) {
+        if self.office.handed_over(change.term, change) {
+            let number = self.office.number();
+            self.tell_all(&Notice::Office(OfficeNotice { number, ended: None }));
+        }
+    }
+
     /// A state that arrived whole took the place of all that was told before. The
     /// caller hands it to the shards, behind what they have been told.
     pub fn installed(&mut self, index: u64) {

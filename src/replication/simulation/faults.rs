@@ -17,6 +17,7 @@ pub struct Figures {
     pub failed_syncs: u64,
     pub lost_messages: u64,
     pub snapshots: u64,
+    pub slow_shards: u64,
 }
 
 /// What is wrong now.
@@ -56,7 +57,7 @@ impl Cluster {
     /// One more thing goes wrong, or is mended.
     pub fn fault(&mut self) {
         let place = self.below(self.nodes.len() as u64) as usize;
-        match self.below(12) {
+        match self.below(13) {
             0 | 1 => self.crash_for_a_while(place),
             2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
             3 => self.part(place, true, true),
@@ -89,6 +90,10 @@ impl Cluster {
             10 => {
                 self.faults.figures.snapshots += 1;
                 self.snapshot(place, true);
+            }
+            11 => {
+                self.faults.figures.slow_shards += 1;
+                self.nodes[place].queue_ms = [2, 60, 800][self.below(3) as usize];
             }
             _ => self.faults.blocked.clear(),
         }

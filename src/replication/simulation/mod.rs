@@ -14,11 +14,15 @@
 //! seconds and goes on as if nothing had happened.
 
 mod checker;
+mod clients;
 mod cluster;
 mod disk;
 mod faults;
+mod history;
+mod log_writer;
 mod node;
 mod outside;
+mod shards;
 mod tests;
 
 pub use cluster::{Cluster, Report};
@@ -51,4 +55,21 @@ pub enum Mutant {
     TailAppliedAtRestart,
     /// A refused proposal is in the log all the same.
     RefusedButProposed,
+    /// What was looked at in an earlier office is proposed in this one.
+    OfficeNumberIgnored,
+    /// An office begins with the election, and conditions rely on it: what earlier
+    /// leaders committed may not be applied yet.
+    OfficeAtElection,
+    /// A condition is looked at while writes of its key are in flight.
+    ConditionWithoutWaiting,
+    /// A condition's refusal rests on what this node has, and it may lead no more.
+    RefusalWithoutRound,
+    /// Writes of an office that is lost are said not to have happened.
+    LostAnsweredNotApplied,
+    /// Replay passes over a write at the index of the key's newest, whatever the ordinals.
+    GuardByIndexAlone,
+    /// A snapshot takes the state's place before the entries that were handed over ahead of it.
+    InstallOvertakes,
+    /// A part of a multi-key write goes to the log without the others.
+    PartAlone,
 }

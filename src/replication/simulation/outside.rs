@@ -2,14 +2,19 @@
 
 use super::Mutant;
 use super::cluster::{Cluster, Event};
-use super::node::{Node, State};
-use crate::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
+use super::node::{Copying, Node, SHARDS, State};
+use super::shards::Mail;
+use crate::engine::Entry;
+use crate::replication::message::{Message, MessageKind, SnapshotMark};
 use crate::replication::raft::{Input, Persist};
 
 impl Cluster {
     pub fn persist(&mut self, place: usize, mut persist: Persist) {
         let incarnation = self.nodes[place].incarnation;
         let sync_ms = self.nodes[place].sync_ms;
+        if let Some(process) = &mut self.nodes[place].process {
+            process.persists_under_way += 1;
+        }
         let installed = persist.snapshot.as_ref().and_then(|mark| {
             self.nodes[place].process.as_mut().and_then(|process| process.received.remove(&mark.index))
         });
@@ -30,6 +35,7 @@ impl Cluster {
         self.after(delay, Event::Synced(place, incarnation));
         if at_once {
             promises.into_iter().for_each(|message| self.send(place, message));
+            self.persisted(place);
             self.step(place, Input::Persisted(number));
         }
     }
@@ -46,26 +52,14 @@ impl Cluster {
         let Some(persist) = self.nodes[place].disk.sync(fails) else { return };
         if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.snapshot) {
             let state = state.clone();
-            if let Some(process) = &mut self.nodes[place].process {
-                process.committed.clear();
-                process.state = state;
-            }
+            self.install(place, &state);
         }
         if self.mutant == Some(Mutant::AcknowledgedAtOwnSync) {
-            self.acknowledge_own(place, &persist.entries);
+            persist.entries.iter().for_each(|entry| self.acknowledge_proposed(place, entry.index));
         }
         persist.then_send.into_iter().for_each(|message| self.send(place, message));
+        self.persisted(place);
         self.step(place, Input::Persisted(persist.number));
-    }
-
-    fn acknowledge_own(&mut self, place: usize, entries: &[LogEntry]) {
-        for entry in entries {
-            let process = self.nodes[place].process.as_mut();
-            if let Some((term, operation)) = process.and_then(|process| process.proposed.remove(&entry.index))
-            {
-                self.acknowledge(operation, entry.index, term);
-            }
-        }
     }
 
     pub fn send(&mut self, place: usize, message: Message) {
@@ -94,17 +88,43 @@ impl Cluster {
         newest.filter(|(newest, _)| Some(newest) == mark).map(|(_, state)| state.clone())
     }
 
-    /// The node makes a snapshot of what it has applied, and may cut its log.
+    /// The node makes a snapshot of what it has handed over, and may cut its log:
+    /// each shard copies its slice when it is as far.
     pub fn snapshot(&mut self, place: usize, cut: bool) {
         let keep = self.below(6);
         let Node { process, disk, .. } = &mut self.nodes[place];
         let Some(process) = process else { return };
-        let index = process.state.applied;
+        let index = process.notices.handed_over();
         let is_newer = disk.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
         let Some(term) = process.replica.term_of(index).filter(|_| index > 0 && is_newer) else { return };
+        if process.copying.is_some() {
+            return;
+        }
         let mark = SnapshotMark { index, term, members: process.replica.members() };
-        let cut_index = if cut { index.saturating_sub(keep) } else { disk.cut().0 };
-        disk.snapshot(mark.clone(), process.state.clone(), cut_index);
-        process.replica.snapshot_made(mark, disk.cut().0);
+        let cut_index = cut.then(|| index.saturating_sub(keep));
+        process.copying = Some(Copying { mark, cut_index, entries: Vec::new(), missing: SHARDS });
+        (0..SHARDS).for_each(|shard| self.mail(place, shard, Mail::Copy(index)));
+    }
+
+    /// A shard has copied its slice; with the last of them the snapshot is durable.
+    pub fn copied(&mut self, place: usize, index: u64, entries: Vec<Entry>) {
+        let Node { process, disk, .. } = &mut self.nodes[place];
+        let Some(process) = process else { return };
+        let Some(copying) = process.copying.as_mut().filter(|copying| copying.mark.index == index) else {
+            return;
+        };
+        copying.entries.extend(entries);
+        copying.missing -= 1;
+        if copying.missing > 0 {
+            return;
+        }
+        let Some(Copying { mark, cut_index, entries, .. }) = process.copying.take() else { return };
+        // A newer state may have been ordered meanwhile, and the log with it.
+        if process.replica.term_of(index) == Some(mark.term) {
+            let state = State { applied: index, entries };
+            let cut_index = cut_index.unwrap_or(disk.cut().0);
+            disk.snapshot(mark.clone(), state, cut_index);
+            process.replica.snapshot_made(mark, disk.cut().0);
+        }
     }
 }
