@@ -21,20 +21,20 @@ pub type Key = &'static [u8];
 /// What a client wants.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// `local`: as it is on the node asked.
-    Get {
-        key: Key,
-        local: bool,
-    },
-    Write {
-        key: Key,
-        deletes: bool,
-        condition: Condition,
-    },
-    Bulk {
-        keys: Vec<Key>,
-        deletes: bool,
-    },
+    Get { key: Key, freshness: Freshness },
+    Write { key: Key, deletes: bool, condition: Condition },
+    Bulk { keys: Vec<Key>, deletes: bool },
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// On a leader, that asks whether it leads.
+    Linearizable,
+    /// On a replica, that asks its leader: no less fresh.
+    Probed,
+    /// As it is on the node asked.
+    Local,
 }
 
 impl What {
@@ -74,6 +74,7 @@ pub struct Counts {
     pub refused_by_condition: u64,
     pub unknown: u64,
     pub reads: u64,
+    pub replica_reads: u64,
     pub local_reads: u64,
     pub hashes: u64,
 }
@@ -211,8 +212,8 @@ impl Checker {
     /// A read was answered.
     pub fn read(&mut self, operation: Operation, entry: Option<&Entry>) {
         let asked = self.answered(operation);
-        let What::Get { key, local } = asked.what else { panic!("a write was answered as a read") };
-        let seen = if local { 0 } else { asked.seen };
+        let What::Get { key, freshness } = asked.what else { panic!("a write was answered as a read") };
+        let seen = if freshness == Freshness::Local { 0 } else { asked.seen };
         let version = entry.map(Entry::version);
         let saw = self.history.saw(key, version, seen);
         if let (Some(version), Some(entry)) = (version, entry) {
@@ -220,11 +221,11 @@ impl Checker {
             assert_eq!(whose.as_deref().map(str::as_bytes), entry.value(), "a read saw another value");
         }
         self.recent.insert(key, version);
-        if local {
+        match freshness {
+            Freshness::Linearizable => self.counts.reads += 1,
+            Freshness::Probed => self.counts.replica_reads += 1,
             // How old it is, nobody said; but what it saw is committed.
-            self.counts.local_reads += 1;
-        } else {
-            self.counts.reads += 1;
+            Freshness::Local => self.counts.local_reads += 1,
         }
         self.seen = self.seen.max(saw);
     }

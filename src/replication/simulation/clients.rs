@@ -3,13 +3,14 @@
 use bytes::Bytes;
 
 use super::Mutant;
-use super::checker::{Key, Operation, What};
+use super::checker::{Freshness, Key, Operation, What};
 use super::cluster::{Cluster, Event};
 use super::node::{Node, placement};
+use super::probes::Asker;
 use super::shards::Mail;
 use crate::engine::{Condition, Effect, Version, encode_effect, encode_request_header};
 use crate::error::{Code, Error};
-use crate::replication::raft::{Handle, Input};
+use crate::replication::raft::Handle;
 
 /// On both shards.
 const KEYS: [Key; 7] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"];
@@ -23,10 +24,11 @@ impl Cluster {
     pub fn client(&mut self) {
         let leads = |node: &Node| node.process.as_ref().is_some_and(|process| process.leads());
         let leaders: Vec<usize> = (0..self.nodes.len()).filter(|place| leads(&self.nodes[*place])).collect();
-        let anywhere = leaders.is_empty() || self.below(12) == 0;
+        let what = self.wish();
+        let on_replicas = matches!(what, What::Get { freshness: Freshness::Probed | Freshness::Local, .. });
+        let anywhere = on_replicas || leaders.is_empty() || self.below(12) == 0;
         let place =
             if anywhere { self.below(self.nodes.len() as u64) as usize } else { self.one_of(&leaders) };
-        let what = self.wish();
         // A paused node would read it when the client has gone.
         if self.is_paused(place) || self.nodes[place].process.is_none() {
             return;
@@ -40,8 +42,9 @@ impl Cluster {
         let key = self.one_of(&KEYS);
         let deletes = self.below(5) == 0;
         match self.below(20) {
-            0..=5 => What::Get { key, local: false },
-            6 => What::Get { key, local: true },
+            0..=4 => What::Get { key, freshness: Freshness::Linearizable },
+            5 => What::Get { key, freshness: Freshness::Probed },
+            6 => What::Get { key, freshness: Freshness::Local },
             7..=11 => What::Write { key, deletes, condition: Condition::None },
             12..=14 => {
                 let condition = Condition::Version(self.checker.recent(key));
@@ -63,7 +66,11 @@ impl Cluster {
         let (leads, serves) = (process.leads(), process.notices.is_in_office());
         let mutant = self.mutant;
         let (may_ask, waits) = match self.checker.what(operation) {
-            What::Get { local, .. } => (leads || *local, !local && mutant != Some(Mutant::ReadWithoutRound)),
+            What::Get { freshness: Freshness::Local, .. } => (true, false),
+            What::Get { freshness: Freshness::Probed, .. } if !leads => {
+                return self.probe(place, operation);
+            }
+            What::Get { .. } => (leads, mutant != Some(Mutant::ReadWithoutRound)),
             What::Bulk { .. } => (serves, false),
             What::Write { condition, .. } => {
                 let trusts_office =
@@ -77,14 +84,10 @@ impl Cluster {
         if !waits {
             return self.dispatch_soon(place, operation);
         }
-        let Some(process) = &mut self.nodes[place].process else { return };
-        process.next_handle += 1;
-        let handle = process.next_handle;
-        process.rounds.insert(handle, operation);
-        self.step(place, Input::Read(handle));
+        self.begin_round(place, Asker::Here(operation));
     }
 
-    fn refuse(&mut self, place: usize, operation: Operation) {
+    pub fn refuse(&mut self, place: usize, operation: Operation) {
         let error = Error::new(Code::NotLeader, "this node doesn't lead");
         let what = self.checker.what(operation).clone();
         self.checker.refused(operation, &error);
@@ -99,20 +102,30 @@ impl Cluster {
 
     /// A round is done: what is committed up to `index` must be seen.
     pub fn round_done(&mut self, place: usize, handle: Handle, index: u64) {
-        let at = if self.mutant == Some(Mutant::ReadBeforeApply) { 0 } else { index };
         let Some(process) = &mut self.nodes[place].process else { return };
-        if let Some(operation) = process.rounds.remove(&handle) {
-            process.waiting.entry(at).or_default().push(operation);
+        match process.rounds.remove(&handle) {
+            Some(Asker::Here(operation)) => self.wait_for(place, operation, index),
+            Some(asker) => self.answer_probe(place, asker, Some(index)),
+            None => {}
         }
-        self.let_operations_go(place);
     }
 
     /// This node can't say what is committed.
     pub fn round_lost(&mut self, place: usize, handle: Handle) {
         let Some(process) = &mut self.nodes[place].process else { return };
-        if let Some(operation) = process.rounds.remove(&handle) {
-            self.refuse(place, operation);
+        match process.rounds.remove(&handle) {
+            Some(Asker::Here(operation)) => self.refuse(place, operation),
+            Some(asker) => self.answer_probe(place, asker, None),
+            None => {}
         }
+    }
+
+    /// The operation goes on when the entry is handed over.
+    pub fn wait_for(&mut self, place: usize, operation: Operation, index: u64) {
+        let at = if self.mutant == Some(Mutant::ReadBeforeApply) { 0 } else { index };
+        let Some(process) = &mut self.nodes[place].process else { return };
+        process.waiting.entry(at).or_default().push(operation);
+        self.let_operations_go(place);
     }
 
     /// Entries were handed over: who waited for them goes on, behind them.

@@ -6,6 +6,7 @@ use super::Mutant;
 use super::checker::{Checker, Counts, Operation};
 use super::faults::{Faults, Figures};
 use super::node::{Node, Process, SHARDS, State};
+use super::probes::Asker;
 use crate::persistence::next_random;
 use crate::replication::message::{Message, NodeId};
 use crate::replication::raft::{Effect, Input, Role};
@@ -32,6 +33,12 @@ pub enum Event {
     Propose(usize, u64),
     /// A connection sends its request to a shard.
     Dispatch(usize, u64, usize, Operation),
+    /// A node is asked how far it has committed.
+    Probe(usize, Asker),
+    /// And has answered.
+    Answered(usize, u64, Operation, Option<u64>),
+    /// Or not in time.
+    Impatient(usize, u64, Operation),
     Fetched(usize, u64, (u64, u64, u64, u64)),
     SnapshotReport(usize, u64, NodeId, bool),
     Client(u64),
@@ -192,11 +199,14 @@ impl Cluster {
                 }
             }
             Event::Deliver(message, state) => self.deliver(message, state),
+            Event::Probe(place, asker) => self.probed(place, asker),
             Event::Synced(place, incarnation) => self.synced(place, incarnation),
             Event::Shard(place, incarnation, ..)
             | Event::Flush(place, incarnation, ..)
             | Event::Append(place, incarnation, ..)
             | Event::Propose(place, incarnation)
+            | Event::Answered(place, incarnation, ..)
+            | Event::Impatient(place, incarnation, _)
             | Event::Dispatch(place, incarnation, ..) => {
                 if self.is_paused(place) {
                     return self.when_it_goes_on(place, event);
@@ -242,6 +252,8 @@ impl Cluster {
             Event::Flush(place, _, shard) => self.flush_shard(place, shard),
             Event::Append(place, _, shard) => self.append(place, shard),
             Event::Propose(place, _) => self.propose(place),
+            Event::Answered(place, _, operation, index) => self.probe_answered(place, operation, index),
+            Event::Impatient(place, _, operation) => self.probe_answered(place, operation, None),
             Event::Dispatch(place, _, shard, operation) => self.dispatch(place, shard, operation),
             _ => {}
         }

@@ -15,9 +15,6 @@ use crate::replication::recovered::{self, cut_of, must_restart};
 /// Small, so that logs go on from segment to segment.
 const SEGMENT_BYTES: u64 = 16 * 1024;
 
-/// Entries of a snapshot of the node's own that a restart replays over it.
-const REPLAYED_AGAIN: u64 = 5;
-
 /// A disk and the writes that it hasn't synced.
 pub struct SimulatedDisk {
     disk: MemoryDisk,
@@ -28,8 +25,8 @@ pub struct SimulatedDisk {
     hard_state: HardState,
     /// Snapshots are whole or absent; how that is done is tested with the snapshots.
     pub snapshot: Option<(SnapshotMark, State)>,
-    /// The log is replayed from behind this entry, some of which the snapshot has already.
-    replay_after: u64,
+    /// The snapshot's S: from behind it the log is replayed over it. Its E is where it is marked.
+    pub replay_after: u64,
     /// Oldest first.
     waiting: VecDeque<(Persist, Option<State>)>,
     random: u64,
@@ -124,8 +121,8 @@ impl SimulatedDisk {
     }
 
     /// A snapshot of the node's own is durable; the log is cut behind it.
-    pub fn snapshot(&mut self, mark: SnapshotMark, state: State, cut_index: u64) {
-        self.replay_after = mark.index.saturating_sub(REPLAYED_AGAIN).max(cut_index);
+    pub fn snapshot(&mut self, mark: SnapshotMark, state: State, after: u64, cut_index: u64) {
+        self.replay_after = after;
         self.snapshot = Some((mark, state));
         let log = self.log.as_mut().expect("a process runs");
         log.cut(cut_index).expect("a disk without faults takes it");
@@ -165,6 +162,9 @@ impl SimulatedDisk {
         let mut committed = Vec::new();
         let mut salt = next_random(&mut self.random);
         // An installed snapshot may not have its log yet.
+        if self.mutant == Some(Mutant::WalkNotReplayed) {
+            self.replay_after = mark.index;
+        }
         let must_reach = if self.replay_after < mark.index { mark.index } else { 0 };
         let replay = Replay { after: self.replay_after, must_reach, ..Replay::default() };
         let (mut log, recovery) = Log::open_replicated(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::cluster::{Cluster, Event};
 use crate::persistence::next_random;
-use crate::replication::message::{Message, NodeId};
+use crate::replication::message::NodeId;
 use crate::replication::raft::Role;
 
 /// How often each thing went wrong.
@@ -17,6 +17,7 @@ pub struct Figures {
     pub failed_syncs: u64,
     pub lost_messages: u64,
     pub snapshots: u64,
+    pub installed: u64,
     pub slow_shards: u64,
 }
 
@@ -38,9 +39,8 @@ impl Faults {
     }
 
     /// When the message arrives, or `None` if it doesn't.
-    pub fn delay(&mut self, message: &Message, random: &mut u64) -> Option<u64> {
-        let is_lost = self.blocked.contains(&(message.from, message.to))
-            || next_random(random) % 100 < self.loss_percent;
+    pub fn delay(&mut self, from: NodeId, to: NodeId, random: &mut u64) -> Option<u64> {
+        let is_lost = self.blocked.contains(&(from, to)) || next_random(random) % 100 < self.loss_percent;
         if is_lost {
             self.figures.lost_messages += 1;
             return None;
@@ -57,7 +57,7 @@ impl Cluster {
     /// One more thing goes wrong, or is mended.
     pub fn fault(&mut self) {
         let place = self.below(self.nodes.len() as u64) as usize;
-        match self.below(13) {
+        match self.below(14) {
             0 | 1 => self.crash_for_a_while(place),
             2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
             3 => self.part(place, true, true),
@@ -87,7 +87,7 @@ impl Cluster {
                 self.faults.delay_ms_max = [1, 20, 300][self.below(3) as usize];
             }
             9 => self.faults.failed_syncs_percent = [0, 0, 30][self.below(3) as usize],
-            10 => {
+            10 | 12 => {
                 self.faults.figures.snapshots += 1;
                 self.snapshot(place, true);
             }

@@ -26,7 +26,7 @@ impl Cluster {
             looked_at = office;
         }
         for met in process.appends.append(shard, append, looked_at, office) {
-            if let Some((writes, error)) = met.let_go {
+            if let Some((writes, error)) = met.let_go.filter(|_| self.mutant != Some(Mutant::PartsNotLetGo)) {
                 for (shard, write) in writes {
                     process.notices.refuse(shard, vec![write], &error);
                 }
@@ -111,7 +111,7 @@ impl Cluster {
         self.checker.role(self.nodes[place].id, change);
         let at_election = self.mutant == Some(Mutant::OfficeAtElection);
         let Some(process) = &mut self.nodes[place].process else { return };
-        if process.notices.role_changed(&change) {
+        if process.notices.role_changed(&change) && self.mutant != Some(Mutant::GroupOutlivesOffice) {
             process.appends.office_ended();
         }
         if at_election {

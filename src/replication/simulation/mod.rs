@@ -22,7 +22,9 @@ mod history;
 mod log_writer;
 mod node;
 mod outside;
+mod probes;
 mod shards;
+mod snapshots;
 mod tests;
 
 pub use cluster::{Cluster, Report};
@@ -72,4 +74,10 @@ pub enum Mutant {
     InstallOvertakes,
     /// A part of a multi-key write goes to the log without the others.
     PartAlone,
+    /// Parts whose others were refused are not let go.
+    PartsNotLetGo,
+    /// What gathered for the log is proposed although its office has ended.
+    GroupOutlivesOffice,
+    /// A snapshot is taken for the state behind E, although entries behind S are in it in part.
+    WalkNotReplayed,
 }

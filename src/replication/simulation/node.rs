@@ -1,14 +1,16 @@
 //! One simulated node: the real replica, real slices to apply to, a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mutant;
 use super::checker::Operation;
 use super::disk::{Found, SimulatedDisk};
+use super::probes::Asker;
 use super::shards::SimulatedShard;
+use super::snapshots::Copying;
 use crate::engine::{Entry, Placement, Requests, Table, Version, replay};
 use crate::replication::appends::Appends;
-use crate::replication::message::{EntryKind, LogEntry, Members, NodeId, SnapshotMark};
+use crate::replication::message::{EntryKind, LogEntry, Members, NodeId};
 use crate::replication::notices::Notices;
 use crate::replication::policy::HandOver;
 use crate::replication::raft::{Handle, Options, Replica, Role, election_timeout_ticks};
@@ -46,14 +48,6 @@ impl State {
     }
 }
 
-/// A snapshot that is being copied: shards reach its place one by one.
-pub struct Copying {
-    pub mark: SnapshotMark,
-    pub cut_index: Option<u64>,
-    pub entries: Vec<Entry>,
-    pub missing: usize,
-}
-
 /// A process that runs.
 pub struct Process {
     pub replica: Replica,
@@ -64,8 +58,10 @@ pub struct Process {
     pub persists_under_way: usize,
     pub propose_is_due: bool,
     pub shards: Vec<SimulatedShard>,
-    /// Operations that wait for a round.
-    pub rounds: BTreeMap<Handle, Operation>,
+    /// Who waits for a round.
+    pub rounds: BTreeMap<Handle, Asker>,
+    /// Operations that wait for the leader's answer.
+    pub probes: BTreeSet<Operation>,
     /// Operations that wait until an entry is handed over.
     pub waiting: BTreeMap<u64, Vec<Operation>>,
     pub next_handle: Handle,
@@ -113,7 +109,7 @@ impl Node {
     pub fn start(&mut self, voters: &[NodeId]) -> (u64, Vec<LogEntry>) {
         let Found { state, committed, mut start } = self.disk.open();
         let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
-        committed.iter().for_each(|entry| self.recover(&mut tables, entry));
+        replay_entries(&mut tables, &committed, self.mutant);
         let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
         if start.members == Members::default() {
             start.members = Members { voters: voters.to_vec(), ..Members::default() };
@@ -133,6 +129,7 @@ impl Node {
             propose_is_due: false,
             shards: tables.into_iter().map(|table| SimulatedShard::new(table, applied)).collect(),
             rounds: BTreeMap::new(),
+            probes: BTreeSet::new(),
             waiting: BTreeMap::new(),
             next_handle: 0,
             proposed: BTreeMap::new(),
@@ -142,13 +139,12 @@ impl Node {
         });
         (applied, committed)
     }
+}
 
-    /// Puts an entry of the log into recovered tables. Some of it may be in them
-    /// already, and a later state with it.
-    fn recover(&self, tables: &mut [Table], entry: &LogEntry) {
-        if entry.kind != EntryKind::Writes {
-            return;
-        }
+/// Puts entries of the log into tables. Some of them may be in there already, and
+/// a later state with them.
+pub fn replay_entries(tables: &mut [Table], entries: &[LogEntry], mutant: Option<Mutant>) {
+    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Writes) {
         for item in Requests::new(&entry.payload) {
             let (ordinal, effect) = item.expect("a payload that was written");
             let hash = placement().hash(effect.key());
@@ -156,7 +152,7 @@ impl Node {
             let version = Version { index: entry.index, ordinal };
             let has_that_index =
                 table.get(effect.key(), hash).is_some_and(|later| later.version().index >= entry.index);
-            if self.mutant == Some(Mutant::GuardByIndexAlone) && has_that_index {
+            if mutant == Some(Mutant::GuardByIndexAlone) && has_that_index {
                 continue;
             }
             replay(table, version, &effect, hash);

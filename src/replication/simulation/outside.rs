@@ -2,10 +2,7 @@
 
 use super::Mutant;
 use super::cluster::{Cluster, Event};
-use super::node::{Copying, Node, SHARDS, State};
-use super::shards::Mail;
-use crate::engine::Entry;
-use crate::replication::message::{Message, MessageKind, SnapshotMark};
+use crate::replication::message::{Message, MessageKind};
 use crate::replication::raft::{Input, Persist};
 
 impl Cluster {
@@ -35,7 +32,6 @@ impl Cluster {
         self.after(delay, Event::Synced(place, incarnation));
         if at_once {
             promises.into_iter().for_each(|message| self.send(place, message));
-            self.persisted(place);
             self.step(place, Input::Persisted(number));
         }
     }
@@ -52,6 +48,7 @@ impl Cluster {
         let Some(persist) = self.nodes[place].disk.sync(fails) else { return };
         if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.snapshot) {
             let state = state.clone();
+            self.faults.figures.installed += 1;
             self.install(place, &state);
         }
         if self.mutant == Some(Mutant::AcknowledgedAtOwnSync) {
@@ -63,7 +60,7 @@ impl Cluster {
     }
 
     pub fn send(&mut self, place: usize, message: Message) {
-        let delay = self.faults.delay(&message, &mut self.random);
+        let delay = self.faults.delay(message.from, message.to, &mut self.random);
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
             state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());
@@ -80,51 +77,5 @@ impl Cluster {
             self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
         }
         self.after(delay, Event::Deliver(Box::new(message), state));
-    }
-
-    /// The state of a snapshot, unless a newer one has taken its place.
-    fn state_of(&self, place: usize, mark: Option<&SnapshotMark>) -> Option<State> {
-        let newest = self.nodes[place].disk.snapshot.as_ref();
-        newest.filter(|(newest, _)| Some(newest) == mark).map(|(_, state)| state.clone())
-    }
-
-    /// The node makes a snapshot of what it has handed over, and may cut its log:
-    /// each shard copies its slice when it is as far.
-    pub fn snapshot(&mut self, place: usize, cut: bool) {
-        let keep = self.below(6);
-        let Node { process, disk, .. } = &mut self.nodes[place];
-        let Some(process) = process else { return };
-        let index = process.notices.handed_over();
-        let is_newer = disk.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
-        let Some(term) = process.replica.term_of(index).filter(|_| index > 0 && is_newer) else { return };
-        if process.copying.is_some() {
-            return;
-        }
-        let mark = SnapshotMark { index, term, members: process.replica.members() };
-        let cut_index = cut.then(|| index.saturating_sub(keep));
-        process.copying = Some(Copying { mark, cut_index, entries: Vec::new(), missing: SHARDS });
-        (0..SHARDS).for_each(|shard| self.mail(place, shard, Mail::Copy(index)));
-    }
-
-    /// A shard has copied its slice; with the last of them the snapshot is durable.
-    pub fn copied(&mut self, place: usize, index: u64, entries: Vec<Entry>) {
-        let Node { process, disk, .. } = &mut self.nodes[place];
-        let Some(process) = process else { return };
-        let Some(copying) = process.copying.as_mut().filter(|copying| copying.mark.index == index) else {
-            return;
-        };
-        copying.entries.extend(entries);
-        copying.missing -= 1;
-        if copying.missing > 0 {
-            return;
-        }
-        let Some(Copying { mark, cut_index, entries, .. }) = process.copying.take() else { return };
-        // A newer state may have been ordered meanwhile, and the log with it.
-        if process.replica.term_of(index) == Some(mark.term) {
-            let state = State { applied: index, entries };
-            let cut_index = cut_index.unwrap_or(disk.cut().0);
-            disk.snapshot(mark.clone(), state, cut_index);
-            process.replica.snapshot_made(mark, disk.cut().0);
-        }
     }
 }

@@ -14,6 +14,7 @@ use super::Mutant;
 use super::checker::{Operation, What};
 use super::cluster::{Cluster, Event};
 use super::node::{SHARDS, State, placement};
+use super::snapshots::WALK_STEPS;
 use crate::engine::{Answer, Append, Condition, Entry, Slice, Table, Version, WriteKind};
 use crate::error::{Code, Error};
 use crate::replication::notices::{Notice, OfficeNotice, ShardOffice, apply_logged};
@@ -26,8 +27,8 @@ pub enum Mail {
     Notice(Notice),
     /// From the WalWriter: a state that arrived whole.
     Install(State),
-    /// From the WalWriter: copy the slice, for the snapshot of this index.
-    Copy(u64),
+    /// A step of the walk of the snapshot that began behind this entry.
+    Walk(u64, usize),
 }
 
 /// One shard.
@@ -51,9 +52,11 @@ impl SimulatedShard {
         }
     }
 
-    fn entries(&self) -> Vec<Entry> {
+    /// The entries of a step's buckets.
+    fn walk(&self, step: usize) -> Vec<Entry> {
         let table = self.slice.table();
-        (0..table.walk_length()).flat_map(|position| table.walk(position)).cloned().collect()
+        let bucket = |step: usize| table.walk_length() * step / WALK_STEPS;
+        (bucket(step)..bucket(step + 1)).flat_map(|position| table.walk(position)).cloned().collect()
     }
 
     fn current(&self, key: &[u8]) -> Option<Version> {
@@ -87,9 +90,12 @@ impl Cluster {
                 shard.slice.install(state.table(number), state.applied);
                 self.compare(place, number, state.applied);
             }
-            Some(Mail::Copy(index)) => {
-                let entries = shard.entries();
-                self.copied(place, index, entries);
+            Some(Mail::Walk(after, step)) => {
+                let (entries, applied) = (shard.walk(step), shard.slice.applied_index());
+                self.walked(place, after, entries, applied);
+                if step + 1 < WALK_STEPS {
+                    self.mail(place, number, Mail::Walk(after, step + 1));
+                }
             }
             None => {}
         }

@@ -40,6 +40,7 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
             sum.figures.failed_syncs += report.figures.failed_syncs;
             sum.figures.lost_messages += report.figures.lost_messages;
             sum.figures.snapshots += report.figures.snapshots;
+            sum.figures.installed += report.figures.installed;
             sum.figures.slow_shards += report.figures.slow_shards;
         }
     }
@@ -64,6 +65,7 @@ fn add(sum: &mut Counts, more: &Counts) {
     sum.refused_by_condition += more.refused_by_condition;
     sum.unknown += more.unknown;
     sum.reads += more.reads;
+    sum.replica_reads += more.replica_reads;
     sum.local_reads += more.local_reads;
     sum.hashes += more.hashes;
 }
@@ -139,7 +141,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 20] = [
+    const ALL: [Mutant; 23] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -160,6 +162,9 @@ fn every_seeded_bug_is_caught() {
         Mutant::GuardByIndexAlone,
         Mutant::InstallOvertakes,
         Mutant::PartAlone,
+        Mutant::PartsNotLetGo,
+        Mutant::GroupOutlivesOffice,
+        Mutant::WalkNotReplayed,
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
