@@ -91,6 +91,8 @@ pub struct Checker {
     seen: u64,
     /// What clients last knew of each key.
     recent: BTreeMap<Key, Option<Version>>,
+    /// The key that was written last.
+    pub newest: Option<Key>,
     pub counts: Counts,
 }
 
@@ -192,6 +194,7 @@ impl Checker {
         }
         for key in keys_of(&what) {
             self.recent.insert(key, (!what.deletes()).then_some(version));
+            self.newest = Some(key);
         }
         self.seen = self.seen.max(version.index);
     }

@@ -12,8 +12,13 @@ use crate::engine::{Condition, Effect, Version, encode_effect, encode_request_he
 use crate::error::{Code, Error};
 use crate::replication::raft::Handle;
 
-/// On both shards.
-const KEYS: [Key; 7] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"];
+/// So few that writes of one key are in flight together, and share entries.
+const HOT: [Key; 7] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"];
+/// So many that there is nothing in flight of most of them.
+const COLD: [Key; 24] = [
+    b"h", b"i", b"j", b"k", b"l", b"m", b"n", b"o", b"p", b"q", b"r", b"s", b"t", b"u", b"v", b"w", b"x",
+    b"y", b"z", b"0", b"1", b"2", b"3", b"4",
+];
 
 impl Cluster {
     fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
@@ -39,7 +44,12 @@ impl Cluster {
     }
 
     fn wish(&mut self) -> What {
-        let key = self.one_of(&KEYS);
+        let key = match self.below(6) {
+            0 => self.one_of(&COLD),
+            // What has just changed, a node that lags doesn't have.
+            1 => self.checker.newest.unwrap_or(HOT[0]),
+            _ => self.one_of(&HOT),
+        };
         let deletes = self.below(5) == 0;
         match self.below(20) {
             0..=4 => What::Get { key, freshness: Freshness::Linearizable },
@@ -53,7 +63,7 @@ impl Cluster {
             15 | 16 => What::Write { key, deletes: false, condition: Condition::Absent },
             _ => {
                 let shard = |key: Key| placement().shard(placement().hash(key));
-                let others: Vec<Key> = KEYS.into_iter().filter(|other| shard(other) != shard(key)).collect();
+                let others: Vec<Key> = HOT.into_iter().filter(|other| shard(other) != shard(key)).collect();
                 let other = self.one_of(&others);
                 What::Bulk { keys: vec![key, other], deletes }
             }

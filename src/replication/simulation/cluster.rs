@@ -17,6 +17,7 @@ const CLIENTS: u64 = 4;
 const CLIENT_PAUSE_MS: u64 = 20;
 /// After the faults: long enough for an election, and for everyone to catch up.
 const CALM_MS: u64 = 20_000;
+const SLOW_QUEUE_MS: u64 = 200;
 
 /// What is to happen.
 pub enum Event {
@@ -119,12 +120,18 @@ impl Cluster {
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until_ms = 0;
             self.nodes[place].sync_ms = 1;
-            self.nodes[place].queue_ms = 2;
+            self.nodes[place].queue_ms = SLOW_QUEUE_MS;
             if self.nodes[place].process.is_none() {
                 self.start(place);
             }
         }
         let before = self.checker.counts.acknowledged;
+        // Leadership changes once more, while shards are slow: what it leaves behind is never answered.
+        self.run_until(milliseconds + CALM_MS / 4);
+        let place = self.below(self.nodes.len() as u64) as usize;
+        self.promote(place);
+        self.run_until(milliseconds + CALM_MS / 2);
+        self.nodes.iter_mut().for_each(|node| node.queue_ms = 2);
         self.run_until(milliseconds + CALM_MS);
         assert!(
             self.checker.counts.acknowledged > before,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::cluster::{Cluster, Event};
 use crate::persistence::next_random;
 use crate::replication::message::NodeId;
-use crate::replication::raft::Role;
+use crate::replication::raft::{Input, Role};
 
 /// How often each thing went wrong.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +19,7 @@ pub struct Figures {
     pub snapshots: u64,
     pub installed: u64,
     pub slow_shards: u64,
+    pub promotions: u64,
 }
 
 /// What is wrong now.
@@ -57,7 +58,7 @@ impl Cluster {
     /// One more thing goes wrong, or is mended.
     pub fn fault(&mut self) {
         let place = self.below(self.nodes.len() as u64) as usize;
-        match self.below(14) {
+        match self.below(15) {
             0 | 1 => self.crash_for_a_while(place),
             2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
             3 => self.part(place, true, true),
@@ -91,12 +92,20 @@ impl Cluster {
                 self.faults.figures.snapshots += 1;
                 self.snapshot(place, true);
             }
+            13 => self.promote(place),
             11 => {
                 self.faults.figures.slow_shards += 1;
                 self.nodes[place].queue_ms = [2, 60, 800][self.below(3) as usize];
             }
             _ => self.faults.blocked.clear(),
         }
+    }
+
+    /// Someone says `promote`: no fault, but a change of leadership all the same.
+    pub fn promote(&mut self, place: usize) {
+        self.faults.figures.promotions += 1;
+        let id = self.nodes[place].id;
+        (0..self.nodes.len()).for_each(|leader| self.step(leader, Input::TransferTo(id)));
     }
 
     fn crash_for_a_while(&mut self, place: usize) {

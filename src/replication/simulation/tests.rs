@@ -42,6 +42,7 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
             sum.figures.snapshots += report.figures.snapshots;
             sum.figures.installed += report.figures.installed;
             sum.figures.slow_shards += report.figures.slow_shards;
+            sum.figures.promotions += report.figures.promotions;
         }
     }
     println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
