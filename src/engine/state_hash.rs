@@ -70,7 +70,7 @@ mod tests {
 
     fn entry(number: u32, ordinal: u32, value: &[u8]) -> Entry {
         let vector = [number as f32];
-        let vector = (number % 3 == 0).then_some(&vector[..]);
+        let vector = number.is_multiple_of(3).then_some(&vector[..]);
         Entry::new(Version { index: 7, ordinal }, &number.to_le_bytes(), Some(value), vector)
     }
 

@@ -4,10 +4,10 @@
 //! disk before they are acknowledged, and when the leader is gone another node
 //! that has them all takes over. [`policy`] says which node should lead where
 //! several could. Around the replica, [`office`] says when a node's writes count,
-//! [`appends`] and [`group`] what becomes an entry of the log, and [`notices`] what
-//! the shards are told of it, in which order. All of them decide and return effects; they have no
-//! sockets, no threads, no clock and no randomness, so that a simulation runs
-//! the same code as a node.
+//! [`appends`] and [`group`] what becomes an entry of the log, and [`notices`]
+//! what the shards are told of it, in which order. All of them decide and return
+//! effects; they have no sockets, no threads, no clock and no randomness, so that
+//! a simulation runs the same code as a node.
 
 pub mod appends;
 pub mod group;

@@ -88,12 +88,13 @@ impl Cluster {
                 self.faults.delay_ms_max = [1, 20, 300][self.below(3) as usize];
             }
             9 => self.faults.failed_syncs_percent = [0, 0, 30][self.below(3) as usize],
-            10 | 12 => {
+            10 | 11 if self.is_paused(place) => {}
+            10 | 11 => {
                 self.faults.figures.snapshots += 1;
                 self.snapshot(place, true);
             }
-            13 => self.promote(place),
-            11 => {
+            12 => self.promote(place),
+            13 => {
                 self.faults.figures.slow_shards += 1;
                 self.nodes[place].queue_ms = [2, 60, 800][self.below(3) as usize];
             }
@@ -105,13 +106,20 @@ impl Cluster {
     pub fn promote(&mut self, place: usize) {
         self.faults.figures.promotions += 1;
         let id = self.nodes[place].id;
-        (0..self.nodes.len()).for_each(|leader| self.step(leader, Input::TransferTo(id)));
+        for asked in (0..self.nodes.len()).filter(|asked| !self.is_paused(*asked)).collect::<Vec<_>>() {
+            self.step(asked, Input::TransferTo(id));
+        }
     }
 
     fn crash_for_a_while(&mut self, place: usize) {
+        if self.nodes[place].process.is_none() {
+            return;
+        }
         self.faults.figures.crashes += 1;
         self.crash(place);
-        let down_ms = 10 + self.below(2_000);
+        // Half of them are back before an election is over: what they said in it must still bind them.
+        let longest = [60, 2_000][self.below(2) as usize];
+        let down_ms = 10 + self.below(longest);
         self.after(down_ms, Event::Restart(place));
     }
 

@@ -1,8 +1,16 @@
 //! A cluster in one thread: the real cores over a virtual clock, network and disk.
 //!
 //! ```text
-//!   schedule (time, order) ─► node.step(…) ─► pump ─► effects ─► schedule, network, disk, checker
+//!   clients ─► connection ─► queue ─► Slice ─► queue ─► Appends ─► Replica ─► Log on a disk in memory
+//!   checker ◄── answers ◄──────────── Slice ◄─ queue ◄─ Notices ◄─────┘  ▲
+//!                                                                network ┘
 //! ```
+//!
+//! Real are the slices, the meeting of multi-key writes, offices, the replica, the
+//! log and recovery; simulated are what connects them (`clients.rs`, `shards.rs`,
+//! `log_writer.rs`, which do what actors do), the clock, the network (`outside.rs`)
+//! and snapshots (`snapshots.rs`). Everything that happens stands in one schedule,
+//! by time and order. A queue keeps its order and delays at will.
 //!
 //! All chance comes from one seed, so that a failure is replayed by its number:
 //! `DATASTORE_SIMULATION_SEED=7 cargo test -p datastore --lib simulation`.
@@ -11,7 +19,8 @@
 //! What can go wrong: messages are lost, late, doubled and out of order; nodes
 //! are parted, in both directions or in one; nodes crash and lose what was not
 //! synced; a sync takes seconds, or fails and is done again; a node stops for
-//! seconds and goes on as if nothing had happened.
+//! seconds and goes on as if nothing had happened; a shard lags behind the others;
+//! leadership is moved on purpose. What must hold nevertheless is in `checker.rs`.
 
 mod checker;
 mod clients;

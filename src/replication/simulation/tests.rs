@@ -6,7 +6,7 @@ use super::{Cluster, Mutant, Report};
 const SEED: &str = "DATASTORE_SIMULATION_SEED";
 const FIRST: &str = "DATASTORE_SIMULATION_FIRST";
 const SEEDS: &str = "DATASTORE_SIMULATION_SEEDS";
-const SEEDS_DEFAULT: u64 = 8;
+const SEEDS_DEFAULT: u64 = 6;
 const RUN_MS: u64 = 60_000;
 
 fn variable(name: &str) -> Option<u64> {
