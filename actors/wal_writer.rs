@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
-use datastore::engine::{Append, PartAppend, encode_request_header};
-use datastore::error::{Code, Error};
+use datastore::engine::Append;
+use datastore::error::Error;
 use datastore::limits;
-use datastore::ordering::{Arrival, Meeting};
+use datastore::replication::appends::{Appends, Met};
 
 use crate::Cast;
-use crate::acknowledgements::{self, Acknowledgement, Group};
+use crate::acknowledgements::{self, Acknowledgement};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::disk_thread::DiskOrder;
 use crate::mailbox::{Counted, Mailbox};
@@ -92,13 +92,6 @@ pub enum WalMessage {
     Replication(ReplicationMessage),
 }
 
-/// A part and the shard that it came from.
-struct ShardPart {
-    shard: usize,
-    part: PartAppend,
-    office: u64,
-}
-
 /// The actor.
 pub struct WalWriter {
     node: Arc<Node>,
@@ -106,9 +99,8 @@ pub struct WalWriter {
     disk: Sender<DiskOrder>,
     /// `None` on a node that is on its own.
     replicated: Option<Box<ReplicatedLog>>,
-    meeting: Meeting<ShardPart>,
+    appends: Appends,
     expecting: HashMap<u64, Mailbox<Connection>>,
-    group: Group,
     flush_is_due: bool,
     /// The last entry handed to the shards.
     handed_over: u64,
@@ -136,9 +128,8 @@ impl WalWriter {
             cast,
             disk,
             replicated: replicated.map(Box::new),
-            meeting: Meeting::default(),
+            appends: Appends::default(),
             expecting: HashMap::new(),
-            group: Group::default(),
             flush_is_due: false,
             handed_over: last_index,
             snapshot_under_way: false,
@@ -151,58 +142,16 @@ impl WalWriter {
         self.replicated.as_ref().map_or(0, |replicated| replicated.office())
     }
 
-    fn append(&mut self, shard: usize, append: Append, office: u64) {
-        let Append { bytes, writes, parts } = append;
-        // What was looked at in an earlier office was answered when that ended.
-        if !writes.is_empty() && office == self.office() {
-            self.group.requests += writes.len();
-            self.group.push(bytes);
-            self.group.acknowledgements.push(Acknowledgement::Singles { shard, writes });
-        }
-        for part in parts {
-            self.part(ShardPart { shard, part, office });
-        }
-    }
-
-    fn part(&mut self, mut part: ShardPart) {
-        let (multi, parts, refusal) = (part.part.multi, part.part.parts, part.part.refusal.take());
-        let arrival = self.meeting.arrive(multi, parts, part, refusal);
-        if arrival == Arrival::Waiting {
-            return;
-        }
-        if let Some(connection) = self.expecting.remove(&multi) {
-            connection.send(ConnectionMessage::Met);
-        }
+    fn append(&mut self, shard: usize, append: Append, looked_at: u64) {
         let office = self.office();
-        match arrival {
-            Arrival::Waiting => {}
-            Arrival::Complete(parts) if parts.iter().all(|part| part.office == office) => self.met(parts),
-            Arrival::Complete(parts) => {
-                let changed = Error::new(Code::NoLeader, "leadership changed while the write's parts met");
-                self.let_go(parts, &changed);
+        for Met { multi, let_go } in self.appends.append(shard, append, looked_at, office) {
+            if let Some(connection) = self.expecting.remove(&multi) {
+                connection.send(ConnectionMessage::Met);
             }
-            Arrival::Refused(parts, error) => self.let_go(parts, &error),
-        }
-    }
-
-    /// All parts of a multi-key write are there: they are one request.
-    fn met(&mut self, parts: Vec<ShardPart>) {
-        let mut header = Vec::new();
-        encode_request_header(&mut header, parts.iter().map(|part| part.part.effects).sum());
-        self.group.requests += 1;
-        self.group.push(header);
-        let acknowledged = parts.iter().filter_map(|part| Some((part.shard, part.part.write?))).collect();
-        self.group.acknowledgements.push(Acknowledgement::Multi { parts: acknowledged });
-        parts.into_iter().for_each(|part| self.group.push(part.part.bytes));
-    }
-
-    /// Tells the shards that still wait for their parts.
-    fn let_go(&self, parts: Vec<ShardPart>, error: &Error) {
-        for part in parts {
-            // The others have answered: they refused it, or their office has ended.
-            if let Some(write) = part.part.write.filter(|_| part.office == self.office()) {
-                let writes = vec![write];
-                self.cast.shards[part.shard].send(ShardMessage::Refused { writes, error: error.clone() });
+            let Some((writes, error)) = let_go else { continue };
+            for (shard, write) in writes {
+                let (writes, error) = (vec![write], error.clone());
+                self.cast.shards[shard].send(ShardMessage::Refused { writes, error });
             }
         }
     }
@@ -210,12 +159,12 @@ impl WalWriter {
     fn flush(&mut self) {
         match &mut self.replicated {
             None => {
-                let group = std::mem::take(&mut self.group);
+                let group = self.appends.take_group();
                 self.order(DiskOrder::Group(group));
             }
             Some(replicated) => {
                 if !replicated.must_hold() {
-                    replicated.propose(std::mem::take(&mut self.group));
+                    replicated.propose(self.appends.take_group());
                     self.pump();
                 }
             }
@@ -228,14 +177,14 @@ impl WalWriter {
         let outcome = replicated.pump();
         if outcome.office_ended {
             // Its writes were answered when the office ended.
-            self.group = Group::default();
+            self.appends.office_ended();
         }
         self.handed_over = replicated.handed_over();
         if outcome.snapshot_wanted {
             self.make_snapshot();
         }
         // What was held back: there may be room for it now.
-        if self.group.requests > 0
+        if self.appends.group().requests > 0
             && !self.flush_is_due
             && self.replicated.as_ref().is_some_and(|r| !r.must_hold())
         {
@@ -281,12 +230,6 @@ impl WalWriter {
     }
 }
 
-impl PartialEq for ShardPart {
-    fn eq(&self, other: &Self) -> bool {
-        (self.shard, self.part.write, self.office) == (other.shard, other.part.write, other.office)
-    }
-}
-
 impl Actor for WalWriter {
     type Context = Context<Self>;
 }
@@ -299,10 +242,10 @@ impl Handler<Counted<WalMessage>> for WalWriter {
         match message {
             WalMessage::Append { shard, append, office } => {
                 self.append(shard, append, office);
-                if self.group.bytes >= self.group_bytes_max() {
+                if self.appends.group().bytes >= self.group_bytes_max() {
                     self.flush();
                 }
-                if !self.flush_is_due && self.group.requests > 0 {
+                if !self.flush_is_due && self.appends.group().requests > 0 {
                     self.flush_is_due = true;
                     // Runs when the mailbox is empty: what arrived meanwhile shares the frame.
                     context.notify(Flush);
@@ -321,6 +264,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                 if fatal {
                     if let Some(replicated) = &mut self.replicated {
                         replicated.disk_failed(&error);
+                        self.appends.office_ended();
                     }
                     crate::start::stop_after_fatal_error(&error);
                 }
@@ -361,7 +305,7 @@ impl Handler<Flush> for WalWriter {
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) {
         self.flush_is_due = false;
-        if self.group.requests > 0 {
+        if self.appends.group().requests > 0 {
             self.flush();
         }
     }
