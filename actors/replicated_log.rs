@@ -9,23 +9,23 @@
 //! shards ◄─Logged───── of everything else ◄────┴─ Commit, in the log's order
 //! ```
 //!
-//! When its shards take writes at all is [`Office`]'s decision. They hear of each
+//! When its shards take writes at all is [`Notices`]'s decision. They hear of each
 //! change in the order of everything else that the WalWriter tells them; when an
 //! office ends, they answer all their writes in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use crossbeam_channel::Sender;
 use datastore::error::{Code, Error};
 use datastore::limits;
-use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
-use datastore::replication::office::Office;
+use datastore::replication::group::Group;
+use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
+use datastore::replication::notices::{Notice, Notices};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
 use crate::Cast;
-use crate::acknowledgements::{self, Acknowledgement, Group};
+use crate::acknowledgements;
 use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
 use crate::node::Node;
@@ -34,7 +34,8 @@ use crate::replicated_snapshots::Snapshots;
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
 use crate::shard::ShardMessage;
-use crate::shard_replication::{Logged, OfficeNotice};
+use crate::shard_messages::Committed;
+use crate::shard_replication::Logged;
 use crate::state_hashes::StateHashes;
 
 /// Persists under way with which further writes wait for company: a group that
@@ -59,12 +60,10 @@ pub struct ReplicatedLog {
     /// `None` until this node is adopted: it has no vote, and no log.
     pub(crate) replica: Option<Replica>,
     next_handle: u64,
-    /// Proposed in this step, and not known to have a place yet.
-    proposing: Option<(usize, Vec<Acknowledgement>)>,
     persists_under_way: usize,
     role: RoleChange,
-    office: Office<Vec<Acknowledgement>>,
-    pub(crate) handed_over: u64,
+    /// What the shards are told, and when writes count.
+    pub(crate) notices: Notices,
     reads: ReplicatedReads,
     pub(crate) hashes: StateHashes,
     pub(crate) snapshots: Snapshots,
@@ -80,6 +79,7 @@ impl ReplicatedLog {
         disk: Sender<DiskOrder>,
         start: Option<(Start, Option<SnapshotMark>)>,
     ) -> ReplicatedLog {
+        let notices = Notices::new(cast.shards.len(), 0, StateHashes::is_due);
         let mut log = ReplicatedLog {
             reads: ReplicatedReads::new(cluster.clone()),
             hashes: StateHashes::new(cast.shards.len(), cluster.clone()),
@@ -89,11 +89,9 @@ impl ReplicatedLog {
             disk,
             replica: None,
             next_handle: 0,
-            proposing: None,
             persists_under_way: 0,
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
-            office: Office::default(),
-            handed_over: 0,
+            notices,
             snapshots: Snapshots::default(),
             outcome: Outcome::default(),
         };
@@ -105,10 +103,11 @@ impl ReplicatedLog {
 
     fn begin(&mut self, start: Start, newest: Option<SnapshotMark>) {
         self.snapshots.cut_index = start.cut.0;
-        self.handed_over = start.cut.0 + start.applied.len() as u64;
+        let handed_over = start.cut.0 + start.applied.len() as u64;
+        self.notices.installed(handed_over);
         let mut replica = Replica::new(options(&self.cluster), start);
-        if let Some(term) = replica.term_of(self.handed_over) {
-            self.cluster.committed(self.handed_over, term);
+        if let Some(term) = replica.term_of(handed_over) {
+            self.cluster.committed(handed_over, term);
         }
         if let Some(mark) = newest {
             replica.snapshot_made(mark.clone(), self.snapshots.cut_index);
@@ -119,31 +118,29 @@ impl ReplicatedLog {
 
     /// The office in which writes count now.
     pub(crate) fn office(&self) -> u64 {
-        self.office.number()
+        self.notices.office()
     }
 
     /// The last entry handed to the shards.
     pub(crate) fn handed_over(&self) -> u64 {
-        self.handed_over
+        self.notices.handed_over()
     }
 
     /// Whether writes are to wait for company, or for room.
     pub(crate) fn must_hold(&self) -> bool {
         self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
-            || self.office.uncommitted_bytes() >= limits::UNCOMMITTED_BYTES_MAX
+            || self.notices.uncommitted_bytes() >= limits::UNCOMMITTED_BYTES_MAX
     }
 
     /// Proposes a group as one entry. It ends, like any input, with a pump.
     pub(crate) fn propose(&mut self, group: Group) {
-        let mut payload = Vec::with_capacity(group.bytes);
-        group.pieces.iter().for_each(|piece| payload.extend_from_slice(piece));
         let Some(replica) = &mut self.replica else {
             let error = self.cluster.refusal();
             return acknowledgements::refused(&self.cast.shards, group.acknowledgements, &error);
         };
         self.next_handle += 1;
-        self.proposing = Some((payload.len(), group.acknowledgements));
-        replica.step(Input::Propose(self.next_handle, Bytes::from(payload)));
+        let payload = self.notices.proposing(group);
+        replica.step(Input::Propose(self.next_handle, payload));
     }
 
     /// What the replica must know.
@@ -168,7 +165,9 @@ impl ReplicatedLog {
             ReplicationMessage::DiskStalled => {
                 // A leader's own disk isn't needed for a majority; but what it can't
                 // have on it, it can't apply, and its clients wait.
-                if let Some(coordinator) = self.cast.coordinator.as_ref().filter(|_| self.office.is_held()) {
+                if let Some(coordinator) =
+                    self.cast.coordinator.as_ref().filter(|_| self.notices.is_in_office())
+                {
                     coordinator.send(CoordinatorMessage::GiveUpLeadership);
                 }
             }
@@ -214,7 +213,7 @@ impl ReplicatedLog {
                     self.carry_out(effect);
                 }
             }
-            self.reads.applied(self.handed_over);
+            self.reads.applied(self.notices.handed_over());
             self.reads.begin_probe(&self.cast);
             if !self.reads.wants_round() || self.replica.is_none() {
                 break;
@@ -232,16 +231,10 @@ impl ReplicatedLog {
             }
             Effect::Send(message) => self.send(message),
             Effect::Persist(persist) => self.persist(persist),
-            Effect::Proposed(_, index, term) => {
-                if let Some((bytes, acknowledgements)) = self.proposing.take() {
-                    self.office.proposed(index, term, bytes, acknowledgements);
-                }
-            }
+            Effect::Proposed(_, index, term) => self.notices.proposed(index, term),
             Effect::Dropped(_) => {
-                if let Some((_, acknowledgements)) = self.proposing.take() {
-                    let error = Error::new(Code::NoLeader, "leadership is being handed over");
-                    acknowledgements::refused(&self.cast.shards, acknowledgements, &error);
-                }
+                self.notices.dropped(&Error::new(Code::NoLeader, "leadership is being handed over"));
+                self.tell_shards();
             }
             Effect::Commit(entries) => self.commit(entries),
             Effect::ReadReady(handle, index) => self.reads.round_done(handle, Some(index), &self.cast),
@@ -282,49 +275,39 @@ impl ReplicatedLog {
     }
 
     fn commit(&mut self, entries: Vec<LogEntry>) {
-        let mut logged: Vec<(u64, Bytes)> = Vec::new();
-        for LogEntry { index, term, kind, payload } in entries {
-            match self.office.committed(index, term) {
-                Some(acknowledgements) => {
-                    self.hand_over(&mut logged);
-                    acknowledgements::committed(&self.cast.shards, index, acknowledgements);
-                }
-                None if kind == EntryKind::Writes => logged.push((index, payload)),
-                None => {}
-            }
-            self.handed_over = index;
-            self.cluster.committed(index, term);
-            if StateHashes::is_due(index) {
-                self.hand_over(&mut logged);
-                for shard in &self.cast.shards {
-                    shard.send(ShardMessage::StateHash { index });
-                }
-            }
-            self.enter_office_if(term, &mut logged);
+        entries.iter().for_each(|entry| self.cluster.committed(entry.index, entry.term));
+        let office_begun = self.notices.committed(entries, &self.role);
+        self.tell_shards();
+        self.cluster.applied_index.store(self.notices.handed_over(), Ordering::Relaxed);
+        if office_begun {
+            self.cluster.set_serves_as_primary(true);
+            tracing::info!(term = self.role.term, "serving as primary");
         }
-        self.hand_over(&mut logged);
-        self.cluster.applied_index.store(self.handed_over, Ordering::Relaxed);
     }
 
-    /// Entries that were decided elsewhere go to the shards.
-    fn hand_over(&self, logged: &mut Vec<(u64, Bytes)>) {
-        if logged.is_empty() {
-            return;
-        }
-        let entries = std::mem::take(logged);
-        let bytes: usize = entries.iter().map(|(_, payload)| payload.len()).sum();
-        let permit_bytes = bytes / self.cast.shards.len();
-        self.node.permits.take(permit_bytes * self.cast.shards.len());
-        for shard in &self.cast.shards {
-            shard.send(ShardMessage::Logged(Logged { entries: entries.clone(), permit_bytes }));
+    fn tell_shards(&mut self) {
+        for (shard, notice) in self.notices.take() {
+            let message = match notice {
+                Notice::Committed { index, writes } => ShardMessage::Committed(Committed { index, writes }),
+                Notice::Refused { writes, error } => ShardMessage::Refused { writes, error },
+                Notice::Logged(entries) => {
+                    let bytes: usize = entries.iter().map(|(_, payload)| payload.len()).sum();
+                    let permit_bytes = bytes / self.cast.shards.len();
+                    self.node.permits.take(permit_bytes);
+                    ShardMessage::Logged(Logged { entries, permit_bytes })
+                }
+                Notice::Office(office) => ShardMessage::Office(office),
+                Notice::StateHash(index) => ShardMessage::StateHash { index },
+            };
+            self.cast.shards[shard].send(message);
         }
     }
 
     fn role_changed(&mut self, change: RoleChange) {
         let RoleChange { role, leader, term } = change;
         tracing::info!(?role, leader, term, "role");
-        if self.office.role_changed(&change) {
-            self.office_ended(&lost());
+        if self.notices.role_changed(&change) {
+            self.office_ended();
         }
         self.role = change;
         self.cluster.role_changed(change);
@@ -332,31 +315,16 @@ impl ReplicatedLog {
         self.tell_coordinator();
     }
 
-    fn enter_office_if(&mut self, entry_term: u64, logged: &mut Vec<(u64, Bytes)>) {
-        if !self.office.handed_over(entry_term, &self.role) {
-            return;
-        }
-        self.hand_over(logged);
-        for shard in &self.cast.shards {
-            shard.send(ShardMessage::Office(OfficeNotice { number: self.office.number(), ended: None }));
-        }
-        self.cluster.set_serves_as_primary(true);
-        tracing::info!(term = entry_term, "serving as primary");
-    }
-
-    fn office_ended(&mut self, error: &Error) {
+    fn office_ended(&mut self) {
         self.cluster.set_serves_as_primary(false);
         self.outcome.office_ended = true;
-        for shard in &self.cast.shards {
-            let ended = Some(error.clone());
-            shard.send(ShardMessage::Office(OfficeNotice { number: self.office.number(), ended }));
-        }
+        self.tell_shards();
     }
 
     /// The log can't go on, and the node stops: its clients hear it first.
     pub(crate) fn disk_failed(&mut self, error: &Error) {
-        self.office.end();
-        self.office_ended(error);
+        self.notices.end(error);
+        self.office_ended();
         self.replica = None;
     }
 
@@ -379,11 +347,4 @@ impl ReplicatedLog {
             std::process::abort();
         }
     }
-}
-
-/// What clients are told whose writes were under way when this node lost its office.
-fn lost() -> Error {
-    let message =
-        "the leader lost its office while the request was under way; read to find out what became of it";
-    Error::new(Code::LeadershipLost, message)
 }

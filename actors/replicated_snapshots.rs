@@ -43,7 +43,7 @@ impl ReplicatedLog {
     /// Another state takes the place of all that was applied.
     pub(crate) fn install(&mut self, mark: &SnapshotMark, tables: Vec<Table>) {
         tracing::info!(index = mark.index, term = mark.term, "installed a snapshot of the leader's");
-        self.handed_over = mark.index;
+        self.notices.installed(mark.index);
         self.snapshots.cut_index = mark.index;
         self.snapshots.newest = Some(mark.clone());
         self.cluster.committed(mark.index, mark.term);

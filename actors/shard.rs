@@ -14,6 +14,7 @@ use datastore::engine::{
 };
 use datastore::error::Error;
 use datastore::messaging::Span;
+use datastore::replication::notices::ShardOffice;
 use slab::Slab;
 
 use crate::connection::Connection;
@@ -108,9 +109,8 @@ pub struct Shard {
     pub(crate) number: usize,
     pub(crate) node: Arc<Node>,
     pub(crate) slice: Slice<Token>,
-    /// The office that stands on what it appends, and whether it is one.
-    pub(crate) office: u64,
-    pub(crate) in_office: bool,
+    /// Stands on what it appends.
+    pub(crate) office: ShardOffice,
     /// Permits of entries that were decided elsewhere, to be given back when they are indexed.
     pub(crate) finished_bytes: usize,
     pub(crate) batches: Slab<OpenBatch>,
@@ -150,8 +150,7 @@ impl Shard {
             number,
             node,
             slice: Slice::new(table, applied_index),
-            office: 0,
-            in_office: false,
+            office: ShardOffice::default(),
             finished_bytes: 0,
             batches: Slab::new(),
             touched: Vec::new(),
@@ -434,7 +433,7 @@ impl Handler<Flush> for Shard {
         self.flush_is_due = false;
         let append: Append = std::mem::take(&mut self.slice.output().append);
         if !append.is_empty() {
-            let (shard, office) = (self.number, self.office);
+            let (shard, office) = (self.number, self.office.number());
             self.wal_writer.send(WalMessage::Append { shard, append, office });
         }
     }

@@ -11,19 +11,19 @@
 //! On a member of a cluster the group is proposed to the replicated log instead:
 //! see `replicated_log.rs`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
-use datastore::engine::{Append, PartAppend, encode_request_header};
-use datastore::error::{Code, Error};
+use datastore::engine::Append;
+use datastore::error::Error;
 use datastore::limits;
-use datastore::ordering::{Arrival, Meeting};
+use datastore::replication::appends::{Appends, Met};
 
 use crate::Cast;
-use crate::acknowledgements::{self, Acknowledgement, Group};
+use crate::acknowledgements::{self, Acknowledgement};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::disk_thread::DiskOrder;
 use crate::mailbox::{Counted, Mailbox};
@@ -92,13 +92,6 @@ pub enum WalMessage {
     Replication(ReplicationMessage),
 }
 
-/// A part and the shard that it came from.
-struct ShardPart {
-    shard: usize,
-    part: PartAppend,
-    office: u64,
-}
-
 /// The actor.
 pub struct WalWriter {
     node: Arc<Node>,
@@ -106,11 +99,8 @@ pub struct WalWriter {
     disk: Sender<DiskOrder>,
     /// `None` on a node that is on its own.
     replicated: Option<Box<ReplicatedLog>>,
-    meeting: Meeting<ShardPart>,
+    appends: Appends,
     expecting: HashMap<u64, Mailbox<Connection>>,
-    group: Group,
-    /// Of a replicated log: groups that are as large as an entry should be, and wait for their turn.
-    full_groups: VecDeque<Group>,
     flush_is_due: bool,
     /// The last entry handed to the shards.
     handed_over: u64,
@@ -133,15 +123,17 @@ impl WalWriter {
         replicated: Option<ReplicatedLog>,
         last_index: u64,
     ) -> WalWriter {
+        // A frame of a node on its own is one write; an entry has to be sent, too, by
+        // threads that heartbeats share.
+        let group_bytes_wanted =
+            if replicated.is_some() { limits::ENTRY_BYTES_WANTED } else { limits::FRAME_BYTES_MAX };
         WalWriter {
             node,
             cast,
             disk,
             replicated: replicated.map(Box::new),
-            meeting: Meeting::default(),
+            appends: Appends::new(group_bytes_wanted),
             expecting: HashMap::new(),
-            group: Group::default(),
-            full_groups: VecDeque::new(),
             flush_is_due: false,
             handed_over: last_index,
             snapshot_under_way: false,
@@ -154,77 +146,33 @@ impl WalWriter {
         self.replicated.as_ref().map_or(0, |replicated| replicated.office())
     }
 
-    fn append(&mut self, shard: usize, append: Append, office: u64) {
-        let Append { bytes, writes, parts } = append;
-        // What was looked at in an earlier office was answered when that ended.
-        if !writes.is_empty() && office == self.office() {
-            self.group.requests += writes.len();
-            self.group.push(bytes);
-            self.group.acknowledgements.push(Acknowledgement::Singles { shard, writes });
-            self.close_large_group();
-        }
-        for part in parts {
-            self.part(ShardPart { shard, part, office });
-        }
-    }
-
-    fn part(&mut self, mut part: ShardPart) {
-        let (multi, parts, refusal) = (part.part.multi, part.part.parts, part.part.refusal.take());
-        let arrival = self.meeting.arrive(multi, parts, part, refusal);
-        if arrival == Arrival::Waiting {
-            return;
-        }
-        if let Some(connection) = self.expecting.remove(&multi) {
-            connection.send(ConnectionMessage::Met);
-        }
+    fn append(&mut self, shard: usize, append: Append, looked_at: u64) {
         let office = self.office();
-        match arrival {
-            Arrival::Waiting => {}
-            Arrival::Complete(parts) if parts.iter().all(|part| part.office == office) => self.met(parts),
-            Arrival::Complete(parts) => {
-                let changed = Error::new(Code::NoLeader, "leadership changed while the write's parts met");
-                self.let_go(parts, &changed);
+        for Met { multi, let_go } in self.appends.append(shard, append, looked_at, office) {
+            if let Some(connection) = self.expecting.remove(&multi) {
+                connection.send(ConnectionMessage::Met);
             }
-            Arrival::Refused(parts, error) => self.let_go(parts, &error),
-        }
-    }
-
-    /// All parts of a multi-key write are there: they are one request.
-    fn met(&mut self, parts: Vec<ShardPart>) {
-        let mut header = Vec::new();
-        encode_request_header(&mut header, parts.iter().map(|part| part.part.effects).sum());
-        self.group.requests += 1;
-        self.group.push(header);
-        let acknowledged = parts.iter().filter_map(|part| Some((part.shard, part.part.write?))).collect();
-        self.group.acknowledgements.push(Acknowledgement::Multi { parts: acknowledged });
-        parts.into_iter().for_each(|part| self.group.push(part.part.bytes));
-        self.close_large_group();
-    }
-
-    /// Tells the shards that still wait for their parts.
-    fn let_go(&self, parts: Vec<ShardPart>, error: &Error) {
-        for part in parts {
-            // The others have answered: they refused it, or their office has ended.
-            if let Some(write) = part.part.write.filter(|_| part.office == self.office()) {
-                let writes = vec![write];
-                self.cast.shards[part.shard].send(ShardMessage::Refused { writes, error: error.clone() });
+            let Some((writes, error)) = let_go else { continue };
+            for (shard, write) in writes {
+                let (writes, error) = (vec![write], error.clone());
+                self.cast.shards[shard].send(ShardMessage::Refused { writes, error });
             }
         }
     }
 
     fn flush(&mut self) {
-        if self.replicated.is_none() {
-            let group = std::mem::take(&mut self.group);
-            return self.order(DiskOrder::Group(group));
+        if self.replicated.is_some() {
+            return self.propose_what_may();
         }
-        self.propose_what_may();
+        while let Some(group) = self.appends.take_group() {
+            self.order(DiskOrder::Group(group));
+        }
     }
 
     /// Hands groups to the replicated log as long as it takes some.
     fn propose_what_may(&mut self) {
         while let Some(replicated) = self.replicated.as_mut().filter(|replicated| !replicated.must_hold()) {
-            let full = self.full_groups.pop_front();
-            let Some(group) = full.or_else(|| take_group(&mut self.group)) else { return };
+            let Some(group) = self.appends.take_group() else { return };
             replicated.propose(group);
             self.pump_once();
         }
@@ -235,7 +183,7 @@ impl WalWriter {
         self.pump_once();
         // What was held back: there may be room for it now. A group that a flush
         // is due for waits for that, and for company.
-        if !self.flush_is_due || !self.full_groups.is_empty() {
+        if !self.flush_is_due || self.appends.has_closed_group() {
             self.propose_what_may();
         }
     }
@@ -245,8 +193,7 @@ impl WalWriter {
         let outcome = replicated.pump();
         if outcome.office_ended {
             // Their writes were answered when the office ended.
-            self.group = Group::default();
-            self.full_groups.clear();
+            self.appends.office_ended();
         }
         self.handed_over = replicated.handed_over();
         if outcome.snapshot_wanted {
@@ -261,14 +208,6 @@ impl WalWriter {
         let Some(replicated) = &mut self.replicated else { return };
         replicated.hear(message);
         self.pump();
-    }
-
-    /// A large entry is long on its way, on threads that heartbeats share: one
-    /// that is large enough takes no more requests.
-    fn close_large_group(&mut self) {
-        if self.replicated.is_some() && self.group.bytes >= limits::ENTRY_BYTES_WANTED {
-            self.full_groups.extend(take_group(&mut self.group));
-        }
     }
 
     fn order(&self, order: DiskOrder) {
@@ -295,17 +234,6 @@ impl WalWriter {
     }
 }
 
-/// The group, if there is something in it.
-fn take_group(group: &mut Group) -> Option<Group> {
-    (group.requests > 0).then(|| std::mem::take(group))
-}
-
-impl PartialEq for ShardPart {
-    fn eq(&self, other: &Self) -> bool {
-        (self.shard, self.part.write, self.office) == (other.shard, other.part.write, other.office)
-    }
-}
-
 impl Actor for WalWriter {
     type Context = Context<Self>;
 }
@@ -318,10 +246,10 @@ impl Handler<Counted<WalMessage>> for WalWriter {
         match message {
             WalMessage::Append { shard, append, office } => {
                 self.append(shard, append, office);
-                if self.replicated.is_none() && self.group.bytes >= limits::FRAME_BYTES_MAX {
+                if self.replicated.is_none() && self.appends.has_closed_group() {
                     self.flush();
                 }
-                if !self.flush_is_due && (self.group.requests > 0 || !self.full_groups.is_empty()) {
+                if !self.flush_is_due && !self.appends.is_empty() {
                     self.flush_is_due = true;
                     // Runs when the mailbox is empty: what arrived meanwhile shares the frame.
                     context.notify(Flush);
@@ -340,6 +268,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                 if fatal {
                     if let Some(replicated) = &mut self.replicated {
                         replicated.disk_failed(&error);
+                        self.appends.office_ended();
                     }
                     crate::start::stop_after_fatal_error(&error);
                 }
@@ -380,8 +309,6 @@ impl Handler<Flush> for WalWriter {
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) {
         self.flush_is_due = false;
-        if self.group.requests > 0 || !self.full_groups.is_empty() {
-            self.flush();
-        }
+        self.flush();
     }
 }

@@ -26,7 +26,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("engine", &["version", "limits", "error"]),
     ("ordering", &["error"]),
     ("persistence", &["version", "limits", "error", "engine"]),
-    ("replication", &["persistence"]),
+    ("replication", &["version", "error", "engine", "ordering", "persistence"]),
     ("messaging", &["version", "limits", "error", "engine", "persistence", "replication"]),
     ("indexing", &["version", "limits", "error", "engine", "messaging"]),
     ("settings", &["limits", "indexing"]),

@@ -3,17 +3,26 @@
 #
 #   utilities/simulate.sh [first seed]
 #
-# A failure says its seed: DATASTORE_SIMULATION_SEED=… cargo test -p datastore --lib simulation
+# Each line: simulated hours so far, and what the last batch has seen. A failure
+# says its seed and what was broken; it is replayed by
+#   DATASTORE_SIMULATION_SEED=… cargo test -p datastore --lib simulation::tests::nothing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 first="${1:-0}"
-batch=50
+batch=20
+hours=0
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
 while true; do
-    echo "seeds $first to $((first + batch - 1))"
-    DATASTORE_SIMULATION_FIRST="$first" DATASTORE_SIMULATION_SEEDS="$batch" \
-        cargo test --release -q -p datastore --lib simulation::tests::nothing -- --nocapture 2>/tmp/simulate.$$ \
-        | grep "simulated hours" || { grep DATASTORE_SIMULATION_SEED= /tmp/simulate.$$ | tail -n 1; tail -n 60 /tmp/simulate.$$; rm -f /tmp/simulate.$$; exit 1; }
-    rm -f /tmp/simulate.$$
+    if ! DATASTORE_SIMULATION_FIRST="$first" DATASTORE_SIMULATION_SEEDS="$batch" \
+        nice -n 10 cargo test --release -q -p datastore --lib simulation::tests::nothing -- --nocapture >"$log" 2>&1; then
+        grep DATASTORE_SIMULATION_SEED= "$log" | tail -n 1
+        tail -n 60 "$log"
+        exit 1
+    fi
+    line="$(grep "simulated hours" "$log")"
+    hours="$(awk -v sum="$hours" -v more="$(sed 's/ simulated hours.*//; s/.* //' <<<"$line")" 'BEGIN { print sum + more }')"
+    echo "seeds to $((first + batch - 1)), $hours simulated hours; the last batch: ${line#*: }"
     first=$((first + batch))
 done

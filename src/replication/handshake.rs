@@ -506,6 +506,6 @@ mod tests {
         assert!(founded_without(&own(1, Some(&[1, 3])), 2), "whoever else it has met");
         assert!(!founded_without(&own(1, Some(&[1, 2])), 2));
         assert!(!founded_without(&own(2, Some(&[2])), 3), "another founded it");
-        assert!(!is_alone(&own(1, None)));
+        assert!(!founded_without(&own(1, None), 2));
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Mutant;
-use super::checker::{Checker, Operation};
+use super::checker::{Checker, Counts, Operation};
 use super::faults::{Faults, Figures};
-use super::node::{Node, Process, State, payload};
+use super::node::{Node, Process, SHARDS, State};
+use super::probes::Asker;
 use crate::persistence::next_random;
 use crate::replication::message::{Message, NodeId};
 use crate::replication::raft::{Effect, Input, Role};
@@ -14,16 +15,31 @@ pub const TICK_MS: u64 = 50;
 /// How many clients there are, and how long each waits between two operations.
 const CLIENTS: u64 = 4;
 const CLIENT_PAUSE_MS: u64 = 20;
-const KEYS: u64 = 4;
 /// After the faults: long enough for an election, and for everyone to catch up.
 const CALM_MS: u64 = 20_000;
+const SLOW_QUEUE_MS: u64 = 200;
 
 /// What is to happen.
 pub enum Event {
     Tick(usize, u64),
     Deliver(Box<Message>, Option<State>),
     Synced(usize, u64),
-    Apply(usize, u64),
+    /// A shard takes the next of its queue.
+    Shard(usize, u64, usize),
+    /// What gathered in a shard leaves.
+    Flush(usize, u64, usize),
+    /// The WalWriter takes a shard's next append.
+    Append(usize, u64, usize),
+    /// What gathered in the WalWriter is proposed.
+    Propose(usize, u64),
+    /// A connection sends its request to a shard.
+    Dispatch(usize, u64, usize, Operation),
+    /// A node is asked how far it has committed.
+    Probe(usize, Asker),
+    /// And has answered.
+    Answered(usize, u64, Operation, Option<u64>),
+    /// Or not in time.
+    Impatient(usize, u64, Operation),
     Fetched(usize, u64, (u64, u64, u64, u64)),
     SnapshotReport(usize, u64, NodeId, bool),
     Client(u64),
@@ -35,9 +51,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     pub milliseconds: u64,
-    pub acknowledged: u64,
-    pub refused: u64,
-    pub reads: u64,
+    pub counts: Counts,
     pub committed: u64,
     pub figures: Figures,
 }
@@ -53,7 +67,6 @@ pub struct Cluster {
     pub faults: Faults,
     pub checker: Checker,
     pub mutant: Option<Mutant>,
-    next_operation: Operation,
     pub calm: bool,
 }
 
@@ -79,7 +92,6 @@ impl Cluster {
             faults: Faults::default(),
             checker: Checker::default(),
             mutant,
-            next_operation: 0,
             calm: true,
         };
         (0..cluster.nodes.len()).for_each(|place| cluster.start(place));
@@ -97,7 +109,7 @@ impl Cluster {
 
     /// How many writes were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
-        self.checker.acknowledged
+        self.checker.counts.acknowledged
     }
 
     /// Runs with faults, then without, and checks that everyone agrees at the end.
@@ -108,27 +120,37 @@ impl Cluster {
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until_ms = 0;
             self.nodes[place].sync_ms = 1;
+            self.nodes[place].queue_ms = SLOW_QUEUE_MS;
             if self.nodes[place].process.is_none() {
                 self.start(place);
             }
         }
-        let before = self.checker.acknowledged;
+        let before = self.checker.counts.acknowledged;
+        // Leadership changes once more, while shards are slow: what it leaves behind is never answered.
+        self.run_until(milliseconds + CALM_MS / 4);
+        let place = self.below(self.nodes.len() as u64) as usize;
+        self.promote(place);
+        self.run_until(milliseconds + CALM_MS / 2);
+        self.nodes.iter_mut().for_each(|node| node.queue_ms = 2);
         self.run_until(milliseconds + CALM_MS);
-        assert!(self.checker.acknowledged > before, "nothing was acknowledged when all was well again");
+        assert!(
+            self.checker.counts.acknowledged > before,
+            "nothing was acknowledged when all was well again"
+        );
         let leaders = self.processes().filter(|process| process.replica.status().role.role == Role::Leader);
         assert_eq!(leaders.count(), 1, "one leader when all is well");
         let (first, last) = self
             .processes()
-            .map(|process| process.state.applied)
+            .map(|process| process.notices.handed_over())
             .fold((u64::MAX, 0), |(low, high), at| (low.min(at), high.max(at)));
         let statuses: Vec<_> = self.processes().map(|process| process.replica.status()).collect();
         assert!(first + 50 > last, "a node hasn't caught up: {first} and {last} are applied: {statuses:#?}");
+        let lives = |place: usize, incarnation| self.is_running(place, incarnation);
+        self.checker.end(self.now_ms, lives);
         Report {
             milliseconds: self.now_ms,
-            acknowledged: self.checker.acknowledged,
-            refused: self.checker.refusals,
-            reads: self.checker.reads,
-            committed: self.checker.last_committed(),
+            counts: self.checker.counts,
+            committed: self.checker.history.last(),
             figures: self.faults.figures,
         }
     }
@@ -159,7 +181,10 @@ impl Cluster {
     }
 
     pub fn start(&mut self, place: usize) {
-        self.nodes[place].start(&self.voters);
+        let (applied, committed) = self.nodes[place].start(&self.voters);
+        let id = self.nodes[place].id;
+        committed.iter().for_each(|entry| self.checker.applied(id, entry));
+        (0..SHARDS).for_each(|shard| self.compare(place, shard, applied));
         self.after(TICK_MS, Event::Tick(place, self.nodes[place].incarnation));
     }
 
@@ -181,10 +206,20 @@ impl Cluster {
                 }
             }
             Event::Deliver(message, state) => self.deliver(message, state),
+            Event::Probe(place, asker) => self.probed(place, asker),
             Event::Synced(place, incarnation) => self.synced(place, incarnation),
-            Event::Apply(place, incarnation) => {
+            Event::Shard(place, incarnation, ..)
+            | Event::Flush(place, incarnation, ..)
+            | Event::Append(place, incarnation, ..)
+            | Event::Propose(place, incarnation)
+            | Event::Answered(place, incarnation, ..)
+            | Event::Impatient(place, incarnation, _)
+            | Event::Dispatch(place, incarnation, ..) => {
+                if self.is_paused(place) {
+                    return self.when_it_goes_on(place, event);
+                }
                 if self.is_running(place, incarnation) {
-                    self.apply(place);
+                    self.inside(event);
                 }
             }
             Event::Fetched(place, incarnation, (number, low, high, bytes_max)) => {
@@ -217,6 +252,20 @@ impl Cluster {
         }
     }
 
+    /// Something happens between the actors of a node.
+    fn inside(&mut self, event: Event) {
+        match event {
+            Event::Shard(place, _, shard) => self.shard(place, shard),
+            Event::Flush(place, _, shard) => self.flush_shard(place, shard),
+            Event::Append(place, _, shard) => self.append(place, shard),
+            Event::Propose(place, _) => self.propose(place),
+            Event::Answered(place, _, operation, index) => self.probe_answered(place, operation, index),
+            Event::Impatient(place, _, operation) => self.probe_answered(place, operation, None),
+            Event::Dispatch(place, _, shard, operation) => self.dispatch(place, shard, operation),
+            _ => {}
+        }
+    }
+
     pub fn is_running(&self, place: usize, incarnation: u64) -> bool {
         self.nodes[place].incarnation == incarnation && self.nodes[place].process.is_some()
     }
@@ -241,39 +290,6 @@ impl Cluster {
         self.step(place, Input::Received(message));
     }
 
-    /// A client does something at some node, mostly at one that leads.
-    fn client(&mut self) {
-        let leads = |node: &Node| {
-            node.process.as_ref().is_some_and(|process| process.replica.status().role.role == Role::Leader)
-        };
-        let leaders: Vec<usize> = (0..self.nodes.len()).filter(|place| leads(&self.nodes[*place])).collect();
-        let anywhere = leaders.is_empty() || self.below(10) == 0;
-        let place = if anywhere {
-            self.below(self.nodes.len() as u64) as usize
-        } else {
-            leaders[self.below(leaders.len() as u64) as usize]
-        };
-        let (is_write, key) = (self.below(10) < 6, self.below(KEYS) as u8);
-        if self.is_paused(place) {
-            return; // it will be read when the client has gone
-        }
-        self.next_operation += 1;
-        let (operation, seen) = (self.next_operation, self.checker.seen);
-        let leads_here = leads(&self.nodes[place]);
-        let Some(process) = &mut self.nodes[place].process else { return };
-        process.next_handle += 1;
-        let handle = process.next_handle;
-        if is_write {
-            process.handles.insert(handle, operation);
-            self.step(place, Input::Propose(handle, payload(operation, key)));
-        } else if self.mutant == Some(Mutant::ReadWithoutRound) && leads_here {
-            self.checker.read(process.state.applied, seen);
-        } else {
-            process.reads.insert(handle, (seen, None));
-            self.step(place, Input::Read(handle));
-        }
-    }
-
     pub fn step(&mut self, place: usize, input: Input) {
         let Some(process) = &mut self.nodes[place].process else { return };
         process.replica.step(input);
@@ -291,94 +307,20 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, place: usize, effect: Effect) {
-        let (id, incarnation) = (self.nodes[place].id, self.nodes[place].incarnation);
-        let Some(process) = &mut self.nodes[place].process else { return };
+        let incarnation = self.nodes[place].incarnation;
         match effect {
-            Effect::Role(change) => self.checker.role(id, change),
+            Effect::Role(change) => self.role_changed(place, change),
             Effect::Send(message) => self.send(place, message),
             Effect::Persist(persist) => self.persist(place, persist),
-            Effect::Proposed(handle, index, term) => {
-                let Some(operation) = process.handles.remove(&handle) else { return };
-                process.proposed.insert(index, (term, operation));
-                if self.mutant == Some(Mutant::AcknowledgedAtPropose) {
-                    self.acknowledge(operation, index, term);
-                }
-            }
-            Effect::Dropped(handle) => {
-                let Some(operation) = process.handles.remove(&handle) else { return };
-                self.checker.refused(operation);
-                if self.mutant == Some(Mutant::RefusedButProposed) {
-                    self.forward(operation);
-                }
-            }
-            Effect::Commit(entries) => {
-                process.committed.extend(entries);
-                let delay = self.below(4);
-                self.after(delay, Event::Apply(place, incarnation));
-            }
-            Effect::ReadReady(handle, index) => {
-                if let Some((_, ready_at)) = process.reads.get_mut(&handle) {
-                    *ready_at = Some(if self.mutant == Some(Mutant::ReadBeforeApply) { 0 } else { index });
-                }
-                self.answer_reads(place);
-            }
-            Effect::ReadLost(handle) => {
-                process.reads.remove(&handle);
-            }
+            Effect::Proposed(_, index, term) => self.proposed(place, index, term),
+            Effect::Dropped(_) => self.dropped(place),
+            Effect::Commit(entries) => self.commit(place, entries),
+            Effect::ReadReady(handle, index) => self.round_done(place, handle, index),
+            Effect::ReadLost(handle) => self.round_lost(place, handle),
             Effect::Fetch { number, low, high, bytes_max } => {
                 self.after(1, Event::Fetched(place, incarnation, (number, low, high, bytes_max)));
             }
             Effect::SnapshotWanted(_) => self.snapshot(place, false),
-        }
-    }
-
-    fn apply(&mut self, place: usize) {
-        let id = self.nodes[place].id;
-        let mut answered = Vec::new();
-        let Some(process) = &mut self.nodes[place].process else { return };
-        while let Some(entry) = process.committed.pop_front() {
-            process.state.apply(&entry);
-            self.checker.applied(id, &entry, &process.state);
-            if let Some((term, operation)) = process.proposed.remove(&entry.index)
-                && (term == entry.term || self.mutant == Some(Mutant::AcknowledgedByIndex))
-            {
-                answered.push((operation, entry.index, entry.term));
-            }
-        }
-        for (operation, index, term) in answered {
-            self.acknowledge(operation, index, term);
-        }
-        self.answer_reads(place);
-    }
-
-    fn answer_reads(&mut self, place: usize) {
-        let Some(process) = &mut self.nodes[place].process else { return };
-        let applied = process.state.applied;
-        let checker = &mut self.checker;
-        process.reads.retain(|_, (seen, ready_at)| {
-            let is_ready = ready_at.is_some_and(|index| index <= applied);
-            if is_ready {
-                checker.read(applied, *seen);
-            }
-            !is_ready
-        });
-    }
-
-    pub fn acknowledge(&mut self, operation: Operation, index: u64, term: u64) {
-        let disks = self.nodes.iter().filter(|node| node.disk.has(index, term)).count();
-        self.checker.acknowledged(operation, index, disks, self.nodes.len() / 2 + 1);
-    }
-
-    /// The mistake of a node that refuses a request and hands it on as well.
-    fn forward(&mut self, operation: Operation) {
-        for place in 0..self.nodes.len() {
-            let Some(process) = &mut self.nodes[place].process else { continue };
-            if process.replica.status().role.role == Role::Leader {
-                process.next_handle += 1;
-                let handle = process.next_handle;
-                process.handles.insert(handle, operation);
-                return self.step(place, Input::Propose(handle, payload(operation, 0)));
-            }
         }
     }
 }

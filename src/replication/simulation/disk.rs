@@ -25,6 +25,8 @@ pub struct SimulatedDisk {
     hard_state: HardState,
     /// Snapshots are whole or absent; how that is done is tested with the snapshots.
     pub snapshot: Option<(SnapshotMark, State)>,
+    /// The snapshot's S: from behind it the log is replayed over it. Its E is where it is marked.
+    pub replay_after: u64,
     /// Oldest first.
     waiting: VecDeque<(Persist, Option<State>)>,
     random: u64,
@@ -50,6 +52,7 @@ impl SimulatedDisk {
             places: EntryPlaces::new(1, Some(0)),
             hard_state: HardState::default(),
             snapshot: None,
+            replay_after: 0,
             waiting: VecDeque::new(),
             random: seed,
             mutant,
@@ -73,12 +76,18 @@ impl SimulatedDisk {
             self.disk.inject(Fault { operation, after: 0, kind: std::io::ErrorKind::Other });
         }
         if persist.snapshot.is_some() {
-            self.snapshot = persist.snapshot.clone().zip(installed);
+            self.installed(&persist, installed);
         }
         until_it_succeeds(|| self.restart(&persist));
         until_it_succeeds(|| self.append(&persist));
         self.disk.clear_faults();
         Some(persist)
+    }
+
+    /// A snapshot is durable before the log begins anew behind it.
+    fn installed(&mut self, persist: &Persist, installed: Option<State>) {
+        self.snapshot = persist.snapshot.clone().zip(installed);
+        self.replay_after = persist.snapshot.as_ref().map_or(0, |mark| mark.index);
     }
 
     fn restart(&mut self, persist: &Persist) -> Result<(), AppendError> {
@@ -112,7 +121,8 @@ impl SimulatedDisk {
     }
 
     /// A snapshot of the node's own is durable; the log is cut behind it.
-    pub fn snapshot(&mut self, mark: SnapshotMark, state: State, cut_index: u64) {
+    pub fn snapshot(&mut self, mark: SnapshotMark, state: State, after: u64, cut_index: u64) {
+        self.replay_after = after;
         self.snapshot = Some((mark, state));
         let log = self.log.as_mut().expect("a process runs");
         log.cut(cut_index).expect("a disk without faults takes it");
@@ -128,8 +138,7 @@ impl SimulatedDisk {
             let changes = self.below(8);
             self.disk.power_off_after(changes as usize);
             if persist.snapshot.is_some() {
-                // A snapshot is durable before the log begins anew behind it.
-                self.snapshot = persist.snapshot.clone().zip(installed);
+                self.installed(&persist, installed);
             }
             let (places, hard_state) = (self.places.clone(), self.hard_state);
             let _ = self.restart(&persist).and_then(|()| self.append(&persist)); // nobody hears of it
@@ -152,7 +161,12 @@ impl SimulatedDisk {
         };
         let mut committed = Vec::new();
         let mut salt = next_random(&mut self.random);
-        let replay = Replay { after: mark.index, ..Replay::default() };
+        // An installed snapshot may not have its log yet.
+        if self.mutant == Some(Mutant::WalkNotReplayed) {
+            self.replay_after = mark.index;
+        }
+        let must_reach = if self.replay_after < mark.index { mark.index } else { 0 };
+        let replay = Replay { after: self.replay_after, must_reach, ..Replay::default() };
         let (mut log, recovery) = Log::open_replicated(
             self.disk.clone(),
             options(),
@@ -192,7 +206,7 @@ impl SimulatedDisk {
             committed.append(&mut runs);
         }
         self.forget(&mut hard_state, &places);
-        let applied = committed.last().map_or(mark.index, |entry| entry.index);
+        let applied = committed.last().map_or(mark.index, |entry| entry.index.max(mark.index));
         let members = mark.members.clone();
         let start = recovered::start(&places, &mark, hard_state, members, applied, runs);
         (self.places, self.hard_state, self.log) = (places, hard_state, Some(log));

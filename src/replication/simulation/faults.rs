@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::cluster::{Cluster, Event};
 use crate::persistence::next_random;
-use crate::replication::message::{Message, NodeId};
-use crate::replication::raft::Role;
+use crate::replication::message::NodeId;
+use crate::replication::raft::{Input, Role};
 
 /// How often each thing went wrong.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +17,9 @@ pub struct Figures {
     pub failed_syncs: u64,
     pub lost_messages: u64,
     pub snapshots: u64,
+    pub installed: u64,
+    pub slow_shards: u64,
+    pub promotions: u64,
 }
 
 /// What is wrong now.
@@ -37,9 +40,8 @@ impl Faults {
     }
 
     /// When the message arrives, or `None` if it doesn't.
-    pub fn delay(&mut self, message: &Message, random: &mut u64) -> Option<u64> {
-        let is_lost = self.blocked.contains(&(message.from, message.to))
-            || next_random(random) % 100 < self.loss_percent;
+    pub fn delay(&mut self, from: NodeId, to: NodeId, random: &mut u64) -> Option<u64> {
+        let is_lost = self.blocked.contains(&(from, to)) || next_random(random) % 100 < self.loss_percent;
         if is_lost {
             self.figures.lost_messages += 1;
             return None;
@@ -56,7 +58,7 @@ impl Cluster {
     /// One more thing goes wrong, or is mended.
     pub fn fault(&mut self) {
         let place = self.below(self.nodes.len() as u64) as usize;
-        match self.below(12) {
+        match self.below(15) {
             0 | 1 => self.crash_for_a_while(place),
             2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
             3 => self.part(place, true, true),
@@ -86,18 +88,38 @@ impl Cluster {
                 self.faults.delay_ms_max = [1, 20, 300][self.below(3) as usize];
             }
             9 => self.faults.failed_syncs_percent = [0, 0, 30][self.below(3) as usize],
-            10 => {
+            10 | 11 if self.is_paused(place) => {}
+            10 | 11 => {
                 self.faults.figures.snapshots += 1;
                 self.snapshot(place, true);
+            }
+            12 => self.promote(place),
+            13 => {
+                self.faults.figures.slow_shards += 1;
+                self.nodes[place].queue_ms = [2, 60, 800][self.below(3) as usize];
             }
             _ => self.faults.blocked.clear(),
         }
     }
 
+    /// Someone says `promote`: no fault, but a change of leadership all the same.
+    pub fn promote(&mut self, place: usize) {
+        self.faults.figures.promotions += 1;
+        let id = self.nodes[place].id;
+        for asked in (0..self.nodes.len()).filter(|asked| !self.is_paused(*asked)).collect::<Vec<_>>() {
+            self.step(asked, Input::TransferTo(id));
+        }
+    }
+
     fn crash_for_a_while(&mut self, place: usize) {
+        if self.nodes[place].process.is_none() {
+            return;
+        }
         self.faults.figures.crashes += 1;
         self.crash(place);
-        let down_ms = 10 + self.below(2_000);
+        // Half of them are back before an election is over: what they said in it must still bind them.
+        let longest = [60, 2_000][self.below(2) as usize];
+        let down_ms = 10 + self.below(longest);
         self.after(down_ms, Event::Restart(place));
     }
 

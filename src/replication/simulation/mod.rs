@@ -1,8 +1,16 @@
 //! A cluster in one thread: the real cores over a virtual clock, network and disk.
 //!
 //! ```text
-//!   schedule (time, order) ─► node.step(…) ─► pump ─► effects ─► schedule, network, disk, checker
+//!   clients ─► connection ─► queue ─► Slice ─► queue ─► Appends ─► Replica ─► Log on a disk in memory
+//!   checker ◄── answers ◄──────────── Slice ◄─ queue ◄─ Notices ◄─────┘  ▲
+//!                                                                network ┘
 //! ```
+//!
+//! Real are the slices, the meeting of multi-key writes, offices, the replica, the
+//! log and recovery; simulated are what connects them (`clients.rs`, `shards.rs`,
+//! `log_writer.rs`, which do what actors do), the clock, the network (`outside.rs`)
+//! and snapshots (`snapshots.rs`). Everything that happens stands in one schedule,
+//! by time and order. A queue keeps its order and delays at will.
 //!
 //! All chance comes from one seed, so that a failure is replayed by its number:
 //! `DATASTORE_SIMULATION_SEED=7 cargo test -p datastore --lib simulation`.
@@ -11,14 +19,21 @@
 //! What can go wrong: messages are lost, late, doubled and out of order; nodes
 //! are parted, in both directions or in one; nodes crash and lose what was not
 //! synced; a sync takes seconds, or fails and is done again; a node stops for
-//! seconds and goes on as if nothing had happened.
+//! seconds and goes on as if nothing had happened; a shard lags behind the others;
+//! leadership is moved on purpose. What must hold nevertheless is in `checker.rs`.
 
 mod checker;
+mod clients;
 mod cluster;
 mod disk;
 mod faults;
+mod history;
+mod log_writer;
 mod node;
 mod outside;
+mod probes;
+mod shards;
+mod snapshots;
 mod tests;
 
 pub use cluster::{Cluster, Report};
@@ -51,4 +66,27 @@ pub enum Mutant {
     TailAppliedAtRestart,
     /// A refused proposal is in the log all the same.
     RefusedButProposed,
+    /// What was looked at in an earlier office is proposed in this one.
+    OfficeNumberIgnored,
+    /// An office begins with the election, and conditions rely on it: what earlier
+    /// leaders committed may not be applied yet.
+    OfficeAtElection,
+    /// A condition is looked at while writes of its key are in flight.
+    ConditionWithoutWaiting,
+    /// A condition's refusal rests on what this node has, and it may lead no more.
+    RefusalWithoutRound,
+    /// Writes of an office that is lost are said not to have happened.
+    LostAnsweredNotApplied,
+    /// Replay passes over a write at the index of the key's newest, whatever the ordinals.
+    GuardByIndexAlone,
+    /// A snapshot takes the state's place before the entries that were handed over ahead of it.
+    InstallOvertakes,
+    /// A part of a multi-key write goes to the log without the others.
+    PartAlone,
+    /// Parts whose others were refused are not let go.
+    PartsNotLetGo,
+    /// What gathered for the log is proposed although its office has ended.
+    GroupOutlivesOffice,
+    /// A snapshot is taken for the state behind E, although entries behind S are in it in part.
+    WalkNotReplayed,
 }

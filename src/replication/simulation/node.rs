@@ -1,70 +1,84 @@
-//! One simulated node: the real replica, a state to apply to, a disk.
+//! One simulated node: the real replica, real slices to apply to, a disk.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mutant;
 use super::checker::Operation;
 use super::disk::{Found, SimulatedDisk};
+use super::log_writer::GROUP_BYTES_WANTED;
+use super::probes::Asker;
+use super::shards::SimulatedShard;
+use super::snapshots::Copying;
+use crate::engine::{Entry, Placement, Requests, Table, Version, replay};
+use crate::replication::appends::Appends;
 use crate::replication::message::{EntryKind, LogEntry, Members, NodeId};
+use crate::replication::notices::Notices;
 use crate::replication::policy::HandOver;
-use crate::replication::raft::{Handle, Options, Replica, election_timeout_ticks};
+use crate::replication::raft::{Handle, Options, Replica, Role, election_timeout_ticks};
 
-/// What entries are applied to: how often each key was written and by whom
-/// last, and a hash over all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Slices of a node.
+pub const SHARDS: usize = 2;
+/// Which entries' states are compared: not all, as on a node.
+const ENTRIES_BETWEEN_HASHES: u64 = 3;
+
+/// Where keys live, on every node.
+pub fn placement() -> Placement {
+    Placement::new((1, 2), SHARDS)
+}
+
+/// A whole state: what a snapshot holds.
+#[derive(Clone, Debug, Default)]
 pub struct State {
+    /// The last entry in it.
     pub applied: u64,
-    pub registers: BTreeMap<u8, Operation>,
-    pub hash: u64,
+    pub entries: Vec<Entry>,
 }
 
 impl State {
-    pub fn apply(&mut self, entry: &LogEntry) {
-        assert_eq!(entry.index, self.applied + 1, "entries are applied in order");
-        self.applied = entry.index;
-        if entry.kind == EntryKind::Writes {
-            self.registers.insert(key_of(&entry.payload), operation_of(&entry.payload));
+    /// A shard's part, as a table.
+    pub fn table(&self, shard: usize) -> Table {
+        let placement = placement();
+        let mut table = Table::new(placement, shard).with_state_hash();
+        for entry in &self.entries {
+            let hash = placement.hash(entry.key());
+            if placement.shard(hash) == shard {
+                table.insert(entry.clone(), hash);
+            }
         }
-        for byte in entry.payload.iter().copied().chain(entry.term.to_le_bytes()) {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-        }
+        table
     }
-}
-
-/// A write as an entry's payload.
-pub fn payload(operation: Operation, key: u8) -> Bytes {
-    let mut bytes = operation.to_le_bytes().to_vec();
-    bytes.push(key);
-    bytes.into()
-}
-
-pub fn operation_of(payload: &[u8]) -> Operation {
-    u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"))
-}
-
-fn key_of(payload: &[u8]) -> u8 {
-    payload[8]
 }
 
 /// A process that runs.
 pub struct Process {
     pub replica: Replica,
     pub policy: HandOver,
-    pub state: State,
-    /// Writes that were proposed here: entry index to (term, operation).
-    pub proposed: BTreeMap<u64, (u64, Operation)>,
-    /// Reads under way: what clients had seen when each began, and the index that
-    /// must be applied before it is answered, once that is known.
-    pub reads: BTreeMap<Handle, (u64, Option<u64>)>,
-    /// Handed out and not applied yet.
-    pub committed: VecDeque<LogEntry>,
-    /// Writes on their way to a proposal.
-    pub handles: BTreeMap<Handle, Operation>,
+    /// What the WalWriter has gathered, and what it tells the shards.
+    pub appends: Appends,
+    pub notices: Notices,
+    pub persists_under_way: usize,
+    pub propose_is_due: bool,
+    pub shards: Vec<SimulatedShard>,
+    /// Who waits for a round.
+    pub rounds: BTreeMap<Handle, Asker>,
+    /// Operations that wait for the leader's answer.
+    pub probes: BTreeSet<Operation>,
+    /// Operations that wait until an entry is handed over.
+    pub waiting: BTreeMap<u64, Vec<Operation>>,
     pub next_handle: Handle,
+    /// Proposals as the mutants remember them: entry index to (term, payload).
+    pub proposed: BTreeMap<u64, (u64, bytes::Bytes)>,
+    /// The payload that is being proposed.
+    pub proposing: bytes::Bytes,
     /// Snapshots that came out of band, by their index.
     pub received: BTreeMap<u64, State>,
+    pub copying: Option<Copying>,
+}
+
+impl Process {
+    pub fn leads(&self) -> bool {
+        self.replica.status().role.role == Role::Leader
+    }
 }
 
 /// A machine: its disk outlives its processes.
@@ -78,6 +92,9 @@ pub struct Node {
     pub paused_until_ms: u64,
     /// Syncs take so long now.
     pub sync_ms: u64,
+    /// A message waits so long at a shard of this node, at most.
+    pub queue_ms: u64,
+    mutant: Option<Mutant>,
 }
 
 pub const ELECTION_TICKS: usize = 10;
@@ -85,13 +102,16 @@ pub const ELECTION_TICKS: usize = 10;
 impl Node {
     pub fn new(id: NodeId, seed: u64, mutant: Option<Mutant>) -> Node {
         let disk = SimulatedDisk::new(seed ^ id, mutant);
-        Node { id, disk, process: None, incarnation: 0, paused_until_ms: 0, sync_ms: 1 }
+        Node { id, disk, process: None, incarnation: 0, paused_until_ms: 0, sync_ms: 1, queue_ms: 2, mutant }
     }
 
-    /// Starts a process from what the disk has.
-    pub fn start(&mut self, voters: &[NodeId]) {
-        let Found { mut state, committed, mut start } = self.disk.open();
-        committed.iter().for_each(|entry| state.apply(entry));
+    /// Starts a process from what the disk has. Gives the last entry that it has
+    /// applied, and those that it found in the log.
+    pub fn start(&mut self, voters: &[NodeId]) -> (u64, Vec<LogEntry>) {
+        let Found { state, committed, mut start } = self.disk.open();
+        let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
+        replay_entries(&mut tables, &committed, self.mutant);
+        let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
         if start.members == Members::default() {
             start.members = Members { voters: voters.to_vec(), ..Members::default() };
         }
@@ -104,14 +124,40 @@ impl Node {
         self.process = Some(Process {
             replica,
             policy: HandOver::new(self.id, ELECTION_TICKS),
-            state,
-            proposed: BTreeMap::new(),
-            reads: BTreeMap::new(),
-            committed: VecDeque::new(),
-            handles: BTreeMap::new(),
+            appends: Appends::new(GROUP_BYTES_WANTED),
+            notices: Notices::new(SHARDS, applied, |index| index.is_multiple_of(ENTRIES_BETWEEN_HASHES)),
+            persists_under_way: 0,
+            propose_is_due: false,
+            shards: tables.into_iter().map(|table| SimulatedShard::new(table, applied)).collect(),
+            rounds: BTreeMap::new(),
+            probes: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             next_handle: 0,
+            proposed: BTreeMap::new(),
+            proposing: bytes::Bytes::new(),
             received: BTreeMap::new(),
+            copying: None,
         });
+        (applied, committed)
+    }
+}
+
+/// Puts entries of the log into tables. Some of them may be in there already, and
+/// a later state with them.
+pub fn replay_entries(tables: &mut [Table], entries: &[LogEntry], mutant: Option<Mutant>) {
+    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Writes) {
+        for item in Requests::new(&entry.payload) {
+            let (ordinal, effect) = item.expect("a payload that was written");
+            let hash = placement().hash(effect.key());
+            let table = &mut tables[placement().shard(hash)];
+            let version = Version { index: entry.index, ordinal };
+            let has_that_index =
+                table.get(effect.key(), hash).is_some_and(|later| later.version().index >= entry.index);
+            if mutant == Some(Mutant::GuardByIndexAlone) && has_that_index {
+                continue;
+            }
+            replay(table, version, &effect, hash);
+        }
     }
 }
 
@@ -121,10 +167,10 @@ fn options(node_id: NodeId, place: usize) -> Options {
         heartbeat_ticks: 2,
         election_ticks: ELECTION_TICKS,
         timeout_ticks: election_timeout_ticks(ELECTION_TICKS, place),
-        message_bytes_max: 64,
+        message_bytes_max: 128,
         in_flight_messages_max: 8,
         uncommitted_bytes_max: 4_096,
-        committed_bytes_max: 64,
-        payload_bytes_max: 128,
+        committed_bytes_max: 128,
+        payload_bytes_max: 256,
     }
 }

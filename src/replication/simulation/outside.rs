@@ -2,14 +2,16 @@
 
 use super::Mutant;
 use super::cluster::{Cluster, Event};
-use super::node::{Node, State};
-use crate::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
+use crate::replication::message::{Message, MessageKind};
 use crate::replication::raft::{Input, Persist};
 
 impl Cluster {
     pub fn persist(&mut self, place: usize, mut persist: Persist) {
         let incarnation = self.nodes[place].incarnation;
         let sync_ms = self.nodes[place].sync_ms;
+        if let Some(process) = &mut self.nodes[place].process {
+            process.persists_under_way += 1;
+        }
         let installed = persist.snapshot.as_ref().and_then(|mark| {
             self.nodes[place].process.as_mut().and_then(|process| process.received.remove(&mark.index))
         });
@@ -46,30 +48,19 @@ impl Cluster {
         let Some(persist) = self.nodes[place].disk.sync(fails) else { return };
         if let (Some(_), Some((_, state))) = (&persist.snapshot, &self.nodes[place].disk.snapshot) {
             let state = state.clone();
-            if let Some(process) = &mut self.nodes[place].process {
-                process.committed.clear();
-                process.state = state;
-            }
+            self.faults.figures.installed += 1;
+            self.install(place, &state);
         }
         if self.mutant == Some(Mutant::AcknowledgedAtOwnSync) {
-            self.acknowledge_own(place, &persist.entries);
+            persist.entries.iter().for_each(|entry| self.acknowledge_proposed(place, entry.index));
         }
         persist.then_send.into_iter().for_each(|message| self.send(place, message));
+        self.persisted(place);
         self.step(place, Input::Persisted(persist.number));
     }
 
-    fn acknowledge_own(&mut self, place: usize, entries: &[LogEntry]) {
-        for entry in entries {
-            let process = self.nodes[place].process.as_mut();
-            if let Some((term, operation)) = process.and_then(|process| process.proposed.remove(&entry.index))
-            {
-                self.acknowledge(operation, entry.index, term);
-            }
-        }
-    }
-
     pub fn send(&mut self, place: usize, message: Message) {
-        let delay = self.faults.delay(&message, &mut self.random);
+        let delay = self.faults.delay(message.from, message.to, &mut self.random);
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
             state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());
@@ -86,25 +77,5 @@ impl Cluster {
             self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
         }
         self.after(delay, Event::Deliver(Box::new(message), state));
-    }
-
-    /// The state of a snapshot, unless a newer one has taken its place.
-    fn state_of(&self, place: usize, mark: Option<&SnapshotMark>) -> Option<State> {
-        let newest = self.nodes[place].disk.snapshot.as_ref();
-        newest.filter(|(newest, _)| Some(newest) == mark).map(|(_, state)| state.clone())
-    }
-
-    /// The node makes a snapshot of what it has applied, and may cut its log.
-    pub fn snapshot(&mut self, place: usize, cut: bool) {
-        let keep = self.below(6);
-        let Node { process, disk, .. } = &mut self.nodes[place];
-        let Some(process) = process else { return };
-        let index = process.state.applied;
-        let is_newer = disk.snapshot.as_ref().is_none_or(|(mark, _)| mark.index < index);
-        let Some(term) = process.replica.term_of(index).filter(|_| index > 0 && is_newer) else { return };
-        let mark = SnapshotMark { index, term, members: process.replica.members() };
-        let cut_index = if cut { index.saturating_sub(keep) } else { disk.cut().0 };
-        disk.snapshot(mark.clone(), process.state.clone(), cut_index);
-        process.replica.snapshot_made(mark, disk.cut().0);
     }
 }

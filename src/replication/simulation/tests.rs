@@ -1,11 +1,12 @@
 //! The runs.
 
+use super::checker::Counts;
 use super::{Cluster, Mutant, Report};
 
 const SEED: &str = "DATASTORE_SIMULATION_SEED";
 const FIRST: &str = "DATASTORE_SIMULATION_FIRST";
 const SEEDS: &str = "DATASTORE_SIMULATION_SEEDS";
-const SEEDS_DEFAULT: u64 = 8;
+const SEEDS_DEFAULT: u64 = 6;
 const RUN_MS: u64 = 60_000;
 
 fn variable(name: &str) -> Option<u64> {
@@ -30,10 +31,8 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
             eprintln!("{SEED}={seed}, {nodes} nodes");
             let report = Cluster::new(seed, nodes, None).run(RUN_MS);
             sum.milliseconds += report.milliseconds;
-            sum.acknowledged += report.acknowledged;
-            sum.refused += report.refused;
-            sum.reads += report.reads;
             sum.committed += report.committed;
+            add(&mut sum.counts, &report.counts);
             sum.figures.crashes += report.figures.crashes;
             sum.figures.partitions += report.figures.partitions;
             sum.figures.pauses += report.figures.pauses;
@@ -41,10 +40,35 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
             sum.figures.failed_syncs += report.figures.failed_syncs;
             sum.figures.lost_messages += report.figures.lost_messages;
             sum.figures.snapshots += report.figures.snapshots;
+            sum.figures.installed += report.figures.installed;
+            sum.figures.slow_shards += report.figures.slow_shards;
+            sum.figures.promotions += report.figures.promotions;
         }
     }
     println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
-    assert!(sum.acknowledged > 0 && sum.reads > 0);
+    let Counts { acknowledged_bulks, acknowledged_conditional, reads, refused_by_condition, .. } = sum.counts;
+    for (what, count) in [
+        ("bulks", acknowledged_bulks),
+        ("conditional writes", acknowledged_conditional),
+        ("reads", reads),
+        ("refusals by a condition", refused_by_condition),
+        ("hashes", sum.counts.hashes),
+    ] {
+        assert!(count > 100, "{count} {what} show nothing");
+    }
+}
+
+fn add(sum: &mut Counts, more: &Counts) {
+    sum.acknowledged += more.acknowledged;
+    sum.acknowledged_bulks += more.acknowledged_bulks;
+    sum.acknowledged_conditional += more.acknowledged_conditional;
+    sum.refused += more.refused;
+    sum.refused_by_condition += more.refused_by_condition;
+    sum.unknown += more.unknown;
+    sum.reads += more.reads;
+    sum.replica_reads += more.replica_reads;
+    sum.local_reads += more.local_reads;
+    sum.hashes += more.hashes;
 }
 
 #[test]
@@ -118,7 +142,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 12] = [
+    const ALL: [Mutant; 23] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -131,6 +155,17 @@ fn every_seeded_bug_is_caught() {
         Mutant::AcknowledgedByIndex,
         Mutant::TailAppliedAtRestart,
         Mutant::RefusedButProposed,
+        Mutant::OfficeNumberIgnored,
+        Mutant::OfficeAtElection,
+        Mutant::ConditionWithoutWaiting,
+        Mutant::RefusalWithoutRound,
+        Mutant::LostAnsweredNotApplied,
+        Mutant::GuardByIndexAlone,
+        Mutant::InstallOvertakes,
+        Mutant::PartAlone,
+        Mutant::PartsNotLetGo,
+        Mutant::GroupOutlivesOffice,
+        Mutant::WalkNotReplayed,
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
