@@ -90,12 +90,15 @@ impl Summary<'_> {
             ));
         }
         if is_cluster && self.is_verified {
-            lines.push(format!(
-                "failovers {}, longest gap between two acknowledged writes in each: p50 {:.0} ms, max {:.0} ms",
-                progress.gaps_us.len(),
-                self.gap_ms(0.5),
-                self.gap_ms(1.0)
-            ));
+            let (count, [p50, max]) =
+                (progress.gaps_us.len(), [0.5, 1.0].map(|quantile| self.gap_ms(quantile)));
+            lines.push(match count {
+                0 => "failovers 0".to_string(),
+                _ => format!(
+                    "failovers {count}, longest gap between two acknowledged writes in each: \
+                     p50 {p50:.0} ms, max {max:.0} ms"
+                ),
+            });
         }
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|quantile| self.start_ms(quantile));
         lines.push(format!("start to serving: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"));
