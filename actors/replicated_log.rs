@@ -243,6 +243,7 @@ impl ReplicatedLog {
                 self.order(DiskOrder::Fetch { number, low, high, bytes_max });
             }
             Effect::SnapshotWanted(_) => self.outcome.snapshot_wanted = true,
+            Effect::PromiseBroken { promised, last } => stop_for_broken_promise(promised, last),
         }
     }
 
@@ -347,4 +348,16 @@ impl ReplicatedLog {
             std::process::abort();
         }
     }
+}
+
+/// An older copy of the directory, or a disk that lost what it had synced: going
+/// on, this node would vote and count towards majorities as if it had it all.
+fn stop_for_broken_promise(promised: u64, last: u64) {
+    tracing::error!(
+        promised,
+        last,
+        "THIS NODE HAS LOST ENTRIES that it had said were on its disk: its directory is an older copy, or its disk \
+         forgot what it had synced; the node stops. Bring back the directory as it was"
+    );
+    std::process::exit(1);
 }

@@ -149,6 +149,15 @@ pub enum Effect {
     },
     /// This follower needs what the log no longer has.
     SnapshotWanted(NodeId),
+    /// This node said that it had the entry `promised` on its disk, and its log
+    /// ends at `last`: what it promised is gone, and so may be its votes. It must
+    /// not go on.
+    PromiseBroken {
+        /// An entry that the leader knows it to have had.
+        promised: u64,
+        /// The last one that it has.
+        last: u64,
+    },
 }
 
 /// A node's place in the protocol, for figures and checks.

@@ -209,6 +209,11 @@ impl Replica {
         if !is_ours || (message.kind == MessageKind::TimeoutNow && self.installing.is_some()) {
             return;
         }
+        // A heartbeat's commit index is one that this node is known to have reached.
+        let last = self.node.raft.raft_log.last_index();
+        if message.kind == MessageKind::Heartbeat && message.commit > last && self.installing.is_none() {
+            return self.effects.push(Effect::PromiseBroken { promised: message.commit, last });
+        }
         if message.kind == MessageKind::TimeoutNow && message.term == self.node.raft.term {
             self.invited_to = message.term + 1;
         }

@@ -252,3 +252,14 @@ fn what_a_follower_lacks_is_read_back_once_however_often_it_is_asked_for() {
         .sum();
     assert!(entries >= 5, "{sent:?}");
 }
+
+#[test]
+fn a_node_whose_disk_forgot_what_it_promised_says_so_and_does_not_go_on() {
+    let mut replica = replica_behind((10, 3), 2, &[1, 2, 3]);
+    let mut heartbeat = message(MessageKind::Heartbeat, 1, 2, 3);
+    heartbeat.commit = 11;
+    let effects = receive(&mut replica, heartbeat.clone());
+    assert_eq!(effects, [Effect::PromiseBroken { promised: 11, last: 10 }]);
+    heartbeat.commit = 10;
+    assert!(!receive(&mut replica, heartbeat).is_empty(), "what it has it may be told of");
+}

@@ -321,6 +321,9 @@ impl Cluster {
                 self.after(1, Event::Fetched(place, incarnation, (number, low, high, bytes_max)));
             }
             Effect::SnapshotWanted(_) => self.snapshot(place, false),
+            Effect::PromiseBroken { promised, last } => {
+                panic!("node {id} said that it had entry {promised}, and has {last}")
+            }
         }
     }
 }
