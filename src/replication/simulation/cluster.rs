@@ -322,7 +322,7 @@ impl Cluster {
             }
             Effect::SnapshotWanted(_) => self.snapshot(place, false),
             Effect::PromiseBroken { promised, last } => {
-                panic!("node {id} said that it had entry {promised}, and has {last}")
+                panic!("place {place} said that it had entry {promised}, and has {last}")
             }
         }
     }
