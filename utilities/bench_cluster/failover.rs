@@ -183,16 +183,30 @@ fn leader_of(reply: &Value, addresses: &[SocketAddr]) -> Option<usize> {
     addresses.iter().position(|address| u64::from(address.port()) == port)
 }
 
+/// The leader's answers. It may hand over meanwhile, to a node that has just
+/// come back.
+fn ask_the_leader(nodes: &Nodes, requests: &[Value]) -> Result<Vec<Value>, String> {
+    const ATTEMPTS_MAX: usize = 5;
+    let mut failure = String::new();
+    for _ in 0..ATTEMPTS_MAX {
+        let leader = nodes.wait_for_leader()?;
+        let mut client = Client::connect(nodes.members[leader].address).map_err(|error| error.to_string())?;
+        match client.all_ok(requests) {
+            Ok(replies) => return Ok(replies),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
 /// Reads every acknowledged key from the leader.
 fn count_lost(bench: &Bench, nodes: &Nodes, written: &[Vec<Acknowledged>]) -> Result<u64, String> {
-    let leader = nodes.wait_for_leader()?;
-    let mut client = Client::connect(nodes.members[leader].address).map_err(|error| error.to_string())?;
     let mut lost = 0;
     for (writer, written) in written.iter().enumerate() {
         for part in written.chunks(CHECKED_AT_ONCE) {
             bench.check()?;
-            let read = |write: &Acknowledged| json!({"op": "get", "key": key(writer, write.number)});
-            let replies = client.all_ok(&part.iter().map(read).collect::<Vec<Value>>())?;
+            let read = |write: &Acknowledged| json!({"op": "get", "key": key(writer, write.number), "consistency": "linearizable"});
+            let replies = ask_the_leader(nodes, &part.iter().map(read).collect::<Vec<Value>>())?;
             for (write, reply) in part.iter().zip(&replies) {
                 if reply["value"] != write.number {
                     eprintln!("lost: {} was acknowledged and is {reply}", key(writer, write.number));
