@@ -131,9 +131,12 @@ impl Table {
         self.entry_bytes += entry.memory_bytes();
         let bucket = &mut self.buckets[local];
         if let Some(slot) = bucket.find_mut(hash, |other| other.key() == entry.key()) {
-            let old = std::mem::replace(slot, entry.clone());
+            let new = self.state_hash.map(|_| entry_hash(&entry));
+            let old = std::mem::replace(slot, entry);
             self.entry_bytes -= old.memory_bytes();
-            self.hash_changed(Some(&old), Some(&entry));
+            if let (Some(hash), Some(new)) = (self.state_hash, new) {
+                self.state_hash = Some(hash.without(entry_hash(&old)).with(new));
+            }
             return Some(old);
         }
         let hashed = self.state_hash.map(|hash| hash.with(entry_hash(&entry)));

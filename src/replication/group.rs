@@ -95,10 +95,9 @@ pub fn numbered(acknowledgements: Vec<Acknowledgement>, shards: usize) -> Vec<Ve
     for acknowledgement in acknowledgements {
         match acknowledgement {
             Acknowledgement::Singles { shard, writes } => {
-                for write in writes {
-                    per_shard[shard].push((write, ordinal));
-                    ordinal += 1;
-                }
+                let next = ordinal + writes.len() as u32;
+                per_shard[shard].extend(writes.into_iter().zip(ordinal..next));
+                ordinal = next;
             }
             Acknowledgement::Multi { parts } => {
                 parts.into_iter().for_each(|(shard, write)| per_shard[shard].push((write, ordinal)));

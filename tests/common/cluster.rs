@@ -11,6 +11,7 @@ pub mod proxies;
 pub mod under_load;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use datastore_utilities::linearizability::{Client, Load, Place};
@@ -39,6 +40,8 @@ pub struct Cluster {
     stopped: BTreeSet<Id>,
     flags: HashMap<Id, Vec<String>>,
     environment: HashMap<Id, Vec<String>>,
+    /// Directories that a test has chosen.
+    elsewhere: HashMap<Id, PathBuf>,
     directories: BTreeMap<Id, tempfile::TempDir>,
     network: Box<dyn Network>,
 }
@@ -69,6 +72,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             stopped: BTreeSet::new(),
             environment: HashMap::new(),
+            elsewhere: HashMap::new(),
             flags: ids.iter().map(|id| (*id, flags.clone())).collect(),
             directories: ids.iter().map(|id| (*id, temporary_directory())).collect(),
             network: network(&ids),
@@ -94,7 +98,7 @@ impl Cluster {
         };
         let peers: Vec<Value> = self.ids().iter().filter(|other| **other != id).map(peer).collect();
         let (through, way_in_flags) = self.network.way_in(id);
-        let mut options = Options::in_directory(self.directories[&id].path()).with(&[
+        let mut options = Options::in_directory(self.directory(id)).with(&[
             "--host",
             &address.ip().to_string(),
             "--port",
@@ -407,8 +411,20 @@ impl Cluster {
     }
 
     /// A node's directory.
-    pub fn directory(&self, id: Id) -> &std::path::Path {
-        self.directories[&id].path()
+    pub fn directory(&self, id: Id) -> &Path {
+        self.elsewhere.get(&id).map_or(self.directories[&id].path(), PathBuf::as_path)
+    }
+
+    /// Where a node keeps its data, from its next start on.
+    pub fn set_directory(&mut self, id: Id, directory: &Path) {
+        self.elsewhere.insert(id, directory.to_path_buf());
+    }
+
+    /// Waits until a node has ended by itself; how, and what it has logged.
+    pub fn wait_for_end(&mut self, id: Id) -> (std::process::ExitStatus, String) {
+        let mut node = self.nodes.remove(&id).expect("it runs");
+        let status = node.wait();
+        (status, node.rest_of_log())
     }
 
     /// What a node has logged so far.

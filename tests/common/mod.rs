@@ -185,6 +185,12 @@ impl Node {
         }
     }
 
+    /// All that it has logged, once it has ended.
+    pub fn rest_of_log(&mut self) -> String {
+        self.log.extend(self.lines.iter());
+        self.log.join("\n")
+    }
+
     /// What it has logged so far.
     pub fn log(&mut self) -> String {
         self.log.extend(self.lines.try_iter());

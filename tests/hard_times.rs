@@ -1,0 +1,180 @@
+//! Promise: what a cluster has more of than it can take at once passes, and leaves
+//! nothing behind: a primary with more under way than it should, a replica without
+//! room on its disk, a snapshot that is asked for at the wrong moment, a directory
+//! that is put back to an older state.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+#[path = "common/mount.rs"]
+mod mount;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cluster::Cluster;
+use cluster::network::Id;
+use datastore_utilities::linearizability::Client;
+use mount::SmallDisk;
+use serde_json::{Value, json};
+
+fn set(key: &str, value: &Value) -> Value {
+    json!({"op": "set", "key": key, "value": value})
+}
+
+/// A node answers no later than its own `--request-timeout-ms` says.
+const REPLY_TIMEOUT: std::time::Duration = common::PATIENCE;
+
+#[test]
+fn a_primary_with_more_under_way_than_it_should_have_goes_on() {
+    /// Together more than the half of all that may be under way, where sockets are left unread.
+    const CLIENTS: usize = 40;
+    const VALUE_BYTES: usize = 8 * 1024 * 1024 - 2;
+    let cluster = Cluster::start_with(3, &["--indexes", "none", "--request-timeout-ms", "60000"]);
+    let leader = cluster.wait_for_leader();
+    let (dial, places) = (cluster.load("crowd").dial, cluster.places());
+    let place = places.iter().find(|place| place.node_id == leader).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let dial = &dial;
+            scope.spawn(move || {
+                let mut client = Client::connect(dial, place.address, REPLY_TIMEOUT).expect("it listens");
+                let value = json!("x".repeat(VALUE_BYTES));
+                let reply = client.call(&set(&format!("large-{number}"), &value)).expect("it answers");
+                assert!(reply["ok"] == true || reply["error"]["code"] == "overloaded", "{reply}");
+            });
+        }
+    });
+    assert_eq!(cluster.wait_for_leader(), leader, "it led all along");
+    cluster.ok(&set("after", &json!(1)));
+    let stats = cluster.call(leader, &json!({"op": "stats", "section": "memory"})).unwrap();
+    assert_eq!(stats["memory"]["in_flight_bytes"], 0, "{stats}");
+    for id in cluster.others(leader) {
+        cluster.wait_until("the replicas have it all", |cluster| {
+            let local = json!({"op": "get", "key": "after", "consistency": "local"});
+            cluster.call(id, &local).is_ok_and(|reply| reply["found"] == true)
+        });
+    }
+}
+
+#[test]
+fn a_replica_that_is_asked_for_snapshots_while_it_gets_one_starts_again_from_what_it_has() {
+    let small_log = ["--segment-bytes", "65536", "--snapshot-every-bytes", "65536"];
+    let mut cluster = Cluster::start_with(3, &small_log);
+    let leader = cluster.wait_for_leader();
+    let replica = cluster.others(leader)[0];
+    cluster.kill(replica);
+    let filler = "x".repeat(4_096);
+    for number in 0..600 {
+        cluster.ok(&set(&format!("k{}", number % 150), &json!(format!("{number} {filler}"))));
+    }
+    cluster.restart(replica);
+    let (dial, places) = (cluster.load("snapshots").dial, cluster.places());
+    let place = places.iter().find(|place| place.node_id == replica).unwrap();
+    let is_over = AtomicBool::new(false);
+    let (cluster, asked) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0;
+            let mut client = Client::connect(&dial, place.address, REPLY_TIMEOUT).expect("it listens");
+            while !is_over.load(Ordering::Relaxed) {
+                client.call(&json!({"op": "snapshot"})).expect("it answers");
+                asked += 1;
+            }
+            asked
+        });
+        cluster.wait_until("it has caught up", |cluster| cluster.members_serving().len() == 3);
+        is_over.store(true, Ordering::Relaxed);
+        (&mut cluster, asking.join().expect("it asks"))
+    });
+    assert!(asked > 0);
+    assert!(cluster.log(replica).contains("installed a snapshot"));
+    cluster.kill(replica);
+    cluster.restart(replica);
+    cluster.converge();
+}
+
+#[test]
+fn a_replica_without_room_holds_nobody_up_stops_when_told_and_catches_up_later() {
+    let Some(disk) = SmallDisk::mount("32m") else { return };
+    let mut cluster = Cluster::prepared(3, &["--segment-bytes", "262144", "--indexes", "none"]);
+    let full: Id = 3;
+    cluster.set_directory(full, &disk.path().join("data"));
+    cluster.restart_all();
+    cluster.wait_until_leads(1);
+    cluster.wait_until("all are members", |cluster| cluster.members_serving().len() == 3);
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let value = "x".repeat(20_000);
+    let mut acknowledged = 0;
+    cluster.wait_until("the replica's disk takes no more", |cluster| {
+        cluster.ok(&set(&format!("k{acknowledged}"), &json!(value)));
+        acknowledged += 1;
+        let stats = cluster.call(full, &json!({"op": "stats", "section": "node"}));
+        stats.is_ok_and(|stats| stats["node"]["disk_full"] == true) && acknowledged > 100
+    });
+    assert_eq!(cluster.wait_for_leader(), 1);
+    cluster.terminate(full);
+    std::fs::remove_file(&filler).unwrap();
+    cluster.restart(full);
+    assert_eq!(cluster.converge().len(), acknowledged);
+}
+
+/// Takes all the room that there is.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    for chunk in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![0; chunk]).is_ok() {}
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_member_that_is_put_back_to_an_older_state_says_so_and_ends() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.wait_for_leader();
+    let replica = cluster.others(leader)[0];
+    cluster.ok(&set("before", &json!(0)));
+    cluster.terminate(replica);
+    let old = common::temporary_directory();
+    copy(cluster.directory(replica), old.path());
+    cluster.restart(replica);
+    for number in 0..50 {
+        cluster.ok(&set("later", &json!(number)));
+    }
+    cluster.wait_until("the replica has it", |cluster| {
+        let local = json!({"op": "get", "key": "later", "consistency": "local"});
+        cluster.call(replica, &local).is_ok_and(|reply| reply["value"] == 49)
+    });
+    cluster.kill(replica);
+    std::fs::remove_dir_all(cluster.directory(replica)).unwrap();
+    copy(old.path(), cluster.directory(replica));
+    cluster.restart(replica);
+    let (status, log) = cluster.wait_for_end(replica);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("HAS LOST ENTRIES"), "{log}");
+    cluster.ok_among(&cluster.others(replica), &set("after", &json!(1)));
+}
+
+#[test]
+fn a_replica_can_t_promote_a_third_node_and_says_who_can() {
+    let cluster = Cluster::start(3);
+    cluster.wait_until_leads(1);
+    let error = cluster.refused(2, &json!({"op": "promote", "node_id": 3}));
+    assert_eq!((&error["code"], &error["outcome"]), (&json!("not_leader"), &json!("not_applied")));
+    assert_eq!(error["leader"]["node_id"], 1);
+    assert_eq!(cluster.call(2, &json!({"op": "promote"})).unwrap()["leader"], 2, "for itself it may ask");
+}
