@@ -263,22 +263,8 @@ mod tests {
 
     fn append(bytes: usize) -> PeerFrame {
         let payload = vec![0; bytes].into();
-        PeerFrame::Message(Message {
-            kind: MessageKind::Append,
-            from: 1,
-            to: 2,
-            term: 1,
-            log_term: 1,
-            index: 0,
-            commit: 0,
-            commit_term: 0,
-            reject: false,
-            reject_hint: 0,
-            request_snapshot: 0,
-            context: Default::default(),
-            entries: vec![LogEntry { index: 1, term: 1, kind: EntryKind::Writes, payload }],
-            snapshot: None,
-        })
+        let entries = vec![LogEntry { index: 1, term: 1, kind: EntryKind::Writes, payload }];
+        PeerFrame::Message(Message { log_term: 1, entries, ..Message::new(MessageKind::Append, 1, 2, 1) })
     }
 
     #[test]

@@ -347,22 +347,7 @@ mod tests {
         let bytes: Vec<u8> = (0..file_bytes).map(|at| (at / 1000) as u8).collect();
         std::fs::write(&path, bytes).unwrap();
         let mark = SnapshotMark { index: 38, term: 3, members: Default::default() };
-        let message = Message {
-            kind: MessageKind::Snapshot,
-            from: 1,
-            to: 2,
-            term: 3,
-            log_term: 0,
-            index: 0,
-            commit: 0,
-            commit_term: 0,
-            reject: false,
-            reject_hint: 0,
-            request_snapshot: 0,
-            context: Bytes::new(),
-            entries: Vec::new(),
-            snapshot: Some(mark),
-        };
+        let message = Message { snapshot: Some(mark), ..Message::new(MessageKind::Snapshot, 1, 2, 3) };
         let order = SnapshotToSend {
             message,
             name: "snapshot".into(),

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use datastore::indexing::{Size, Sizes};
-use datastore::query::MemberStanding;
+use datastore::query::member_body;
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
@@ -43,16 +43,6 @@ fn one(node: &Node, port: u16, section: &str) -> Value {
 fn replication(node: &Node, port: u16) -> Value {
     let standing = standing(node, port);
     let others = standing.members.iter().filter(|member| member.address.node_id != node.settings.node_id);
-    let peer = |member: &MemberStanding| {
-        json!({
-            "node_id": member.address.node_id,
-            "role": member.role,
-            "state": member.state,
-            "lag_entries": member.lag_entries,
-            "lag_ms": member.lag_ms,
-            "last_seen_ms": member.last_seen_ms,
-        })
-    };
     json!({
         "role": standing.role,
         "term": standing.term,
@@ -61,7 +51,7 @@ fn replication(node: &Node, port: u16) -> Value {
         "applied_index": standing.applied_index,
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
-        "peers": others.map(peer).collect::<Vec<_>>(),
+        "peers": others.map(member_body).collect::<Vec<_>>(),
     })
 }
 

@@ -314,22 +314,7 @@ fn a_greeting_in_pieces_is_a_greeting_and_a_request_that_looks_like_one_is_a_req
 /// A snapshot from node 2 for node 1.
 fn begin_snapshot(known: &Membership, index: u64, file_bytes: u64) -> SnapshotBegin {
     let mark = SnapshotMark { index, term: 4, members: Default::default() };
-    let message = Message {
-        kind: MessageKind::Snapshot,
-        from: 2,
-        to: 1,
-        term: 4,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        reject: false,
-        reject_hint: 0,
-        request_snapshot: 0,
-        context: Bytes::new(),
-        entries: Vec::new(),
-        snapshot: Some(mark),
-    };
+    let message = Message { snapshot: Some(mark), ..Message::new(MessageKind::Snapshot, 2, 1, 4) };
     SnapshotBegin { message, node: known.member(2).unwrap().node.unwrap(), file_bytes, after: index - 2 }
 }
 

@@ -86,27 +86,29 @@ fn features(settings: &Settings) -> Vec<&'static str> {
     all.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
 }
 
+/// A member as `cluster` and `stats` show it.
+pub fn member_body(member: &MemberStanding) -> Value {
+    json!({
+        "node_id": member.address.node_id,
+        "host": member.address.host,
+        "port": member.address.port,
+        "role": member.role,
+        "state": member.state,
+        "lag_entries": member.lag_entries,
+        "lag_ms": member.lag_ms,
+        "last_seen_ms": member.last_seen_ms,
+    })
+}
+
 /// The members and who leads.
 pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
-    let member = |member: &MemberStanding| {
-        json!({
-            "node_id": member.address.node_id,
-            "host": member.address.host,
-            "port": member.address.port,
-            "role": member.role,
-            "state": member.state,
-            "lag_entries": member.lag_entries,
-            "lag_ms": member.lag_ms,
-            "last_seen_ms": member.last_seen_ms,
-        })
-    };
     json!({
         "mode": settings.mode.as_str(),
         "node_id": settings.node_id,
         "role": standing.role,
         "term": standing.term,
         "leader": standing.leader.as_ref().map(address_body),
-        "members": standing.members.iter().map(member).collect::<Vec<_>>(),
+        "members": standing.members.iter().map(member_body).collect::<Vec<_>>(),
         "commit_index": standing.commit_index,
         "applied_index": standing.applied_index,
         "tolerates": standing.tolerates,

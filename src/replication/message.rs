@@ -147,3 +147,25 @@ pub struct Message {
     /// Of [`MessageKind::Snapshot`].
     pub snapshot: Option<SnapshotMark>,
 }
+
+impl Message {
+    /// A message that says nothing beside its kind.
+    pub fn new(kind: MessageKind, from: NodeId, to: NodeId, term: u64) -> Message {
+        Message {
+            kind,
+            from,
+            to,
+            term,
+            log_term: 0,
+            index: 0,
+            commit: 0,
+            commit_term: 0,
+            reject: false,
+            reject_hint: 0,
+            request_snapshot: 0,
+            context: Bytes::new(),
+            entries: Vec::new(),
+            snapshot: None,
+        }
+    }
+}

@@ -60,22 +60,7 @@ fn sent(effects: &[Effect]) -> Vec<MessageKind> {
 }
 
 fn message(kind: MessageKind, from: u64, to: u64, term: u64) -> Message {
-    Message {
-        kind,
-        from,
-        to,
-        term,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        reject: false,
-        reject_hint: 0,
-        request_snapshot: 0,
-        context: Bytes::new(),
-        entries: Vec::new(),
-        snapshot: None,
-    }
+    Message::new(kind, from, to, term)
 }
 
 fn receive(replica: &mut Replica, message: Message) -> Vec<Effect> {
