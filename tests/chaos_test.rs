@@ -13,9 +13,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use common::{programs::program, signal, temporary_directory};
+use common::{addresses::own_addresses, programs::program, signal, temporary_directory};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,11 +28,8 @@ impl Place {
     /// A node that is started again needs the same port again. It gets a loopback
     /// address of its own, so that nobody else takes the port in between.
     fn new() -> Place {
-        static PLACES: AtomicU8 = AtomicU8::new(1);
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let host = [127, 1 | high, low, PLACES.fetch_add(1, Ordering::Relaxed)];
-        let listener = TcpListener::bind(SocketAddr::from((host, 0))).expect("a port");
-        Place { directory: temporary_directory(), address: listener.local_addr().expect("bound") }
+        let [address] = own_addresses();
+        Place { directory: temporary_directory(), address }
     }
 
     fn flags(&self) -> String {

@@ -7,11 +7,12 @@ mod cluster;
 mod common;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use cluster::Cluster;
+use common::addresses::own_addresses;
 use common::{Node, Options, PATIENCE, temporary_directory};
 use datastore::messaging::peer_frame::{PeerFrame, SnapshotBegin, decode, encode};
 use datastore::messaging::peer_hello::hello_line;
@@ -20,24 +21,21 @@ use datastore::replication::handshake::{Hello, Lane, PROTOCOL};
 use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 use serde_json::{Value, json};
 
-/// Ports that were free a moment ago.
-fn ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
-
-/// Node `node_id` of a cluster whose nodes 1, 2, … listen on these ports.
-fn member(directory: &Path, node_id: usize, ports: &[u16]) -> Options {
-    let peers: Vec<Value> = (1..=ports.len())
+/// Node `node_id` of a cluster whose nodes 1, 2, … listen at these addresses.
+fn member(directory: &Path, node_id: usize, addresses: &[SocketAddr]) -> Options {
+    let peers: Vec<Value> = (1..=addresses.len())
         .filter(|peer| *peer != node_id)
-        .map(|peer| json!({"node_id": peer, "host": "127.0.0.1", "port": ports[peer - 1]}))
+        .map(|peer| json!({"node_id": peer, "host": addresses[peer - 1].ip(), "port": addresses[peer - 1].port()}))
         .collect();
+    let address = addresses[node_id - 1];
     let role = if node_id == 1 { "primary" } else { "secondary" };
     Options::in_directory(directory).with(&[
         "--node-id",
         &node_id.to_string(),
+        "--host",
+        &address.ip().to_string(),
         "--port",
-        &ports[node_id - 1].to_string(),
+        &address.port().to_string(),
         "--peers",
         &json!(peers).to_string(),
         "--role",
@@ -50,9 +48,9 @@ fn membership(directory: &Path) -> Membership {
 }
 
 /// Two nodes that have met.
-fn two_members(first: &Path, second: &Path, ports: &[u16]) -> (Node, Node) {
-    let mut secondary = member(second, 2, ports).start();
-    let mut founder = member(first, 1, ports).start();
+fn two_members(first: &Path, second: &Path, addresses: &[SocketAddr]) -> (Node, Node) {
+    let mut secondary = member(second, 2, addresses).start();
+    let mut founder = member(first, 1, addresses).start();
     secondary.wait_for_log("adopted: this node is a member");
     secondary.wait_for_log("connected to a peer");
     founder.wait_for_log("connected to a peer");
@@ -144,9 +142,9 @@ fn hello(membership: &Membership, node_id: u64, to: u64, lane: Lane) -> Hello {
 #[test]
 fn a_founder_adopts_its_peers_and_they_know_each_other_from_then_on() {
     let directories = [(); 3].map(|()| temporary_directory());
-    let ports = ports::<3>();
-    let mut third = member(directories[2].path(), 3, &ports).start();
-    let (founder, mut second) = two_members(directories[0].path(), directories[1].path(), &ports);
+    let addresses = own_addresses::<3>();
+    let mut third = member(directories[2].path(), 3, &addresses).start();
+    let (founder, mut second) = two_members(directories[0].path(), directories[1].path(), &addresses);
     third.wait_for_log("adopted: this node is a member");
     for (node, peer) in [(&mut second, 3), (&mut third, 2)] {
         node.wait_for_log(&format!(r#""message":"connected to a peer","peer":{peer}"#));
@@ -167,10 +165,10 @@ fn a_founder_adopts_its_peers_and_they_know_each_other_from_then_on() {
 #[test]
 fn a_member_that_lost_its_directory_is_not_let_in_and_both_sides_say_so() {
     let [first, second, empty] = [(); 3].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (mut founder, secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (mut founder, secondary) = two_members(first.path(), second.path(), &addresses);
     drop(secondary);
-    let mut wiped = member(empty.path(), 2, &ports).start();
+    let mut wiped = member(empty.path(), 2, &addresses).start();
     for node in [&mut founder, &mut wiped] {
         let said = node.wait_for_log("it has lost its data");
         assert!(said.contains("node 2 had directory"), "{said}");
@@ -178,17 +176,17 @@ fn a_member_that_lost_its_directory_is_not_let_in_and_both_sides_say_so() {
     drop(wiped);
     assert_eq!(Membership::load(&FileDisk::read_only(empty.path())).unwrap(), None);
     // With its directory it is a member again.
-    let mut secondary = member(second.path(), 2, &ports).start();
+    let mut secondary = member(second.path(), 2, &addresses).start();
     secondary.wait_for_log("connected to a peer");
 }
 
 #[test]
 fn a_founder_that_lost_its_directory_does_not_found_again() {
     let [first, second, empty] = [(); 3].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (founder, mut secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (founder, mut secondary) = two_members(first.path(), second.path(), &addresses);
     drop(founder);
-    let mut wiped = member(empty.path(), 1, &ports).start();
+    let mut wiped = member(empty.path(), 1, &addresses).start();
     assert_eq!(wiped.wait().code(), Some(1));
     wiped.wait_for_log("its peer belongs to another one");
     secondary.wait_for_log("has nothing to say to one of cluster");
@@ -197,9 +195,9 @@ fn a_founder_that_lost_its_directory_does_not_found_again() {
 #[test]
 fn an_address_that_leads_to_another_node_is_told_on_both_sides() {
     let [first, second] = [(); 2].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let mut founder = member(first.path(), 1, &ports).start();
-    let mut third = member(second.path(), 2, &ports).with(&["--node-id", "3"]).start();
+    let addresses = own_addresses::<2>();
+    let mut founder = member(first.path(), 1, &addresses).start();
+    let mut third = member(second.path(), 2, &addresses).with(&["--node-id", "3"]).start();
     for node in [&mut founder, &mut third] {
         let said = node.wait_for_log("node 2 was meant");
         assert!(said.contains("this is the address of node 3"), "{said}");
@@ -209,8 +207,8 @@ fn an_address_that_leads_to_another_node_is_told_on_both_sides() {
 #[test]
 fn strangers_are_told_why_they_are_refused() {
     let [first, second, alone] = [(); 3].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (founder, secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (founder, secondary) = two_members(first.path(), second.path(), &addresses);
     let known = membership(first.path());
     let good = hello(&known, 2, 1, Lane::Log);
     let other_cluster = Hello { cluster: Some("f".repeat(32)), ..good.clone() };
@@ -245,8 +243,8 @@ fn strangers_are_told_why_they_are_refused() {
 #[test]
 fn garbage_ends_its_own_session_and_nothing_else() {
     let [first, second] = [(); 2].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (mut founder, secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (mut founder, secondary) = two_members(first.path(), second.path(), &addresses);
     drop(secondary);
     let known = membership(first.path());
     let greet = |lane| {
@@ -289,8 +287,8 @@ fn garbage_ends_its_own_session_and_nothing_else() {
 #[test]
 fn a_greeting_in_pieces_is_a_greeting_and_a_request_that_looks_like_one_is_a_request() {
     let [first, second] = [(); 2].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (founder, secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (founder, secondary) = two_members(first.path(), second.path(), &addresses);
     drop(secondary);
     let line = hello_line(&hello(&membership(first.path()), 2, 1, Lane::Log));
     let mut peer = Peer::connect(founder.address);
@@ -325,8 +323,8 @@ fn chunk(offset: u64, bytes: &'static [u8]) -> PeerFrame {
 #[test]
 fn a_snapshot_that_broke_off_goes_on_where_it_ended_and_another_one_begins_anew() {
     let [first, second] = [(); 2].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (mut founder, secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (mut founder, secondary) = two_members(first.path(), second.path(), &addresses);
     drop(secondary);
     let known = membership(first.path());
     let address = founder.address;
@@ -373,8 +371,8 @@ fn a_snapshot_that_broke_off_goes_on_where_it_ended_and_another_one_begins_anew(
 #[test]
 fn what_an_earlier_process_received_in_part_is_removed() {
     let [first, second] = [(); 2].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let (founder, secondary) = two_members(first.path(), second.path(), &ports);
+    let addresses = own_addresses::<2>();
+    let (founder, secondary) = two_members(first.path(), second.path(), &addresses);
     drop(secondary);
     let (_, options) = founder.terminate();
     let leftover = first.path().join("snapshots/received");
@@ -415,11 +413,11 @@ fn a_replica_that_lags_behind_the_log_gets_a_snapshot_and_what_follows() {
 #[test]
 fn clients_that_fill_a_node_keep_no_peer_out() {
     let [first, second] = [(); 2].map(|()| temporary_directory());
-    let ports = ports::<2>();
-    let founder = member(first.path(), 1, &ports).with(&["--max-connections", "1"]).start();
+    let addresses = own_addresses::<2>();
+    let founder = member(first.path(), 1, &addresses).with(&["--max-connections", "1"]).start();
     let mut client = founder.client();
     client.ok(json!({"op": "ping"}));
-    let mut secondary = member(second.path(), 2, &ports).start();
+    let mut secondary = member(second.path(), 2, &addresses).start();
     secondary.wait_for_log("connected to a peer");
     let refused = founder.client().receive();
     assert_eq!(refused["error"]["code"], "too_many_connections", "{refused}");

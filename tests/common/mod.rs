@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
+pub mod addresses;
 pub mod programs;
 pub mod random;
 

@@ -1,7 +1,6 @@
 //! The network between the nodes of a cluster, which a test can part.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::SocketAddr;
 
 use datastore_utilities::linearizability::Dial;
 
@@ -46,12 +45,4 @@ pub fn network(ids: &[Id]) -> Box<dyn Network> {
             Box::new(Proxies::start(ids))
         }),
     }
-}
-
-/// A loopback address of its own for each caller: a node that is started again needs
-/// the same port again, and nobody else may have taken it in between.
-pub fn own_loopback_address() -> IpAddr {
-    static CALLERS: AtomicU8 = AtomicU8::new(1);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 1 | high, low, CALLERS.fetch_add(1, Ordering::Relaxed)).into()
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use datastore_utilities::linearizability::{self, Dial};
 
-use super::network::{Id, Network, own_loopback_address};
+use super::network::{Id, Network};
+use crate::common::addresses::{own_address, own_loopback_address};
 
 /// How often a thread that waits for bytes looks whether the test has ended.
 const POLL: Duration = Duration::from_millis(100);
@@ -65,11 +66,7 @@ pub struct Proxies {
 impl Proxies {
     pub fn start(ids: &[Id]) -> Proxies {
         let host = own_loopback_address();
-        // Held until all ports are chosen, so that no two are the same.
-        let held: Vec<TcpListener> =
-            ids.iter().map(|_| TcpListener::bind((host, 0)).expect("a free port")).collect();
-        let addresses: HashMap<Id, SocketAddr> =
-            ids.iter().zip(&held).map(|(id, held)| (*id, held.local_addr().expect("bound"))).collect();
+        let addresses: HashMap<Id, SocketAddr> = ids.iter().map(|id| (*id, own_address(host, *id))).collect();
         let gate = Arc::new(Gate::default());
         let mut routes = HashMap::new();
         for from in ids {
