@@ -212,10 +212,11 @@ fn a_node_that_forgets_its_directory_is_caught() {
 #[test]
 fn a_node_that_comes_back_with_an_old_copy_is_caught() {
     let place = Place::new();
-    // The first kill's state is kept, and is what every later start begins with.
+    // The first kill's state is kept, and is what every later start begins with. It is kept
+    // whole: a kill may fall into the copying, and a node refuses to start from half a copy.
     let command = place.wrapped(
         r#"if [ -d "$data.old" ]; then rm -rf "$data"; cp -r "$data.old" "$data"
-           elif [ -d "$data" ]; then cp -r "$data" "$data.old"; fi"#,
+           elif [ -d "$data" ]; then rm -rf "$data.new"; cp -r "$data" "$data.new"; mv "$data.new" "$data.old"; fi"#,
     );
     let outcome = place.run(&command, "--interval 0.3 --restart --rounds 5 --verify");
     assert_eq!(outcome.code, Some(1), "{}", outcome.told);
@@ -264,7 +265,7 @@ fn a_cluster_that_comes_back_with_old_copies_is_caught() {
     let cluster = Cluster::of_three();
     // As with one node; whole copies only, since a start may be killed, too.
     let roll_back = r#"if [ -d "$data.old" ]; then rm -rf "$data"; cp -r "$data.old" "$data"
-           elif [ -d "$data" ]; then cp -r "$data" "$data.new" && mv "$data.new" "$data.old"; fi"#;
+           elif [ -d "$data" ]; then rm -rf "$data.new"; cp -r "$data" "$data.new"; mv "$data.new" "$data.old"; fi"#;
     // With this seed all are killed twice, and none while it starts: each node is rolled back once.
     let commands = cluster.commands(|place, member| place.wrapped_with(roll_back, member));
     let flags = "--interval 0.5 --restart --rounds 5 --verify --faults kill --at-most all --seed 117";
