@@ -6,9 +6,9 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
+use common::workplace::{as_str, directory, expect_nothing_left};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -25,30 +25,6 @@ fn has_redis() -> bool {
         println!("skipped: redis-server is not installed (apt install redis-server)");
     }
     has_redis
-}
-
-/// Where servers work: cargo's own folder for tests, on the disk of the build.
-fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory")
-}
-
-fn as_str(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-/// Makes sure that nothing is left of the servers that worked in a directory.
-fn expect_nothing_left(directory: &Path) {
-    let left: Vec<_> = std::fs::read_dir(directory).expect("it is there").collect();
-    assert!(left.is_empty(), "{left:?}");
-    for process in std::fs::read_dir("/proc").expect("Linux").flatten() {
-        // A process may end while it is looked at. The node names its directory in
-        // its command, Redis works in it.
-        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).into_owned();
-        let works_in = std::fs::read_link(process.path().join("cwd")).unwrap_or_default();
-        let is_left = command.contains(as_str(directory)) || works_in.starts_with(directory);
-        assert!(!is_left, "still there: {command}");
-    }
 }
 
 #[test]

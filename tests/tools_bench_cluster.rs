@@ -5,9 +5,9 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
+use common::workplace::{as_str, directory, expect_nothing_left};
 use serde_json::Value;
 
 fn bench_cluster(flags: &[&str]) -> Command {
@@ -24,28 +24,6 @@ fn has_etcd() -> bool {
         println!("skipped in part: etcd is not installed (apt install etcd-server etcd-client)");
     }
     has_etcd
-}
-
-/// Where servers work: cargo's own folder for tests, on the disk of the build.
-fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory")
-}
-
-fn as_str(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-/// Makes sure that nothing is left of the servers that worked in a directory: all
-/// of them name it in their commands.
-fn expect_nothing_left(directory: &Path) {
-    let left: Vec<_> = std::fs::read_dir(directory).expect("it is there").collect();
-    assert!(left.is_empty(), "{left:?}");
-    for process in std::fs::read_dir("/proc").expect("Linux").flatten() {
-        // A process may end while it is looked at.
-        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).into_owned();
-        assert!(!command.contains(as_str(directory)), "still there: {command}");
-    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 pub mod addresses;
 pub mod programs;
 pub mod random;
+pub mod workplace;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -38,6 +38,21 @@ impl Machine {
         })
     }
 
+    /// Makes the directory of a bench and looks at the machine. A directory in memory,
+    /// where a sync costs nothing, is good enough for a quick run only.
+    pub fn prepare(directory: &Path, is_quick: bool) -> Result<Machine, String> {
+        fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let machine = Machine::look(directory)?;
+        if machine.is_in_memory() {
+            let why = format!("{} is in memory, where a sync costs nothing", directory.display());
+            if !is_quick {
+                return Err(format!("{why}: give a --directory on a disk"));
+            }
+            eprintln!("warning: {why}");
+        }
+        Ok(machine)
+    }
+
     /// In a line.
     pub fn described(&self) -> String {
         format!(

@@ -39,11 +39,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use datastore_utilities::bench::{Machine, Page, beside_this_program, find_node, seconds};
+use datastore_utilities::bench::{
+    Machine, Page, Settings, beside_this_program, find_node, seconds, write_report,
+};
 use datastore_utilities::load::{Interrupt, Values};
 
 use crate::cells::{Comparison, Method};
-use crate::report::{Report, Settings};
+use crate::report::Report;
 use crate::server::{Bench, Kind};
 
 /// Measures datastore-node beside Redis and shows ratios with their spread.
@@ -143,16 +145,7 @@ fn measure(flags: &Flags) -> Result<(), String> {
         settle: if flags.quick { Duration::ZERO } else { SETTLE },
         interrupt,
     };
-    std::fs::create_dir_all(&bench.directory)
-        .map_err(|error| format!("{}: {error}", bench.directory.display()))?;
-    let machine = Machine::look(&bench.directory)?;
-    if machine.is_in_memory() {
-        let why = format!("{} is in memory, where a sync costs nothing", bench.directory.display());
-        if !flags.quick {
-            return Err(format!("{why}: give a --directory on a disk"));
-        }
-        eprintln!("warning: {why}");
-    }
+    let machine = Machine::prepare(&bench.directory, flags.quick)?;
     let report = run_sections(flags, &bench, machine)?;
     write(flags, &report)
 }
@@ -220,18 +213,8 @@ fn comparisons() -> [(Section, Comparison); 2] {
 }
 
 fn write(flags: &Flags, report: &Report) -> Result<(), String> {
-    let save = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-    };
     let markdown = markdown::markdown(report);
-    println!("{markdown}");
-    if let Some(path) = &flags.json {
-        let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-        save(path, &(json + "\n"))?;
-    }
-    if let Some(path) = &flags.markdown {
-        save(path, &markdown)?;
-    }
+    write_report(report, &markdown, flags.json.as_deref(), flags.markdown.as_deref())?;
     if let Some(path) = &flags.svg {
         chart::draw(path, &report.tables)?;
     }

@@ -21,13 +21,7 @@ pub fn markdown(report: &Report) -> String {
 
 fn heading(report: &Report) -> String {
     let (machine, settings) = (&report.machine, &report.settings);
-    let mut text = String::new();
-    if settings.is_quick {
-        text.push_str("**A quick run: it shows that the bench works. The figures mean nothing.**\n\n");
-    }
-    if settings.is_debug_build {
-        text.push_str("**Built without optimisation: the figures mean nothing.**\n\n");
-    }
+    let mut text = settings.warnings();
     let _ = write!(
         text,
         "- {}\n\

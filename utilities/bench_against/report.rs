@@ -1,6 +1,6 @@
 //! What a bench found, as it is written to JSON and drawn from.
 
-use datastore_utilities::bench::{Machine, Mark, Marked, Spread};
+use datastore_utilities::bench::{Machine, Mark, Marked, Settings, Spread};
 use serde::Serialize;
 
 /// Everything.
@@ -20,23 +20,6 @@ pub struct Report {
     pub memory: Vec<MemoryRow>,
     /// Time until a restarted server answers.
     pub recovery: Vec<RecoveryRow>,
-}
-
-/// How it was measured.
-#[derive(Serialize)]
-pub struct Settings {
-    /// Keys of each server.
-    pub keys: u64,
-    /// Pairs of runs for a cell.
-    pub rounds: usize,
-    /// Seconds of a run.
-    pub seconds: f64,
-    /// What random choices begin with.
-    pub seed: u64,
-    /// Whether the figures mean nothing, since the run was only to see that all works.
-    pub is_quick: bool,
-    /// Whether the programs were built without optimisation.
-    pub is_debug_build: bool,
 }
 
 /// A server.

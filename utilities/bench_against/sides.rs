@@ -2,15 +2,11 @@
 //! sync every write, and who they are.
 
 use datastore_utilities::bench::{ask_node, ask_redis};
-use datastore_utilities::load::{Data, Order, Plan, Until};
+use datastore_utilities::load::{Data, Plan};
 use serde_json::json;
 
 use crate::report::About;
 use crate::server::{Kind, Server};
-
-/// Connections and requests of a batch of a fill: enough that no server waits for
-/// the generator.
-const FILL: (usize, usize) = (50, 64);
 
 /// Asks a server for its version and makes sure that it syncs before it answers.
 pub fn about(server: &Server) -> Result<About, String> {
@@ -40,16 +36,7 @@ pub fn about(server: &Server) -> Result<About, String> {
 
 /// Writes each key once, and makes sure that they are all there.
 pub fn fill(server: &Server, data: &Data, keys: u64, seed: u64) -> Result<(), String> {
-    server.run(&Plan {
-        data,
-        connections: FILL.0,
-        pipeline: FILL.1,
-        keys,
-        order: Order::InTurn,
-        reads: 0.0,
-        until: Until::Count(keys),
-        seed,
-    })?;
+    server.run(&Plan::fill(data, keys, seed))?;
     expect_keys(server, keys)
 }
 

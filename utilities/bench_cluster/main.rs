@@ -39,14 +39,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use datastore_utilities::bench::{Machine, Page, ask_node, beside_this_program, find_node, seconds};
+use datastore_utilities::bench::{
+    Machine, Page, Settings, ask_node, beside_this_program, find_node, seconds, write_report,
+};
 use datastore_utilities::load::Interrupt;
 use serde_json::json;
 
 use crate::bench::Bench;
 use crate::etcd::Etcd;
 use crate::nodes::Nodes;
-use crate::report::{Report, Settings};
+use crate::report::Report;
 use crate::writes::Method;
 
 /// Where the report goes in a page.
@@ -140,16 +142,7 @@ fn measure(flags: &Flags) -> Result<(), String> {
         directory: flags.directory.clone().unwrap_or(beside),
         interrupt,
     };
-    std::fs::create_dir_all(&bench.directory)
-        .map_err(|error| format!("{}: {error}", bench.directory.display()))?;
-    let machine = Machine::look(&bench.directory)?;
-    if machine.is_in_memory() {
-        let why = format!("{} is in memory, where a sync costs nothing", bench.directory.display());
-        if !flags.quick {
-            return Err(format!("{why}: give a --directory on a disk"));
-        }
-        eprintln!("warning: {why}");
-    }
+    let machine = Machine::prepare(&bench.directory, flags.quick)?;
     let report = run_sections(flags, &bench, machine, other.as_deref())?;
     write(flags, &report)
 }
@@ -249,18 +242,8 @@ fn version(bench: &Bench) -> Result<String, String> {
 }
 
 fn write(flags: &Flags, report: &Report) -> Result<(), String> {
-    let save = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-    };
     let markdown = markdown::markdown(report);
-    println!("{markdown}");
-    if let Some(path) = &flags.json {
-        let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-        save(path, &(json + "\n"))?;
-    }
-    if let Some(path) = &flags.markdown {
-        save(path, &markdown)?;
-    }
+    write_report(report, &markdown, flags.json.as_deref(), flags.markdown.as_deref())?;
     if let Some(path) = &flags.write_into {
         PAGE.write_into(path, &markdown)?;
     }

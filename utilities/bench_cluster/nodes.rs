@@ -5,15 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use datastore_utilities::bench::ask_node;
-use datastore_utilities::load::{Data, JsonLines, Order, Outcome, Plan, Until};
+use datastore_utilities::load::{Data, JsonLines, Outcome, Plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bench::{Bench, perfect};
 use crate::process::{Process, free_ports};
 
-/// Connections and requests of a batch of a fill.
-const FILL: (usize, usize) = (50, 64);
 /// A run that met a change of leaders is repeated so often.
 const ATTEMPTS: usize = 3;
 /// What a member refuses while it doesn't lead, or no longer.
@@ -108,17 +106,7 @@ impl<'a> Nodes<'a> {
 
     /// Writes each key once.
     pub fn fill(&mut self, data: &Data, keys: u64, seed: u64) -> Result<(), String> {
-        let plan = Plan {
-            data,
-            connections: FILL.0,
-            pipeline: FILL.1,
-            keys,
-            order: Order::InTurn,
-            reads: 0.0,
-            until: Until::Count(keys),
-            seed,
-        };
-        self.run(&plan, &[]).map(|_| ())
+        self.run(&Plan::fill(data, keys, seed), &[]).map(|_| ())
     }
 
     /// Whether the member has applied all that the leader has committed now, and

@@ -1,6 +1,6 @@
 //! What the bench found, as it is written to JSON.
 
-use datastore_utilities::bench::{Machine, Mark, Marked, Spread};
+use datastore_utilities::bench::{Machine, Mark, Marked, Settings, Spread};
 use datastore_utilities::load::Outcome;
 use serde::Serialize;
 
@@ -27,23 +27,6 @@ pub struct Report {
     pub failover: Option<Failover>,
     /// A node without peers beside one of another build.
     pub alone: Vec<Pair>,
-}
-
-/// How it was measured.
-#[derive(Serialize)]
-pub struct Settings {
-    /// Keys of each cluster.
-    pub keys: u64,
-    /// Rounds of each comparison.
-    pub rounds: usize,
-    /// Seconds of a run.
-    pub seconds: f64,
-    /// What random choices begin with.
-    pub seed: u64,
-    /// Whether the figures mean nothing, since the run was only to see that all works.
-    pub is_quick: bool,
-    /// Whether the programs were built without optimisation.
-    pub is_debug_build: bool,
 }
 
 /// One load of `etcdctl check perf`: one minute, keys of 256 bytes, values of 1 KiB.

@@ -63,6 +63,23 @@ pub struct Plan<'a> {
     pub seed: u64,
 }
 
+impl Plan<'_> {
+    /// Writes each key once, over so many connections and in such batches that no
+    /// server waits for the generator.
+    pub fn fill(data: &Data, keys: u64, seed: u64) -> Plan<'_> {
+        Plan {
+            data,
+            connections: 50,
+            pipeline: 64,
+            keys,
+            order: Order::InTurn,
+            reads: 0.0,
+            until: Until::Count(keys),
+            seed,
+        }
+    }
+}
+
 /// Runs the plan. About ten times a second `go_on` is told how many requests
 /// were answered, and says whether to go on. Gives an error when the run could
 /// not begin; all that goes wrong later is in the outcome.
