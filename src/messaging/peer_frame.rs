@@ -17,7 +17,9 @@
 //!
 //! Numbers are little-endian: kinds and flags a byte, lengths and counts 4,
 //! all else 8. Bytes and lists have their length before them. Flags: 1, it
-//! rejects; 2, it has a snapshot's mark.
+//! rejects; 2, it has a snapshot's mark; 4, members as an entry of the log has
+//! made them follow the mark, as bytes. Without that they are those that the
+//! cluster was founded with, which the receiver knows.
 //!
 //! The header has a checksum of its own: a length that was damaged on its way
 //! must not make the reader wait for bytes that never come. A frame that isn't
@@ -30,9 +32,9 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::limits::PEER_FRAME_BYTES_MAX;
-use crate::persistence::NodeUuid;
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
-use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, NodeId, SnapshotMark};
+use crate::persistence::{Configuration, Members, NodeUuid};
+use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
 
 const HEADER_BYTES: usize = 12;
 /// What is read ahead of need at most: a length alone must not cost its memory.
@@ -155,6 +157,7 @@ const PRESENCE: u8 = 11;
 
 const FLAG_REJECT: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
+const FLAG_CONFIGURATION: u8 = 4;
 
 /// Appends the frame to `out`.
 pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
@@ -260,8 +263,13 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 
 fn put_message(out: &mut BytesMut, message: &Message) {
     out.put_u8(MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap_or_default() as u8);
-    let snapshot = if message.snapshot.is_some() { FLAG_SNAPSHOT } else { 0 };
-    out.put_u8(snapshot | if message.reject { FLAG_REJECT } else { 0 });
+    let changed = message.snapshot.as_ref().map(|mark| &mark.configuration).filter(|made| made.index > 0);
+    let flag = |flag, is_set| if is_set { flag } else { 0 };
+    out.put_u8(
+        flag(FLAG_SNAPSHOT, message.snapshot.is_some())
+            | flag(FLAG_REJECT, message.reject)
+            | flag(FLAG_CONFIGURATION, changed.is_some()),
+    );
     for number in [
         message.from,
         message.to,
@@ -279,12 +287,13 @@ fn put_message(out: &mut BytesMut, message: &Message) {
     if let Some(mark) = &message.snapshot {
         out.put_u64_le(mark.index);
         out.put_u64_le(mark.term);
-        let members = &mark.members;
+        let members = &mark.configuration.members;
         for ids in [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next] {
             put_length(out, ids.len());
             ids.iter().for_each(|id| out.put_u64_le(*id));
         }
         out.put_u8(u8::from(members.auto_leave));
+        changed.iter().for_each(|configuration| put_bytes(out, &configuration.encode()));
     }
     put_entries(out, &message.entries);
 }
@@ -379,7 +388,8 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
 fn message(reader: &mut Reader) -> Option<Message> {
     let kind = *MessageKind::ALL.get(usize::from(reader.u8()?))?;
     let flags = reader.u8()?;
-    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT) != 0 {
+    let is_lone = flags & FLAG_CONFIGURATION != 0 && flags & FLAG_SNAPSHOT == 0;
+    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT | FLAG_CONFIGURATION) != 0 || is_lone {
         return None;
     }
     Some(Message {
@@ -395,12 +405,12 @@ fn message(reader: &mut Reader) -> Option<Message> {
         reject_hint: reader.u64()?,
         request_snapshot: reader.u64()?,
         context: reader.payload()?,
-        snapshot: if flags & FLAG_SNAPSHOT != 0 { Some(mark(reader)?) } else { None },
+        snapshot: if flags & FLAG_SNAPSHOT != 0 { Some(mark(reader, flags)?) } else { None },
         entries: reader.list(entry)?,
     })
 }
 
-fn mark(reader: &mut Reader) -> Option<SnapshotMark> {
+fn mark(reader: &mut Reader, flags: u8) -> Option<SnapshotMark> {
     let (index, term) = (reader.u64()?, reader.u64()?);
     let members = Members {
         voters: reader.ids()?,
@@ -409,7 +419,12 @@ fn mark(reader: &mut Reader) -> Option<SnapshotMark> {
         learners_next: reader.ids()?,
         auto_leave: reader.bool()?,
     };
-    Some(SnapshotMark { index, term, members })
+    let configuration = if flags & FLAG_CONFIGURATION != 0 {
+        Configuration::decode(&reader.payload()?).filter(|decoded| decoded.members == members)?
+    } else {
+        Configuration { members, ..Configuration::default() }
+    };
+    Some(SnapshotMark { index, term, configuration })
 }
 
 fn entry(reader: &mut Reader) -> Option<LogEntry> {

@@ -134,6 +134,7 @@ mod tests {
             lane: Lane::Heartbeat,
             cluster: Some("0123".repeat(8)),
             epoch: 0,
+            epochs: vec![],
             node_id: 1,
             node: NodeUuid([1; 16]),
             boot: u64::MAX,
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn answers_come_back() {
-        let welcome = Welcome { protocol: 1, cluster: None, node_id: 2, node: NodeUuid([2; 16]), boot: 3 };
+        let (protocol, cluster, node) = (1, None, NodeUuid([2; 16]));
+        let welcome = Welcome { protocol, cluster, epochs: vec!["f".into()], node_id: 2, node, boot: 3 };
         assert_eq!(read_answer(&welcome_line(&welcome)), Ok(Answer::Welcome(welcome)));
         for (refusal, retryable) in [
             (Refusal::NotAdopted { node_id: 2 }, true),

@@ -5,6 +5,7 @@
 //! for what recovery makes of that, `places.rs` and `read.rs` for reading entries
 //! back, `restart.rs` for beginning anew behind a snapshot.
 
+mod configuration;
 mod cut;
 mod disk;
 mod drop_rate;
@@ -37,6 +38,7 @@ mod snapshot_reader;
 #[cfg(test)]
 mod tests;
 
+pub use configuration::{Configuration, Members, WITNESS, host_of, is_witness, voters_of, witness_in};
 pub use disk::{Disk, LOG_DIRECTORY, ROOT_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
 pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile, next_random};
 pub use file_disk::{FileDisk, LOCK_FILE};
@@ -47,7 +49,7 @@ pub use initialise::initialise;
 pub use inspection::{LogInspection, SegmentEnd, SegmentInspection, inspect_log};
 pub use log::Log;
 pub use log_report::{AppendError, Appended, CutReport, LogFigures, LogOptions};
-pub use membership::{MEMBERSHIP_FILE, Member, Membership};
+pub use membership::{Forced, MEMBERSHIP_FILE, Member, Membership};
 pub use memory_disk::{MemoryDisk, MemoryFile};
 pub use memory_state::{CrashKind, FailedSync, Fault, Operation};
 pub use places::{EntryPlaces, FrameRun, Place};

@@ -19,6 +19,23 @@
 //! have forgotten what was acknowledged. For the same reason the other members
 //! note a directory when they first meet it.
 //!
+//! A node that is added later has no vote until the log says so, and names its
+//! directory: it is adopted, in the same way, by whoever leads.
+//!
+//! # Epochs
+//!
+//! Each time the voters are set by force, the membership gets one name more, drawn
+//! at random. Two nodes compare their lists:
+//!
+//! ```text
+//!   mine      theirs
+//!   a         a          members of one cluster
+//!   a         a b        left behind: told the new membership by who leads, if all that this
+//!                        node has applied is in the log that was forced; else it must be wiped
+//!   a b       a          the other way round
+//!   a b       a c        forced apart: there are two clusters by now, and someone must choose
+//! ```
+//!
 //! Both sides check everything that they can; all here is pure.
 
 use std::fmt;
@@ -29,7 +46,10 @@ use super::message::NodeId;
 use crate::persistence::{Membership, NodeUuid};
 
 /// The versions of the peers' protocol that this version speaks, lowest and highest.
-pub const PROTOCOL: (u32, u32) = (1, 1);
+pub const PROTOCOL: (u32, u32) = (1, 2);
+
+/// The first version that knows members that change, witnesses and epochs.
+pub const PROTOCOL_MEMBERS: u32 = 2;
 
 /// What a connection between peers carries. Each has its own, so that neither a
 /// queue of entries nor a snapshot delays a heartbeat.
@@ -53,8 +73,11 @@ pub struct Hello {
     pub lane: Lane,
     /// Its cluster, `None` before it is adopted.
     pub cluster: Option<String>,
-    /// Counts how often a cluster's members were set by force; 0 in this version.
+    /// How often the cluster's voters were set by force.
     pub epoch: u64,
+    /// Each time's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub epochs: Vec<String>,
     /// Its number.
     pub node_id: NodeId,
     /// Its directory.
@@ -63,7 +86,7 @@ pub struct Hello {
     pub boot: u64,
     /// Whom it takes the other one for.
     pub to: NodeId,
-    /// From the founder to a node that it adopts.
+    /// To a node that is adopted, or was left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub membership: Option<Membership>,
 }
@@ -75,6 +98,9 @@ pub struct Welcome {
     pub protocol: u32,
     /// The answering node's cluster. `None`: it waits to be adopted, and the connection ends here.
     pub cluster: Option<String>,
+    /// Its epochs. Fewer than those of who greets: it was left behind, and the connection ends here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub epochs: Vec<String>,
     /// Its number.
     pub node_id: NodeId,
     /// Its directory.
@@ -92,6 +118,12 @@ pub struct Own {
     pub node: NodeUuid,
     /// Its cluster, if it has one.
     pub membership: Option<Membership>,
+    /// The protocol versions that it speaks.
+    pub protocol: (u32, u32),
+    /// It leads.
+    pub leads: bool,
+    /// Index and term of the last entry that it has applied; (0, 0) for none.
+    pub applied: (u64, u64),
 }
 
 /// What becomes of a greeting.
@@ -108,6 +140,12 @@ pub enum Decision {
     Adopt {
         /// The version to speak.
         protocol: u32,
+        /// Of what.
+        membership: Membership,
+    },
+    /// This node was left behind: the membership is to be stored, durably, and the
+    /// node to start anew with it.
+    Rejoin {
         /// Of what.
         membership: Membership,
     },
@@ -133,7 +171,7 @@ pub enum Verdict {
         /// Its directory isn't known yet: to be noted, durably, first.
         meet: bool,
     },
-    /// It waits for the founder, and this node isn't that.
+    /// It waits for the founder or the leader, and this node isn't that.
     NotAdoptedYet,
     /// It isn't the peer that it was taken for.
     Refuse(Refusal),
@@ -187,6 +225,30 @@ pub enum Refusal {
         /// Which node.
         node_id: NodeId,
     },
+    /// It speaks a version that knows nothing of what this cluster has become.
+    EarlierVersion {
+        /// Which node.
+        node_id: NodeId,
+    },
+    /// Its voters were set by force fewer times: it will be told.
+    LeftBehind {
+        /// Which node.
+        node_id: NodeId,
+    },
+    /// It was left behind and has what the forced log has not.
+    Diverged {
+        /// Which node.
+        node_id: NodeId,
+        /// The last entry that it has applied.
+        applied: u64,
+        /// The last entry that was kept.
+        through: u64,
+    },
+    /// Both sides were forced, each without the other.
+    ForcedApart {
+        /// Who greets, or is greeted.
+        node_id: NodeId,
+    },
     /// A membership that doesn't come from its founder, or isn't meant for this directory.
     NotForMe {
         /// From whom it came.
@@ -197,7 +259,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether the same greeting may be accepted later without anyone acting.
     pub fn passes(&self) -> bool {
-        matches!(self, Refusal::NotAdopted { .. })
+        matches!(self, Refusal::NotAdopted { .. } | Refusal::LeftBehind { .. })
     }
 }
 
@@ -208,6 +270,27 @@ impl fmt::Display for Refusal {
                 formatter,
                 "the other node speaks versions {low} to {high} of the peers' protocol, this one {} to {}",
                 PROTOCOL.0, PROTOCOL.1
+            ),
+            Refusal::EarlierVersion { node_id } => write!(
+                formatter,
+                "node {node_id} speaks a version of the peers' protocol before {PROTOCOL_MEMBERS}, and this cluster's \
+                 members have changed or have a witness: upgrade it"
+            ),
+            Refusal::LeftBehind { node_id } => write!(
+                formatter,
+                "the voters were set by force without node {node_id}; it will be told by the node that leads"
+            ),
+            Refusal::Diverged { node_id, applied, through } => write!(
+                formatter,
+                "LEFT BEHIND BY `promote` WITH `force`: node {node_id} has applied entries up to {applied} that are not \
+                 in the log that was kept (up to {through}); what they hold is in its directory alone. Save what you \
+                 need of it (`export`), then start the node on an empty directory: it is taken in by itself"
+            ),
+            Refusal::ForcedApart { node_id } => write!(
+                formatter,
+                "FORCED APART: `promote` with `force` was used on both sides, and this node and node {node_id} are two \
+                 clusters by now, each with writes of its own. Choose the one to keep; export what you need of the \
+                 other, stop its nodes and start them on empty directories: the kept one takes them in"
             ),
             Refusal::OtherNode { meant, found } => write!(
                 formatter,
@@ -221,12 +304,17 @@ impl fmt::Display for Refusal {
                 write!(formatter, "a node of cluster {theirs} has nothing to say to one of cluster {ours}")
             }
             Refusal::NoMember { node_id, members } => {
-                write!(formatter, "node {node_id} is no member of this cluster, whose nodes are {members:?}")
+                write!(
+                    formatter,
+                    "node {node_id} is no member of this cluster (any more), whose nodes are {members:?}: add_member takes it in, \
+                     with an empty directory"
+                )
             }
             Refusal::LostData { node_id, known, found } => write!(
                 formatter,
                 "node {node_id} had directory {known} and comes with {found}: it has lost its data, and has no vote \
-                 any more; stop it and give it back the directory that it had"
+                 any more; stop it and give it back the directory that it had, or, if that is gone, say remove_member \
+                 and then add_member of node {node_id}, and start it on an empty directory"
             ),
             Refusal::NotAdopted { node_id } => {
                 write!(formatter, "node {node_id} waits to be adopted by the founder of its cluster")
@@ -241,10 +329,37 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The highest version that both speak.
-fn common_protocol(theirs: (u32, u32)) -> Result<u32, Refusal> {
-    let highest = PROTOCOL.1.min(theirs.1);
-    if highest >= PROTOCOL.0.max(theirs.0) { Ok(highest) } else { Err(Refusal::Protocol { theirs }) }
+/// The highest version that both speak, if it knows all that this cluster is.
+fn common_protocol(own: &Own, node_id: NodeId, theirs: (u32, u32)) -> Result<u32, Refusal> {
+    let ours = own.protocol;
+    let highest = ours.1.min(theirs.1);
+    if highest < ours.0.max(theirs.0) {
+        return Err(Refusal::Protocol { theirs });
+    }
+    let is_plain = own.membership.as_ref().is_none_or(Membership::is_plain);
+    if highest < PROTOCOL_MEMBERS && !is_plain {
+        return Err(Refusal::EarlierVersion { node_id });
+    }
+    Ok(highest)
+}
+
+/// How two lists of epochs stand to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lineage {
+    Same,
+    /// Mine is the beginning of theirs.
+    Behind,
+    Ahead,
+    Apart,
+}
+
+fn lineage(mine: &[String], theirs: &[String]) -> Lineage {
+    match (theirs.starts_with(mine), mine.starts_with(theirs)) {
+        (true, true) => Lineage::Same,
+        (true, false) => Lineage::Behind,
+        (false, true) => Lineage::Ahead,
+        (false, false) => Lineage::Apart,
+    }
 }
 
 /// Whether a member's directory is still to be noted; refused if it is another
@@ -269,7 +384,7 @@ pub fn decide(own: &Own, hello: &Hello) -> Decision {
 }
 
 fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
-    let protocol = common_protocol(hello.protocol)?;
+    let protocol = common_protocol(own, hello.node_id, hello.protocol)?;
     if hello.to != own.node_id {
         return Err(Refusal::OtherNode { meant: hello.to, found: own.node_id });
     }
@@ -282,8 +397,15 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                 let (theirs, ours) = (theirs.clone(), membership.cluster.clone());
                 return Err(Refusal::OtherCluster { theirs, ours });
             }
-            let meet = meets(membership, hello.node_id, hello.node)?;
-            Ok(Decision::Accept { protocol, meet })
+            match lineage(&membership.epochs, &hello.epochs) {
+                Lineage::Same => {
+                    let meet = meets(membership, hello.node_id, hello.node)?;
+                    Ok(Decision::Accept { protocol, meet })
+                }
+                Lineage::Behind => left_behind(own, hello, protocol),
+                Lineage::Ahead => Err(Refusal::LeftBehind { node_id: hello.node_id }),
+                Lineage::Apart => Err(Refusal::ForcedApart { node_id: hello.node_id }),
+            }
         }
         (Some(membership), None) => {
             meets(membership, hello.node_id, hello.node)?;
@@ -297,7 +419,9 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                     membership.member(node_id).is_some_and(|member| member.node == Some(node))
                 };
                 let from = hello.node_id;
-                if membership.founder != from
+                // Those that vote from the start are their founder's to adopt.
+                let may_adopt = membership.founder == from || !membership.configuration.binds(own.node_id);
+                if !may_adopt
                     || membership.cluster != *theirs
                     || !is_as_known(from, hello.node)
                     || !is_as_known(own.node_id, own.node)
@@ -310,6 +434,25 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
     }
 }
 
+/// The other side's voters were set by force, without this node: it begins anew as
+/// one that listens, if nothing that it has applied was lost by that.
+fn left_behind(own: &Own, hello: &Hello, protocol: u32) -> Result<Decision, Refusal> {
+    let Some(membership) = &hello.membership else { return Ok(Decision::Introduce { protocol }) };
+    let (node_id, (applied, term)) = (own.node_id, own.applied);
+    if membership.member(node_id).is_none() {
+        return Err(Refusal::NoMember { node_id, members: membership.node_ids() });
+    }
+    let forced = membership.forced.as_ref();
+    if membership.epochs != hello.epochs || forced.is_none_or(|forced| forced.through.is_none()) {
+        return Err(Refusal::NotForMe { from: hello.node_id });
+    }
+    if applied > 0 && forced.is_none_or(|forced| !forced.has(applied, term)) {
+        let through = forced.and_then(|forced| forced.through).unwrap_or_default();
+        return Err(Refusal::Diverged { node_id, applied, through });
+    }
+    Ok(Decision::Rejoin { membership: membership.clone() })
+}
+
 /// Judges the answer of a node that was taken for `peer`.
 pub fn judge(own: &Own, peer: NodeId, welcome: &Welcome) -> Verdict {
     match try_judge(own, peer, welcome) {
@@ -319,7 +462,7 @@ pub fn judge(own: &Own, peer: NodeId, welcome: &Welcome) -> Verdict {
 }
 
 fn try_judge(own: &Own, peer: NodeId, welcome: &Welcome) -> Result<Verdict, Refusal> {
-    common_protocol((welcome.protocol, welcome.protocol))?;
+    common_protocol(own, peer, (welcome.protocol, welcome.protocol))?;
     if welcome.node_id != peer {
         return Err(Refusal::OtherNode { meant: peer, found: welcome.node_id });
     }
@@ -329,13 +472,23 @@ fn try_judge(own: &Own, peer: NodeId, welcome: &Welcome) -> Result<Verdict, Refu
     if let Some(theirs) = welcome.cluster.as_ref().filter(|theirs| **theirs != membership.cluster) {
         return Err(Refusal::OtherCluster { theirs: theirs.clone(), ours: membership.cluster.clone() });
     }
-    let meet = meets(membership, peer, welcome.node);
-    match welcome.cluster {
-        Some(_) => Ok(Verdict::Connected { meet: meet? }),
-        None if membership.founder == own.node_id => Ok(Verdict::Adopt { meet: meet? }),
-        // It may be a member that was wiped and waits as if it were new.
-        None => meet.map(|_| Verdict::NotAdoptedYet),
+    if welcome.cluster.is_some() {
+        match lineage(&membership.epochs, &welcome.epochs) {
+            Lineage::Same => {}
+            Lineage::Ahead if own.leads => return Ok(Verdict::Adopt { meet: false }),
+            Lineage::Ahead => return Ok(Verdict::NotAdoptedYet),
+            Lineage::Behind => return Err(Refusal::LeftBehind { node_id: own.node_id }),
+            Lineage::Apart => return Err(Refusal::ForcedApart { node_id: peer }),
+        }
     }
+    let meet = meets(membership, peer, welcome.node)?;
+    let adopts =
+        if membership.configuration.binds(peer) { membership.founder == own.node_id } else { own.leads };
+    Ok(match welcome.cluster {
+        Some(_) => Verdict::Connected { meet },
+        None if adopts => Verdict::Adopt { meet },
+        None => Verdict::NotAdoptedYet,
+    })
 }
 
 /// Whether this node founded its cluster and has never met this member: if that
@@ -371,7 +524,8 @@ mod tests {
     }
 
     fn own(node_id: NodeId, met: Option<&[NodeId]>) -> Own {
-        Own { node_id, node: uuid(node_id), membership: met.map(membership) }
+        let (protocol, leads, applied) = (PROTOCOL, false, (0, 0));
+        Own { node_id, node: uuid(node_id), membership: met.map(membership), protocol, leads, applied }
     }
 
     fn hello(node_id: NodeId, to: NodeId) -> Hello {
@@ -380,6 +534,7 @@ mod tests {
             lane: Lane::Log,
             cluster: Some(CLUSTER.into()),
             epoch: 0,
+            epochs: vec![],
             node_id,
             node: uuid(node_id),
             boot: 5,
@@ -390,7 +545,7 @@ mod tests {
 
     fn welcome(node_id: NodeId, cluster: Option<&str>) -> Welcome {
         let cluster = cluster.map(String::from);
-        Welcome { protocol: 1, cluster, node_id, node: uuid(node_id), boot: 6 }
+        Welcome { protocol: 2, cluster, epochs: vec![], node_id, node: uuid(node_id), boot: 6 }
     }
 
     fn refusal(own: &Own, hello: &Hello) -> Refusal {
@@ -404,16 +559,24 @@ mod tests {
     fn the_highest_version_that_both_speak_is_spoken() {
         let me = own(1, Some(&[1, 2]));
         let with = |protocol| Hello { protocol, ..hello(2, 1) };
-        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 1, meet: false });
+        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 2, meet: false });
         assert_eq!(decide(&me, &with((0, 1))), Decision::Accept { protocol: 1, meet: false });
-        for theirs in [(2, 3), (0, 0)] {
+        for theirs in [(3, 4), (0, 0)] {
             assert_eq!(refusal(&me, &with(theirs)), Refusal::Protocol { theirs });
         }
+        let mut changed = me;
+        let mut configuration = membership(&[1, 2]).configuration;
+        configuration.index = 7;
+        changed.membership.as_mut().unwrap().changed(configuration);
+        let earlier = Refusal::EarlierVersion { node_id: 2 };
+        assert_eq!(refusal(&changed, &with((1, 1))), earlier, "it can't read how the members changed");
+        let answer = Welcome { protocol: 1, ..welcome(2, Some(CLUSTER)) };
+        assert_eq!(judge(&changed, 2, &answer), Verdict::Refuse(earlier));
     }
 
     #[test]
     fn a_member_is_accepted_and_noted_when_it_is_new() {
-        let accept = |meet| Decision::Accept { protocol: 1, meet };
+        let accept = |meet| Decision::Accept { protocol: 2, meet };
         assert_eq!(decide(&own(1, Some(&[1, 2])), &hello(2, 1)), accept(false));
         assert_eq!(decide(&own(3, Some(&[1, 3])), &hello(2, 3)), accept(true));
         // The founder may not have heard that its adoption arrived.
@@ -462,11 +625,11 @@ mod tests {
     #[test]
     fn a_new_node_says_who_it_is_and_belongs_to_its_founder_only() {
         let new = own(2, None);
-        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 1 });
-        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 1 });
+        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 2 });
         let adopting = |met: &[NodeId], from| Hello { membership: Some(membership(met)), ..hello(from, 2) };
         let membership = membership(&[1, 2]);
-        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 1, membership });
+        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 2, membership });
         // Not its founder; not this directory; another cluster than it says.
         assert_eq!(refusal(&new, &adopting(&[1, 2, 3], 3)), Refusal::NotForMe { from: 3 });
         assert_eq!(refusal(&new, &adopting(&[1], 1)), Refusal::NotForMe { from: 1 });
@@ -496,8 +659,8 @@ mod tests {
         };
         assert_eq!(refused(3, welcome(2, Some(CLUSTER))), Refusal::OtherNode { meant: 3, found: 2 });
         assert!(matches!(refused(2, welcome(2, Some("f"))), Refusal::OtherCluster { .. }));
-        let newer = Welcome { protocol: 2, ..welcome(2, Some(CLUSTER)) };
-        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (2, 2) });
+        let newer = Welcome { protocol: 3, ..welcome(2, Some(CLUSTER)) };
+        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (3, 3) });
     }
 
     #[test]
@@ -507,5 +670,70 @@ mod tests {
         assert!(!founded_without(&own(1, Some(&[1, 2])), 2));
         assert!(!founded_without(&own(2, Some(&[2])), 3), "another founded it");
         assert!(!founded_without(&own(1, None), 2));
+    }
+
+    /// Nodes 1 and 2, and node 3 that was added, and only listens.
+    fn with_learner(met: Option<NodeUuid>) -> Membership {
+        let mut membership = membership(&[1, 2]);
+        let mut to = membership.configuration.clone();
+        to.members =
+            crate::persistence::Members { voters: vec![1, 2], learners: vec![3], ..Default::default() };
+        to.index = 7;
+        membership.changed(to);
+        met.map(|node| membership.meet(3, node));
+        membership
+    }
+
+    #[test]
+    fn a_node_that_was_added_is_adopted_by_whoever_leads() {
+        let me = |leads| Own { membership: Some(with_learner(None)), leads, ..own(2, None) };
+        assert_eq!(judge(&me(false), 3, &welcome(3, None)), Verdict::NotAdoptedYet);
+        assert_eq!(judge(&me(true), 3, &welcome(3, None)), Verdict::Adopt { meet: true });
+        assert_eq!(judge(&me(true), 1, &welcome(1, None)), Verdict::NotAdoptedYet, "its founder's to adopt");
+        let adopting = Hello { membership: Some(with_learner(Some(uuid(3)))), ..hello(2, 3) };
+        assert!(matches!(decide(&own(3, None), &adopting), Decision::Adopt { .. }));
+        let wiped = Welcome { node: uuid(9), ..welcome(3, None) };
+        let knows = Own { membership: Some(with_learner(Some(uuid(3)))), ..me(true) };
+        assert!(matches!(judge(&knows, 3, &wiped), Verdict::Refuse(Refusal::LostData { .. })));
+    }
+
+    /// Node 1 was forced when its log ended with entry 70, of term 3; node 2 may listen.
+    fn forced(name: &str) -> Membership {
+        let mut membership = membership(&[1, 2, 3]);
+        membership.epochs.push(name.into());
+        membership.forced =
+            Some(crate::persistence::Forced { through: Some(70), terms: vec![(1, 1), (40, 3)] });
+        membership
+    }
+
+    #[test]
+    fn who_was_left_behind_is_told_and_must_not_have_what_was_lost() {
+        let forced = forced("f");
+        let leader = Own { membership: Some(forced.clone()), leads: true, ..own(1, None) };
+        let behind = |applied| Own { applied, ..own(2, Some(&[1, 2, 3])) };
+        let greets = Hello { epochs: forced.epochs.clone(), ..hello(1, 2) };
+        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: 2 });
+        assert_eq!(judge(&leader, 2, &welcome(2, Some(CLUSTER))), Verdict::Adopt { meet: false });
+        assert_eq!(refusal(&leader, &hello(2, 1)), Refusal::LeftBehind { node_id: 2 });
+        let told = Hello { membership: Some(forced.clone()), ..greets };
+        for applied in [(0, 0), (39, 1), (70, 3)] {
+            let rejoin = Decision::Rejoin { membership: forced.clone() };
+            assert_eq!(decide(&behind(applied), &told), rejoin, "{applied:?}");
+        }
+        for (applied, term) in [(71, 3), (40, 1)] {
+            let diverged = Refusal::Diverged { node_id: 2, applied, through: 70 };
+            assert_eq!(refusal(&behind((applied, term)), &told), diverged);
+        }
+    }
+
+    #[test]
+    fn two_sides_that_were_forced_are_told_to_choose() {
+        let me = Own { membership: Some(forced("f")), leads: true, ..own(1, None) };
+        let greets = Hello { epochs: vec!["g".into()], ..hello(2, 1) };
+        let apart = Refusal::ForcedApart { node_id: 2 };
+        assert_eq!(refusal(&me, &greets), apart);
+        assert!(apart.to_string().contains("Choose"));
+        let answer = Welcome { epochs: vec!["g".into()], ..welcome(2, Some(CLUSTER)) };
+        assert_eq!(judge(&me, 2, &answer), Verdict::Refuse(apart));
     }
 }

@@ -5,6 +5,9 @@
 
 use bytes::Bytes;
 
+use crate::persistence::Configuration;
+pub use crate::persistence::Members;
+
 /// A node's number in its cluster; never 0.
 pub type NodeId = u64;
 
@@ -13,6 +16,8 @@ pub type NodeId = u64;
 pub enum EntryKind {
     /// One group commit of writes.
     Writes,
+    /// The cluster's members from here on: an encoded [`Configuration`].
+    Members,
     /// What a new leader begins its term with: nothing, so that it learns what is committed.
     Empty,
 }
@@ -22,13 +27,16 @@ impl EntryKind {
     pub fn to_byte(self) -> u8 {
         match self {
             EntryKind::Writes => 0,
+            EntryKind::Members => 1,
             EntryKind::Empty => 2,
         }
     }
 
     /// The kind that a byte stands for.
     pub fn from_byte(byte: u8) -> Option<EntryKind> {
-        [EntryKind::Writes, EntryKind::Empty].into_iter().find(|kind| kind.to_byte() == byte)
+        [EntryKind::Writes, EntryKind::Members, EntryKind::Empty]
+            .into_iter()
+            .find(|kind| kind.to_byte() == byte)
     }
 }
 
@@ -41,23 +49,8 @@ pub struct LogEntry {
     pub term: u64,
     /// What it is.
     pub kind: EntryKind,
-    /// Encoded effects; empty where there are none.
+    /// Encoded effects, or members; empty where there are none.
     pub payload: Bytes,
-}
-
-/// Who votes and who only listens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    /// They elect, and their disks count towards a majority. Ascending.
-    pub voters: Vec<NodeId>,
-    /// They receive the log and count for nothing yet. Ascending.
-    pub learners: Vec<NodeId>,
-    /// While a change is under way: the voters before it, whose majority counts too.
-    pub voters_outgoing: Vec<NodeId>,
-    /// While a change is under way: who becomes a learner at its end.
-    pub learners_next: Vec<NodeId>,
-    /// Whether the change under way ends by itself.
-    pub auto_leave: bool,
 }
 
 /// What a message is about.
@@ -112,7 +105,7 @@ pub struct SnapshotMark {
     /// That entry's term.
     pub term: u64,
     /// The members as of that entry.
-    pub members: Members,
+    pub configuration: Configuration,
 }
 
 /// One message from one node to another.

@@ -3,7 +3,8 @@
 //! [`raft`] is leader mode: one node takes the writes, a majority has them on
 //! disk before they are acknowledged, and when the leader is gone another node
 //! that has them all takes over. [`policy`] says which node should lead where
-//! several could, and [`handshake`] who is taken for a member of the same cluster.
+//! several could, [`reconfiguration`] how members change, and [`handshake`] who is
+//! taken for a member of the same cluster.
 //! Around the replica, [`office`] says when a node's writes count,
 //! [`appends`] and [`group`] what becomes an entry of the log, and [`notices`]
 //! what the shards are told of it, in which order. All of them decide and return
@@ -18,6 +19,7 @@ pub mod notices;
 pub mod office;
 pub mod policy;
 pub mod raft;
+pub mod reconfiguration;
 pub mod recovered;
 #[cfg(test)]
 mod simulation;

@@ -8,23 +8,33 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{LogEntry, Members, SnapshotMark};
-use super::raft::{HardState, Start};
-use crate::persistence::EntryPlaces;
+use super::message::{LogEntry, SnapshotMark};
+use super::raft::{HardState, Start, StartMembers};
+use crate::persistence::{Configuration, EntryPlaces, Membership};
 
 /// What a member's snapshot says of its last entry, beside the entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotState {
     /// The term of the last entry that it holds.
     pub term: u64,
     /// It came from a leader, and the log may not have begun anew behind it yet.
     pub installed: bool,
+    /// The members as of that entry; `None`: those that the cluster was founded with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
 }
 
 impl SnapshotState {
+    /// Of this entry, where these are the members.
+    pub fn new(term: u64, installed: bool, configuration: &Configuration) -> SnapshotState {
+        let configuration = Some(configuration).filter(|made| made.index > 0).cloned();
+        SnapshotState { term, installed, configuration }
+    }
+
     /// The bytes for a snapshot's trailer.
     pub fn encode(&self) -> Vec<u8> {
-        format!(r#"{{"term":{},"installed":{}}}"#, self.term, self.installed).into_bytes()
+        // Writing plain fields into memory can't fail.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// Reads what [`SnapshotState::encode`] wrote; `None` for that of a node on its own.
@@ -56,13 +66,28 @@ pub fn cut_of(places: &EntryPlaces, mark: &SnapshotMark) -> (u64, u64) {
     }
 }
 
+/// The members as of `applied`: as the last entry up to there says that names
+/// any, or the snapshot before it, or as the cluster was founded, or forced.
+/// `entries`: those that name members, behind the snapshot's S.
+pub fn configuration(
+    membership: &Membership,
+    mark: &SnapshotMark,
+    entries: &[Configuration],
+    applied: u64,
+) -> Configuration {
+    let by_entry = entries.iter().filter(|entry| entry.index > mark.index && entry.index <= applied);
+    let by_snapshot = Some(&mark.configuration).filter(|made| made.index > 0);
+    let made = by_entry.chain(by_snapshot).filter(|made| !membership.is_forced_past(made.index));
+    made.max_by_key(|made| made.index).unwrap_or(&membership.base).clone()
+}
+
 /// What the replica begins with: `applied` is the last entry in the state,
 /// `tail` all behind it.
 pub fn start(
     places: &EntryPlaces,
     mark: &SnapshotMark,
     hard_state: HardState,
-    members: Members,
+    members: StartMembers,
     applied: u64,
     tail: Vec<LogEntry>,
 ) -> Start {
@@ -78,7 +103,11 @@ mod tests {
     #[test]
     fn a_snapshot_s_state_comes_back_and_that_of_a_node_on_its_own_is_none() {
         for installed in [false, true] {
-            let state = SnapshotState { term: u64::MAX, installed };
+            let state = SnapshotState { term: u64::MAX, installed, configuration: None };
+            assert_eq!(
+                state.encode(),
+                format!(r#"{{"term":{},"installed":{installed}}}"#, u64::MAX).as_bytes()
+            );
             assert_eq!(SnapshotState::decode(&state.encode()), Some(state));
         }
         assert_eq!(SnapshotState::decode(b""), None);
@@ -86,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_log_that_ends_before_an_installed_snapshot_must_begin_anew() {
-        let mark = |index| SnapshotMark { index, term: 3, members: Members::default() };
+        let mark = |index| SnapshotMark { index, term: 3, ..SnapshotMark::default() };
         let places = EntryPlaces::new(11, Some(3));
         assert!(!must_restart(&places, &mark(10)));
         assert!(must_restart(&places, &mark(11)));
@@ -94,5 +123,26 @@ mod tests {
         assert_eq!(cut_of(&places, &mark(4)), (10, 3));
         assert_eq!(cut_of(&EntryPlaces::new(11, None), &mark(10)), (10, 3));
         assert_eq!(cut_of(&EntryPlaces::new(1, None), &mark(0)), (0, 0));
+    }
+
+    #[test]
+    fn the_last_word_on_the_members_counts_and_force_overrules_what_was_before_it() {
+        let of = |index, voters: &[u64]| {
+            let members = crate::persistence::Members { voters: voters.to_vec(), ..Default::default() };
+            Configuration { index, members, ..Configuration::default() }
+        };
+        let mut membership = Membership::new("c".into(), 1, vec![]);
+        membership.base = of(0, &[1]);
+        let mark = SnapshotMark { index: 20, term: 3, configuration: of(10, &[1, 2]) };
+        let entries = [of(15, &[9]), of(30, &[1, 2, 3]), of(40, &[1, 2, 3, 4])];
+        let voters = |membership: &Membership, mark: &SnapshotMark, applied| {
+            configuration(membership, mark, &entries, applied).members.voters
+        };
+        assert_eq!(voters(&membership, &mark, 25), [1, 2], "what is in the snapshot was before it");
+        assert_eq!(voters(&membership, &mark, 39), [1, 2, 3], "entry 40 isn't committed");
+        assert_eq!(voters(&membership, &SnapshotMark::default(), 5), [1]);
+        membership.forced = Some(crate::persistence::Forced { through: Some(39), terms: vec![] });
+        assert_eq!(voters(&membership, &mark, 39), [1]);
+        assert_eq!(voters(&membership, &mark, 40), [1, 2, 3, 4], "decided since");
     }
 }

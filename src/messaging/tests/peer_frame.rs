@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use crate::messaging::peer_frame::{FrameError, PeerFrame, SnapshotBegin, decode, encode};
 use crate::persistence::NodeUuid;
-use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, SnapshotMark};
+use crate::persistence::{Configuration, Members};
+use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
 fn payloads() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..60).prop_map(Bytes::from)
@@ -24,7 +25,11 @@ fn marks() -> impl Strategy<Value = SnapshotMark> {
         |((index, term, auto_leave), voters, learners, voters_outgoing, learners_next)| SnapshotMark {
             index,
             term,
-            members: Members { voters, learners, voters_outgoing, learners_next, auto_leave },
+            configuration: Configuration {
+                index: 7,
+                members: Members { voters, learners, voters_outgoing, learners_next, auto_leave },
+                nodes: vec![],
+            },
         },
     )
 }

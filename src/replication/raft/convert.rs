@@ -5,7 +5,8 @@
 use ::raft::eraftpb;
 use bytes::Bytes;
 
-use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, SnapshotMark};
+use crate::persistence::{Configuration, Members};
+use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
 /// The crate's message types at the places of [`MessageKind::ALL`]. Its others are
 /// said within a node, or forward a follower's requests, which this node doesn't.
@@ -62,7 +63,9 @@ pub(super) fn incoming(message: Message) -> eraftpb::Message {
     into.request_snapshot = message.request_snapshot;
     into.context = message.context;
     into.set_entries(
-        message.entries.into_iter().map(|entry| raft_entry(entry.index, entry.term, entry.payload)).collect(),
+        (message.entries.into_iter())
+            .map(|entry| raft_entry(entry.index, entry.term, entry.kind, entry.payload))
+            .collect(),
     );
     if let Some(mark) = message.snapshot {
         into.set_snapshot(raft_snapshot(&mark));
@@ -73,12 +76,53 @@ pub(super) fn incoming(message: Message) -> eraftpb::Message {
 /// An entry of the crate's. Ours of kind Empty and Writes are its normal ones,
 /// told apart by whether there is something in them.
 pub(super) fn entry(entry: eraftpb::Entry) -> LogEntry {
-    let kind = if entry.data.is_empty() { EntryKind::Empty } else { EntryKind::Writes };
+    let kind = match entry.get_entry_type() {
+        eraftpb::EntryType::EntryNormal if entry.data.is_empty() => EntryKind::Empty,
+        eraftpb::EntryType::EntryNormal => EntryKind::Writes,
+        // What is in it is ours: the crate never reads it, it only counts such entries.
+        eraftpb::EntryType::EntryConfChange | eraftpb::EntryType::EntryConfChangeV2 => EntryKind::Members,
+    };
     LogEntry { index: entry.index, term: entry.term, kind, payload: entry.data }
 }
 
-pub(super) fn raft_entry(index: u64, term: u64, payload: Bytes) -> eraftpb::Entry {
-    eraftpb::Entry { index, term, data: payload, ..Default::default() }
+pub(super) fn raft_entry(index: u64, term: u64, kind: EntryKind, payload: Bytes) -> eraftpb::Entry {
+    let mut entry = eraftpb::Entry { index, term, data: payload, ..Default::default() };
+    if kind == EntryKind::Members {
+        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+    }
+    entry
+}
+
+/// What makes of `from` what `to` is: into two sets of voters, out of them, or one step.
+pub(super) fn change(from: &Members, to: &Members) -> eraftpb::ConfChangeV2 {
+    let mut change = eraftpb::ConfChangeV2::default();
+    if from.is_joint() && !to.is_joint() {
+        return change; // nothing in it: the new voters alone count from here on
+    }
+    let mut steps = Vec::new();
+    let mut step = |kind, node_id| {
+        let mut single = eraftpb::ConfChangeSingle { node_id, ..Default::default() };
+        single.set_change_type(kind);
+        steps.push(single);
+    };
+    let new = |has: &[u64], had: &[u64]| -> Vec<u64> {
+        has.iter().filter(|id| !had.contains(id)).copied().collect()
+    };
+    for id in new(&to.voters, &from.voters) {
+        step(eraftpb::ConfChangeType::AddNode, id);
+    }
+    for id in new(&to.learners, &from.learners) {
+        step(eraftpb::ConfChangeType::AddLearnerNode, id);
+    }
+    let kept = [&to.voters[..], &to.learners].concat();
+    for id in new(&[&from.voters[..], &from.learners].concat(), &kept) {
+        step(eraftpb::ConfChangeType::RemoveNode, id);
+    }
+    if to.is_joint() {
+        change.set_transition(eraftpb::ConfChangeTransition::Explicit);
+    }
+    change.set_changes(steps.into());
+    change
 }
 
 pub(super) fn conf_state(members: &Members) -> eraftpb::ConfState {
@@ -107,15 +151,18 @@ pub(super) fn members(state: &eraftpb::ConfState) -> Members {
     }
 }
 
+/// The crate knows who votes and not where they are: a mark's nodes come from elsewhere.
 pub(super) fn mark(snapshot: &eraftpb::Snapshot) -> SnapshotMark {
     let metadata = snapshot.get_metadata();
-    SnapshotMark { index: metadata.index, term: metadata.term, members: members(metadata.get_conf_state()) }
+    let members = members(metadata.get_conf_state());
+    let configuration = Configuration { members, ..Configuration::default() };
+    SnapshotMark { index: metadata.index, term: metadata.term, configuration }
 }
 
 pub(super) fn raft_snapshot(mark: &SnapshotMark) -> eraftpb::Snapshot {
     let mut snapshot = eraftpb::Snapshot::default();
     snapshot.mut_metadata().index = mark.index;
     snapshot.mut_metadata().term = mark.term;
-    snapshot.mut_metadata().set_conf_state(conf_state(&mark.members));
+    snapshot.mut_metadata().set_conf_state(conf_state(&mark.configuration.members));
     snapshot
 }

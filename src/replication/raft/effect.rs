@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::hard_state::HardState;
-use crate::replication::message::{LogEntry, Members, Message, NodeId, SnapshotMark};
+use crate::persistence::Configuration;
+use crate::replication::message::{LogEntry, Message, NodeId, SnapshotMark};
 
 /// Names a proposal or a read for whoever made it.
 pub type Handle = u64;
@@ -17,8 +18,6 @@ pub struct Options {
     pub heartbeat_ticks: usize,
     /// Ticks for which a node that has heard of its leader refuses to vote for another.
     pub election_ticks: usize,
-    /// Ticks without a leader after which this node campaigns: see [`election_timeout_ticks`].
-    pub timeout_ticks: usize,
     /// Bytes of entries in one message. One larger entry passes alone.
     pub message_bytes_max: u64,
     /// Appends to one follower that are not answered yet.
@@ -38,13 +37,31 @@ pub fn election_timeout_ticks(election_ticks: usize, place: usize) -> usize {
     election_ticks + election_ticks / 5 + place * (election_ticks * 3 / 5).max(1)
 }
 
+/// Whom a node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartMembers {
+    /// As of the last applied entry.
+    pub configuration: Configuration,
+    /// As the cluster was founded, or forced.
+    pub base: Configuration,
+    /// Members that entries up to this one name count no more: they were set by force.
+    pub forced_through: u64,
+}
+
+impl StartMembers {
+    /// Nothing has changed them yet.
+    pub fn founding(base: Configuration) -> StartMembers {
+        StartMembers { configuration: base.clone(), base, forced_through: 0 }
+    }
+}
+
 /// What a node knows of its past.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// The newest hard state on the disk.
     pub hard_state: HardState,
-    /// The members as of `applied`.
-    pub members: Members,
+    /// Who belongs to the cluster.
+    pub members: StartMembers,
     /// Index and term of the entry before the first retained one; (0, 0) for none.
     pub cut: (u64, u64),
     /// The terms of the retained entries that are applied; their payloads stay on the disk.
@@ -68,6 +85,8 @@ pub enum Input {
     Persisted(u64),
     /// The payloads that an [`Effect::Fetch`] asked for; none if they are gone.
     Fetched(u64, Vec<LogEntry>),
+    /// A leader proposes other members; `index` is that of those that it changes.
+    Reconfigure(Box<Configuration>),
     /// Hand leadership to this node.
     TransferTo(NodeId),
     /// A peer can't be reached: what was sent to it may be lost.
@@ -132,6 +151,9 @@ pub enum Effect {
     Dropped(Handle),
     /// Apply, in order. An index with another term than proposed was decided otherwise.
     Commit(Vec<LogEntry>),
+    /// These are the members from here on: an entry of the last [`Effect::Commit`], or a
+    /// snapshot's, names them.
+    Configured(Box<Configuration>),
     /// The read may be answered when this index is applied.
     ReadReady(Handle, u64),
     /// This node can't answer the read: it doesn't lead any more.
@@ -173,6 +195,10 @@ pub struct Status {
     pub applied: u64,
     /// A leader that was handed its leadership, by a hand-over or a `promote`.
     pub was_handed_over: bool,
-    /// A leader's view of each follower: node, last entry that it is known to have, heard of lately.
+    /// A leader's view of each node that votes: its last entry that is known, heard of lately.
     pub followers: Vec<(NodeId, u64, bool)>,
+    /// And of those that only listen.
+    pub learners: Vec<(NodeId, u64, bool)>,
+    /// A witness lives in this node.
+    pub hosts_witness: bool,
 }

@@ -47,16 +47,20 @@
 //! - Requests are never forwarded from node to node: a proposal is taken by a
 //!   leader or refused, so that a refusal is final.
 
+mod configurations;
 mod convert;
 mod effect;
 mod hard_state;
+mod hosting;
 mod replica;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use effect::{
-    Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
+    Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, StartMembers, Status,
+    election_timeout_ticks,
 };
 pub use hard_state::{HARD_STATE_BYTES, HardState};
 pub use replica::Replica;

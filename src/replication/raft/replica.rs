@@ -5,11 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use ::raft::{GetEntriesContext, RawNode, SnapshotStatus, StateRole, eraftpb};
 use bytes::Bytes;
 
+use super::configurations::Configurations;
 use super::convert;
-use super::effect::{Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status};
+use super::effect::{
+    Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
+};
 use super::hard_state::HardState;
+use super::hosting::Hosting;
 use super::storage::{Missing, Storage};
-use crate::replication::message::{LogEntry, Members, Message, MessageKind, SnapshotMark};
+use crate::limits::MEMBERS_MAX;
+use crate::persistence::{Configuration, is_witness};
+use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
 
 /// Payloads that are being read back, and what goes on when they have come.
 struct Fetching {
@@ -19,15 +25,30 @@ struct Fetching {
     contexts: BTreeMap<String, GetEntriesContext>,
 }
 
+/// A persist under way, and what is durable with it.
+struct Persisting {
+    number: u64,
+    /// The crate's number for it; a persist of the witness alone has none.
+    ready: Option<u64>,
+    term: u64,
+    witness_term: u64,
+}
+
 /// The node's part.
 pub struct Replica {
-    node: RawNode<Storage>,
-    options: Options,
+    pub(super) node: RawNode<Storage>,
+    pub(super) options: Options,
     role: RoleChange,
+    pub(super) configurations: Configurations,
+    pub(super) hosting: Hosting,
+    /// The newest hard state that was ordered to be written.
+    pub(super) hard_state: HardState,
     /// The term of the hard state that is durable.
     durable_term: u64,
-    /// Persists under way: number and the term that will be durable with it.
-    persisting: Vec<(u64, u64)>,
+    persists_begun: u64,
+    /// The last persist that is durable.
+    persists_done: u64,
+    persisting: Vec<Persisting>,
     /// The persist that installs a snapshot: nothing goes on before it is durable.
     installing: Option<u64>,
     handed_out: u64,
@@ -40,7 +61,7 @@ pub struct Replica {
     rounds_begun: u64,
     fetches: HashMap<u64, Fetching>,
     fetches_begun: u64,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Replica {
@@ -54,7 +75,8 @@ impl Replica {
         // What is applied was committed, even where the hard state that says so was not synced.
         let applied = start.cut.0 + start.applied.len() as u64;
         start.hard_state.commit = start.hard_state.commit.max(applied);
-        let mut storage = Storage::new(start.hard_state, start.members, start.cut);
+        let members = start.members.configuration.members.clone();
+        let mut storage = Storage::new(start.hard_state, members, start.cut);
         start.applied.into_iter().for_each(|term| storage.push_without_payload(term));
         storage.append(&start.tail);
         let config = ::raft::Config {
@@ -66,9 +88,9 @@ impl Replica {
             max_inflight_msgs: options.in_flight_messages_max,
             check_quorum: true,
             pre_vote: true,
-            // One value: the rank decides, not chance.
-            min_election_tick: options.timeout_ticks,
-            max_election_tick: options.timeout_ticks + 1,
+            // The place decides, not chance: see `Replica::tick`.
+            min_election_tick: election_timeout_ticks(options.election_ticks, 0),
+            max_election_tick: election_timeout_ticks(options.election_ticks, MEMBERS_MAX) + 1,
             read_only_option: ::raft::ReadOnlyOption::Safe,
             skip_bcast_commit: false,
             batch_append: true,
@@ -80,11 +102,16 @@ impl Replica {
         let node = RawNode::new(&config, storage, &logger)
             .unwrap_or_else(|error| panic!("a replica can't begin: {error}"));
         let role = RoleChange { role: Role::Follower, leader: None, term: start.hard_state.term };
-        Replica {
+        let mut replica = Replica {
             node,
+            hosting: Hosting::new(&options),
             options,
             role,
+            configurations: Configurations::new(start.members),
+            hard_state: start.hard_state,
             durable_term: start.hard_state.term,
+            persists_begun: 0,
+            persists_done: 0,
             persisting: Vec::new(),
             installing: None,
             handed_out: applied,
@@ -95,7 +122,9 @@ impl Replica {
             fetches: HashMap::new(),
             fetches_begun: 0,
             effects: Vec::new(),
-        }
+        };
+        replica.host_as_configured();
+        replica
     }
 
     /// Takes an input in. Its effects come with the next [`Replica::pump`].
@@ -104,14 +133,13 @@ impl Replica {
             // Until a snapshot is installed the log behind it has no beginning: a
             // node that campaigned now would look for entries that are gone.
             Input::Tick if self.installing.is_some() => {}
-            Input::Tick => {
-                self.node.tick();
-            }
+            Input::Tick => self.tick(),
             Input::Received(message) => self.receive(*message),
             Input::Propose(handle, payload) => self.propose(handle, payload),
             Input::Read(handle) => self.read(handle),
             Input::Persisted(number) => self.persisted(number),
             Input::Fetched(number, entries) => self.fetched(number, entries),
+            Input::Reconfigure(to) => self.reconfigure(&to),
             Input::TransferTo(node) => self.node.transfer_leader(node),
             Input::Unreachable(node) => self.node.report_unreachable(node),
             Input::SnapshotSent(node, true) => self.node.report_snapshot(node, SnapshotStatus::Finish),
@@ -121,9 +149,16 @@ impl Replica {
 
     /// All that follows from the inputs since the last call.
     pub fn pump(&mut self) -> Vec<Effect> {
-        self.begin_read_round();
-        while self.installing.is_none() && self.node.has_ready() {
-            self.take_ready();
+        loop {
+            self.begin_read_round();
+            while self.installing.is_none() && self.node.has_ready() {
+                self.take_ready();
+            }
+            self.witness_acknowledges();
+            self.persist_witness();
+            if !self.deliver_inside(self.persists_done) {
+                break;
+            }
         }
         for to in self.node.mut_store().take_snapshot_wanted() {
             self.effects.push(Effect::SnapshotWanted(to));
@@ -160,7 +195,20 @@ impl Replica {
                 && message.term <= durable_term
         };
         let answers: Vec<_> = self.node.raft.msgs.extract_if(.., may_leave).collect();
-        self.effects.extend(answers.into_iter().filter_map(convert::outgoing).map(Effect::Send));
+        for answer in answers.into_iter().filter_map(convert::outgoing) {
+            self.send_at_once(answer);
+        }
+    }
+
+    /// The lower its place among the nodes, the earlier it campaigns. The crate draws
+    /// anew whenever its role changes; what it draws is never used.
+    fn tick(&mut self) {
+        let nodes = self.configurations.newest().node_ids();
+        let place = nodes.iter().position(|id| *id == self.options.node_id).unwrap_or(nodes.len());
+        let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX));
+        self.node.raft.set_randomized_election_timeout(timeout);
+        self.node.tick();
+        self.tick_witness();
     }
 
     /// Where this node stands.
@@ -168,11 +216,14 @@ impl Replica {
         let raft = &self.node.raft;
         let mut followers: Vec<_> = Vec::new();
         if self.role.role == Role::Leader {
-            let others = raft.prs().iter().filter(|(id, _)| **id != self.options.node_id);
+            let is_other = |id: NodeId| id != self.options.node_id && !is_witness(id);
+            let others = raft.prs().iter().filter(|(id, _)| is_other(**id));
             followers =
                 others.map(|(id, progress)| (*id, progress.matched, progress.recent_active)).collect();
             followers.sort_unstable();
         }
+        let votes = |follower: &(NodeId, u64, bool)| self.configuration().members.votes(follower.0);
+        let (followers, learners) = followers.into_iter().partition(votes);
         Status {
             role: self.role,
             commit: raft.raft_log.committed,
@@ -180,12 +231,19 @@ impl Replica {
             applied: self.handed_out,
             was_handed_over: self.role.role == Role::Leader && self.role.term == self.invited_to,
             followers,
+            learners,
+            hosts_witness: self.hosting.witness.is_some(),
         }
     }
 
-    /// Who votes and who listens.
-    pub fn members(&self) -> Members {
-        convert::members(&self.node.raft.prs().conf().to_conf_state())
+    /// Who belongs to the cluster, as far as the log is handed out.
+    pub fn configuration(&self) -> &Configuration {
+        self.configurations.newest()
+    }
+
+    /// Who belonged to it as of an entry.
+    pub fn configuration_at(&self, index: u64) -> &Configuration {
+        self.configurations.at(index)
     }
 
     /// The term of an entry of the log, or of the one before the first: `None` for
@@ -199,12 +257,17 @@ impl Replica {
 
     /// A durable snapshot holds everything up to `mark`: entries up to `cut_index` aren't needed.
     pub fn snapshot_made(&mut self, mark: SnapshotMark, cut_index: u64) {
+        self.configurations.cut(cut_index.min(mark.index));
         let store = self.node.mut_store();
         store.cut(cut_index.min(mark.index));
         store.snapshot = Some(mark);
     }
 
     fn receive(&mut self, message: Message) {
+        self.hosting.heard(message.from);
+        if self.hosting.is_witness(message.to) && message.from != self.options.node_id {
+            return self.witness_hears(&message);
+        }
         let is_ours = message.to == self.options.node_id && message.from != self.options.node_id;
         if !is_ours || (message.kind == MessageKind::TimeoutNow && self.installing.is_some()) {
             return;
@@ -216,6 +279,9 @@ impl Replica {
         }
         if message.kind == MessageKind::TimeoutNow && message.term == self.node.raft.term {
             self.invited_to = message.term + 1;
+        }
+        if let Some(mark) = &message.snapshot {
+            self.configurations.comes_with_snapshot(mark);
         }
         // A peer that isn't a member (any more), or a message that this state has no use for.
         let _ = self.node.step(convert::incoming(message));
@@ -272,13 +338,19 @@ impl Replica {
     }
 
     fn persisted(&mut self, number: u64) {
-        while let Some(&(first, term)) = self.persisting.first()
-            && first <= number
+        let mut ready_number = None;
+        while let Some(first) = self.persisting.first()
+            && first.number <= number
         {
-            self.persisting.remove(0);
+            let Persisting { ready, term, witness_term, .. } = self.persisting.remove(0);
             self.durable_term = term;
+            self.hosting.durable(witness_term);
+            ready_number = ready.or(ready_number);
         }
-        self.node.on_persist_ready(number);
+        self.persists_done = self.persists_done.max(number);
+        if let Some(ready) = ready_number {
+            self.node.on_persist_ready(ready);
+        }
         if self.installing.is_some_and(|installing| installing <= number) {
             self.installing = None;
             self.node.advance_apply_to(self.handed_out);
@@ -302,9 +374,15 @@ impl Replica {
 
     fn take_ready(&mut self) {
         let mut ready = self.node.ready();
-        let number = ready.number();
-        let hard_state =
-            ready.hs().map(|state| HardState { term: state.term, vote: state.vote, commit: state.commit });
+        let ready_number = ready.number();
+        let number = self.persists_begun + 1;
+        let hard_state = ready.hs().map(|state| HardState {
+            term: state.term,
+            vote: state.vote,
+            commit: state.commit,
+            ..self.hard_state
+        });
+        self.hard_state = hard_state.unwrap_or(self.hard_state);
         self.note_role();
         let entries: Vec<LogEntry> = ready.entries().iter().cloned().map(convert::entry).collect();
         let at_once = ready.take_messages();
@@ -313,32 +391,38 @@ impl Replica {
         for (message, may_leave) in
             at_once.into_iter().map(|m| (m, true)).chain(persisted.into_iter().map(|m| (m, false)))
         {
-            let Some(message) = convert::outgoing(message) else { continue };
+            let Some(mut message) = convert::outgoing(message) else { continue };
+            if let Some(mark) = &mut message.snapshot {
+                mark.configuration = self.configurations.at(mark.index).clone();
+            }
             let promises_nothing = message.kind == MessageKind::HeartbeatResponse;
             if (may_leave || promises_nothing) && message.term <= self.durable_term {
-                self.effects.push(Effect::Send(message));
+                self.send_at_once(message);
             } else {
-                then_send.push(message);
+                self.send_behind(number, message, &mut then_send);
             }
         }
         let reads = ready.take_read_states();
         let committed: Vec<LogEntry> =
             ready.take_committed_entries().into_iter().map(convert::entry).collect();
-        let snapshot = (!ready.snapshot().is_empty()).then(|| convert::mark(ready.snapshot()));
+        let snapshot = (!ready.snapshot().is_empty())
+            .then(|| self.configurations.of_snapshot(convert::mark(ready.snapshot())));
         self.keep(snapshot.as_ref(), &entries);
-        let is_empty =
-            entries.is_empty() && hard_state.is_none() && snapshot.is_none() && then_send.is_empty();
+        let is_empty = entries.is_empty()
+            && hard_state.is_none()
+            && snapshot.is_none()
+            && then_send.is_empty()
+            && !self.hosting.waits_for(number);
         let must_sync = ready.must_sync();
         self.node.advance_append_async(ready);
         if !is_empty {
             self.installing = snapshot.is_some().then_some(number);
-            self.persisting.push((number, self.node.raft.term));
             let persist = Persist { number, entries, hard_state, snapshot, must_sync, then_send };
-            self.effects.push(Effect::Persist(persist));
+            self.order(persist, Some(ready_number));
         } else if self.persisting.is_empty() {
             // Nothing to write and nothing on its way: else the crate would count
             // the heartbeats of an idle leader for ever.
-            self.node.on_persist_ready(number);
+            self.node.on_persist_ready(ready_number);
         }
         self.hand_out(committed);
         for read in reads {
@@ -348,11 +432,26 @@ impl Replica {
         }
     }
 
+    /// The next of what must be durable, in order.
+    pub(super) fn order(&mut self, persist: Persist, ready: Option<u64>) {
+        self.persists_begun = persist.number;
+        let (term, witness_term) = (self.node.raft.term, self.hard_state.witness_term);
+        self.persisting.push(Persisting { number: persist.number, ready, term, witness_term });
+        self.effects.push(Effect::Persist(persist));
+    }
+
+    /// The number of the next persist.
+    pub(super) fn next_persist(&self) -> u64 {
+        self.persists_begun + 1
+    }
+
     /// Makes readable what the crate is about to count as written.
     fn keep(&mut self, snapshot: Option<&SnapshotMark>, entries: &[LogEntry]) {
         if let Some(mark) = snapshot {
             self.node.mut_store().restart_at(mark);
             self.handed_out = mark.index;
+            self.configurations.restart_at(mark);
+            self.configured();
         }
         self.node.mut_store().append(entries);
     }
@@ -361,8 +460,50 @@ impl Replica {
         let Some(last) = committed.last() else { return };
         assert_eq!(committed[0].index, self.handed_out + 1, "committed entries come in order");
         self.handed_out = last.index;
+        let changes: Vec<LogEntry> =
+            committed.iter().filter(|entry| entry.kind == EntryKind::Members).cloned().collect();
         self.effects.push(Effect::Commit(committed));
+        changes.iter().for_each(|entry| self.change_members(entry));
         self.node.advance_apply_to(self.handed_out);
+    }
+
+    /// An entry that names the members is committed, and counts from here on.
+    fn change_members(&mut self, entry: &LogEntry) {
+        let Some(to) = self.configurations.decode(entry) else { return };
+        let from = convert::members(&self.node.raft.prs().conf().to_conf_state());
+        if from != to.members {
+            let changed = self.node.apply_conf_change(&convert::change(&from, &to.members));
+            let now = changed.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
+            assert_eq!(convert::members(&now), to.members, "entry {} makes other members", entry.index);
+        }
+        self.configurations.push(to);
+        self.configured();
+    }
+
+    fn configured(&mut self) {
+        self.host_as_configured();
+        self.effects.push(Effect::Configured(Box::new(self.configuration().clone())));
+    }
+
+    /// Proposes other members. Dropped unless it changes those that count now, and
+    /// no other change is under way: who wants it looks again and asks again.
+    fn reconfigure(&mut self, to: &Configuration) {
+        let may_be = self.configuration().index == to.index;
+        let raft = &mut self.node.raft;
+        if raft.state != StateRole::Leader || raft.has_pending_conf() || !may_be {
+            return;
+        }
+        // While leadership is handed over nothing is appended, or the other one never has it all.
+        if raft.lead_transferee.is_some() {
+            return;
+        }
+        // Appended as the crate does with a change of its own: its own encoding of one
+        // would be read from the network on the other nodes.
+        let mut entry = convert::raft_entry(0, 0, EntryKind::Members, to.encode().into());
+        if raft.append_entry(std::slice::from_mut(&mut entry)) {
+            raft.pending_conf_index = raft.raft_log.last_index();
+            raft.bcast_append();
+        }
     }
 
     fn note_role(&mut self) {

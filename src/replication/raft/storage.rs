@@ -11,12 +11,14 @@ use bytes::Bytes;
 
 use super::convert;
 use super::hard_state::HardState;
-use crate::replication::message::{LogEntry, Members, NodeId, SnapshotMark};
+use crate::persistence::Members;
+use crate::replication::message::{EntryKind, LogEntry, NodeId, SnapshotMark};
 
 /// An entry whose payload may have been let go.
 #[derive(Clone, Debug)]
 struct Kept {
     term: u64,
+    kind: EntryKind,
     payload: Option<Bytes>,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Missing {
 pub(super) struct Storage {
     /// What the node began with: the crate asks once, and keeps its own from then on.
     hard_state: HardState,
-    pub members: Members,
+    members: Members,
     /// The entry before the first one here.
     cut_index: u64,
     cut_term: u64,
@@ -79,7 +81,7 @@ impl Storage {
 
     /// Entries that only the disk has the payloads of: what recovery found.
     pub fn push_without_payload(&mut self, term: u64) {
-        self.entries.push_back(Kept { term, payload: None });
+        self.entries.push_back(Kept { term, kind: EntryKind::Writes, payload: None });
         self.payloads_from = self.last() + 1;
         self.payload_bytes = 0;
     }
@@ -98,7 +100,7 @@ impl Storage {
         for entry in entries {
             self.payload_bytes += entry.payload.len();
             let payload = Some(entry.payload.clone());
-            self.entries.push_back(Kept { term: entry.term, payload });
+            self.entries.push_back(Kept { term: entry.term, kind: entry.kind, payload });
         }
     }
 
@@ -134,7 +136,6 @@ impl Storage {
         self.cut_index = mark.index;
         self.cut_term = mark.term;
         self.payloads_from = mark.index + 1;
-        self.members = mark.members.clone();
         self.snapshot = Some(mark.clone());
     }
 
@@ -166,10 +167,13 @@ impl Storage {
         self.fetched.clear();
     }
 
-    fn payload(&self, index: u64) -> Option<Bytes> {
-        let place = self.place(index)?;
-        let kept = self.entries[place].payload.clone();
-        kept.or_else(|| self.fetched.get(&index).map(|entry| entry.payload.clone()))
+    /// Kind and payload. Of an entry that only the disk had, both are known when it is fetched.
+    fn content(&self, index: u64) -> Option<(EntryKind, Bytes)> {
+        let kept = &self.entries[self.place(index)?];
+        match &kept.payload {
+            Some(payload) => Some((kept.kind, payload.clone())),
+            None => self.fetched.get(&index).map(|entry| (entry.kind, entry.payload.clone())),
+        }
     }
 }
 
@@ -197,12 +201,12 @@ impl ::raft::Storage for Storage {
         let mut bytes = 0;
         let mut found = Vec::new();
         for index in low..high {
-            let Some((place, payload)) = self.place(index).zip(self.payload(index)) else { break };
+            let Some((place, (kind, payload))) = self.place(index).zip(self.content(index)) else { break };
             bytes += payload.len() as u64;
             if !found.is_empty() && bytes > bytes_max {
                 break;
             }
-            found.push(convert::raft_entry(index, self.entries[place].term, payload));
+            found.push(convert::raft_entry(index, self.entries[place].term, kind, payload));
         }
         if found.is_empty() && low < high {
             // Only a follower that lags reads what memory has let go.
@@ -234,7 +238,12 @@ impl ::raft::Storage for Storage {
 
     fn snapshot(&self, request_index: u64, to: u64) -> Result<eraftpb::Snapshot> {
         match &self.snapshot {
-            Some(mark) if mark.index >= request_index && mark.index >= self.cut_index => {
+            // A node takes no snapshot whose members it isn't among.
+            Some(mark)
+                if mark.index >= request_index
+                    && mark.index >= self.cut_index
+                    && mark.configuration.members.has(to) =>
+            {
                 Ok(convert::raft_snapshot(mark))
             }
             _ => {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Effect, HardState, Input, Options, Persist, Replica, Role, Start, election_timeout_ticks};
+use super::{Effect, HardState, Input, Options, Persist, Replica, Role, Start, StartMembers};
+use crate::persistence::{Configuration, Member};
 use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind};
 
 const ELECTION_TICKS: usize = 10;
@@ -17,13 +18,15 @@ fn replica_behind(cut: (u64, u64), node_id: u64, voters: &[u64]) -> Replica {
 
 /// With so many entries behind the cut that only the disk has: of these terms.
 fn replica_with(cut: (u64, u64), applied: Vec<u64>, node_id: u64, voters: &[u64]) -> Replica {
+    let node = |&node_id: &u64| Member { node_id, host: "h".into(), port: 1, node: None };
+    let nodes = voters.iter().map(node).collect();
     let members = Members { voters: voters.to_vec(), ..Members::default() };
+    let members = StartMembers::founding(Configuration { index: 0, members, nodes });
     let start = Start { hard_state: HardState::default(), members, cut, applied, tail: vec![] };
     let options = Options {
         node_id,
         heartbeat_ticks: 2,
         election_ticks: ELECTION_TICKS,
-        timeout_ticks: election_timeout_ticks(ELECTION_TICKS, node_id as usize - 1),
         message_bytes_max: 1 << 20,
         in_flight_messages_max: 64,
         uncommitted_bytes_max: 1 << 20,
@@ -109,7 +112,7 @@ fn a_vote_leaves_after_it_is_durable_and_once_a_term() {
     let effects = receive(&mut replica, ask(1));
     assert_eq!(sent(&effects), []);
     let promised = persist(&effects);
-    assert_eq!(promised.hard_state, Some(HardState { term: 5, vote: 1, commit: 0 }));
+    assert_eq!(promised.hard_state, Some(HardState { term: 5, vote: 1, ..HardState::default() }));
     assert_eq!(promised.then_send[0].kind, MessageKind::RequestVoteResponse);
     assert!(!promised.then_send[0].reject);
     let effects = receive(&mut replica, ask(2));

@@ -7,7 +7,7 @@ use super::checker::{Checker, Counts, Operation};
 use super::faults::{Faults, Figures};
 use super::node::{Node, Process, SHARDS, State};
 use super::probes::Asker;
-use crate::persistence::next_random;
+use crate::persistence::{Member, Membership, host_of, next_random};
 use crate::replication::message::{Message, NodeId};
 use crate::replication::raft::{Effect, Input, Role};
 
@@ -63,7 +63,7 @@ pub struct Cluster {
     pub random: u64,
     schedule: BTreeMap<(u64, u64), Event>,
     pub nodes: Vec<Node>,
-    voters: Vec<NodeId>,
+    membership: Membership,
     pub faults: Faults,
     pub checker: Checker,
     pub mutant: Option<Mutant>,
@@ -82,13 +82,16 @@ impl Cluster {
     /// A cluster in which nothing goes wrong by itself.
     pub fn calm(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
         let voters: Vec<NodeId> = (1..=nodes).collect();
+        let member =
+            |&node_id: &NodeId| Member { node_id, host: "h".into(), port: node_id as u16, node: None };
+        let membership = Membership::new("c".into(), 1, voters.iter().map(member).collect());
         let mut cluster = Cluster {
             now_ms: 0,
             order: 0,
             random: seed,
             schedule: BTreeMap::new(),
             nodes: voters.iter().map(|id| Node::new(*id, seed, mutant)).collect(),
-            voters,
+            membership,
             faults: Faults::default(),
             checker: Checker::default(),
             mutant,
@@ -181,7 +184,7 @@ impl Cluster {
     }
 
     pub fn start(&mut self, place: usize) {
-        let (applied, committed) = self.nodes[place].start(&self.voters);
+        let (applied, committed) = self.nodes[place].start(&self.membership);
         let id = self.nodes[place].id;
         committed.iter().for_each(|entry| self.checker.applied(id, entry));
         (0..SHARDS).for_each(|shard| self.compare(place, shard, applied));
@@ -279,7 +282,7 @@ impl Cluster {
     }
 
     fn deliver(&mut self, message: Box<Message>, state: Option<State>) {
-        let place = message.to as usize - 1;
+        let place = host_of(message.to) as usize - 1;
         if self.is_paused(place) {
             return self.when_it_goes_on(place, Event::Deliver(message, state));
         }
@@ -315,6 +318,7 @@ impl Cluster {
             Effect::Proposed(_, index, term) => self.proposed(place, index, term),
             Effect::Dropped(_) => self.dropped(place),
             Effect::Commit(entries) => self.commit(place, entries),
+            Effect::Configured(_) => {}
             Effect::ReadReady(handle, index) => self.round_done(place, handle, index),
             Effect::ReadLost(handle) => self.round_lost(place, handle),
             Effect::Fetch { number, low, high, bytes_max } => {

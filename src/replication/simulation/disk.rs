@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use super::Mutant;
 use super::node::State;
 use crate::persistence::{
-    AppendEntry, AppendError, CrashKind, EntryPlaces, FailedSync, Fault, Identity, Log, LogOptions,
-    MemoryDisk, NodeUuid, Operation, OwnedEntry, Replay, SyncPurpose, initialise, next_random, read_entries,
+    AppendEntry, AppendError, Configuration, CrashKind, EntryPlaces, FailedSync, Fault, Identity, Log,
+    LogOptions, Membership, MemoryDisk, NodeUuid, Operation, OwnedEntry, Replay, SyncPurpose, initialise,
+    next_random, read_entries,
 };
 use crate::replication::message::{EntryKind, LogEntry, SnapshotMark};
-use crate::replication::raft::{HardState, Persist, Start};
+use crate::replication::raft::{HardState, Persist, Start, StartMembers};
 use crate::replication::recovered::{self, cut_of, must_restart};
 
 /// Small, so that logs go on from segment to segment.
@@ -154,7 +155,7 @@ impl SimulatedDisk {
     }
 
     /// A new process reads what is there.
-    pub fn open(&mut self) -> Found {
+    pub fn open(&mut self, membership: &Membership) -> Found {
         let (state, mark) = match &self.snapshot {
             Some((mark, state)) => (state.clone(), mark.clone()),
             None => (State::default(), SnapshotMark::default()),
@@ -207,7 +208,16 @@ impl SimulatedDisk {
         }
         self.forget(&mut hard_state, &places);
         let applied = committed.last().map_or(mark.index, |entry| entry.index.max(mark.index));
-        let members = mark.members.clone();
+        let entries: Vec<Configuration> = (committed.iter())
+            .filter(|entry| entry.kind == EntryKind::Members)
+            .filter_map(|entry| {
+                let made = Configuration::decode(&entry.payload)?;
+                Some(Configuration { index: entry.index, ..made })
+            })
+            .collect();
+        let configuration = recovered::configuration(membership, &mark, &entries, applied);
+        let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
+        let members = StartMembers { configuration, base: membership.base.clone(), forced_through };
         let start = recovered::start(&places, &mark, hard_state, members, applied, runs);
         (self.places, self.hard_state, self.log) = (places, hard_state, Some(log));
         Found { state, committed, start }

@@ -10,11 +10,12 @@ use super::probes::Asker;
 use super::shards::SimulatedShard;
 use super::snapshots::Copying;
 use crate::engine::{Entry, Placement, Requests, Table, Version, replay};
+use crate::persistence::Membership;
 use crate::replication::appends::Appends;
-use crate::replication::message::{EntryKind, LogEntry, Members, NodeId};
+use crate::replication::message::{EntryKind, LogEntry, NodeId};
 use crate::replication::notices::Notices;
 use crate::replication::policy::HandOver;
-use crate::replication::raft::{Handle, Options, Replica, Role, election_timeout_ticks};
+use crate::replication::raft::{Handle, Options, Replica, Role};
 
 /// Slices of a node.
 pub const SHARDS: usize = 2;
@@ -107,16 +108,12 @@ impl Node {
 
     /// Starts a process from what the disk has. Gives the last entry that it has
     /// applied, and those that it found in the log.
-    pub fn start(&mut self, voters: &[NodeId]) -> (u64, Vec<LogEntry>) {
-        let Found { state, committed, mut start } = self.disk.open();
+    pub fn start(&mut self, membership: &Membership) -> (u64, Vec<LogEntry>) {
+        let Found { state, committed, start } = self.disk.open(membership);
         let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
         replay_entries(&mut tables, &committed, self.mutant);
         let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
-        if start.members == Members::default() {
-            start.members = Members { voters: voters.to_vec(), ..Members::default() };
-        }
-        let place = voters.iter().position(|voter| *voter == self.id).unwrap_or(voters.len());
-        let mut replica = Replica::new(options(self.id, place), start);
+        let mut replica = Replica::new(options(self.id), start);
         if let Some((mark, _)) = &self.disk.snapshot {
             replica.snapshot_made(mark.clone(), self.disk.cut().0);
         }
@@ -161,12 +158,11 @@ pub fn replay_entries(tables: &mut [Table], entries: &[LogEntry], mutant: Option
     }
 }
 
-fn options(node_id: NodeId, place: usize) -> Options {
+fn options(node_id: NodeId) -> Options {
     Options {
         node_id,
         heartbeat_ticks: 2,
         election_ticks: ELECTION_TICKS,
-        timeout_ticks: election_timeout_ticks(ELECTION_TICKS, place),
         message_bytes_max: 128,
         in_flight_messages_max: 8,
         uncommitted_bytes_max: 4_096,

@@ -2,6 +2,7 @@
 
 use super::Mutant;
 use super::cluster::{Cluster, Event};
+use crate::persistence::host_of;
 use crate::replication::message::{Message, MessageKind};
 use crate::replication::raft::{Input, Persist};
 
@@ -60,7 +61,7 @@ impl Cluster {
     }
 
     pub fn send(&mut self, place: usize, message: Message) {
-        let delay = self.faults.delay(message.from, message.to, &mut self.random);
+        let delay = self.faults.delay(host_of(message.from), host_of(message.to), &mut self.random);
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
             state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());

@@ -61,7 +61,8 @@ impl Cluster {
         let Some(Copying { through: index, cut_index, entries, .. }) = process.copying.take() else { return };
         // Unknown when the log has begun anew behind another state meanwhile.
         let Some(term) = process.replica.term_of(index) else { return };
-        let mark = SnapshotMark { index, term, members: process.replica.members() };
+        let configuration = process.replica.configuration_at(index).clone();
+        let mark = SnapshotMark { index, term, configuration };
         let cut_index = cut_index.unwrap_or(disk.cut().0);
         disk.snapshot(mark.clone(), State { applied: index, entries }, after, cut_index);
         process.replica.snapshot_made(mark, disk.cut().0);
