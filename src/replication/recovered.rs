@@ -141,7 +141,8 @@ mod tests {
         assert_eq!(voters(&membership, &mark, 25), [1, 2], "what is in the snapshot was before it");
         assert_eq!(voters(&membership, &mark, 39), [1, 2, 3], "entry 40 isn't committed");
         assert_eq!(voters(&membership, &SnapshotMark::default(), 5), [1]);
-        membership.forced = Some(crate::persistence::Forced { through: Some(39), terms: vec![] });
+        membership.forced =
+            Some(crate::persistence::Forced { through: Some(39), committed: 0, terms: vec![] });
         assert_eq!(voters(&membership, &mark, 39), [1]);
         assert_eq!(voters(&membership, &mark, 40), [1, 2, 3, 4], "decided since");
     }
