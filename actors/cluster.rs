@@ -38,6 +38,8 @@ pub struct Cluster {
     committed_terms: Mutex<Vec<(u64, u64)>>,
     /// This node leads, and has applied all that earlier leaders committed.
     serves_as_primary: AtomicBool,
+    /// The voters were set by force without it, and it has what they have not.
+    is_left_behind: AtomicBool,
     /// A majority is in contact, this node included.
     pub has_quorum: AtomicBool,
     /// The last committed entry that this node knows of.
@@ -127,6 +129,7 @@ impl Cluster {
             view: Mutex::new(view),
             committed_terms: Mutex::default(),
             serves_as_primary: AtomicBool::new(false),
+            is_left_behind: AtomicBool::new(false),
             has_quorum: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
@@ -300,6 +303,17 @@ impl Cluster {
         Some(LeaderAddress { node_id, host: member.host.clone(), port: member.port })
     }
 
+    /// Whether it takes no more part, by force.
+    pub fn is_left_behind(&self) -> bool {
+        self.is_left_behind.load(Ordering::Relaxed)
+    }
+
+    /// It takes no more part.
+    pub fn set_left_behind(&self) {
+        self.is_left_behind.store(true, Ordering::Relaxed);
+        self.has_quorum.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the log has named the members without this node.
     pub fn is_removed(&self) -> bool {
         lock(&self.membership).as_ref().is_some_and(|known| known.member(self.node_id).is_none())
@@ -311,6 +325,13 @@ impl Cluster {
         let me = self.node_id;
         if self.is_removed() {
             let message = format!("node {me} was removed from its cluster; nothing was changed");
+            return Error::new(Code::NoQuorum, message);
+        }
+        if self.is_left_behind() {
+            let message = format!(
+                "node {me} was left behind by `promote` with `force` and has what the other side has not: export \
+                 what you need of it (local reads go on), then start it on an empty directory"
+            );
             return Error::new(Code::NoQuorum, message);
         }
         let leader = role.leader.filter(|leader| *leader != me);

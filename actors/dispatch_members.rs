@@ -4,14 +4,14 @@ use bytes::Bytes;
 use datastore::error::{Code, Error};
 use datastore::messaging::reply;
 use datastore::persistence::Member;
-use datastore::query::members_body;
+use datastore::query::{Standing, members_body};
 
 use crate::connection::Connection;
 use crate::dispatch::Refusal;
 use crate::founding::found_with;
 use crate::replication_messages::{CoordinatorMessage, Wish};
 use crate::slot::SlotState;
-use crate::standing::standing;
+use crate::standing::{newcomer, standing};
 
 impl Connection {
     pub(crate) fn promote(&mut self, sequence: u64, node_id: Option<u64>, force: bool) -> Refusal {
@@ -55,8 +55,8 @@ impl Connection {
                 coordinator.send(CoordinatorMessage::Change { wish, asked_by });
             }
             (None, Wish::Add(member)) => {
-                let outcome = self.found_with(member);
-                self.members_changed(sequence, outcome);
+                let outcome = self.found_with(&member);
+                self.first_added(sequence, &member, outcome);
             }
             (None, Wish::Remove(_)) => {
                 let message = "this node is on its own: there is nobody to remove";
@@ -67,20 +67,32 @@ impl Connection {
     }
 
     /// A node on its own becomes the first of a cluster, and begins anew as that.
-    fn found_with(&self, member: Member) -> Result<(), Error> {
-        found_with(&self.node.settings, self.cast.port, member)?;
+    fn found_with(&self, member: &Member) -> Result<(), Error> {
+        found_with(&self.node.settings, self.cast.port, member.clone())?;
         tracing::info!("a node was added: this one begins anew, as the first of a cluster");
         self.node.begin_anew();
         Ok(())
     }
 
-    /// What became of that.
+    /// What became of a change.
     pub(crate) fn members_changed(&mut self, sequence: u64, outcome: Result<(), Error>) {
+        self.answer_members(sequence, outcome.map(|()| standing(&self.node, self.cast.port)));
+    }
+
+    /// This node knows of its companion when it has begun anew.
+    fn first_added(&mut self, sequence: u64, member: &Member, outcome: Result<(), Error>) {
+        let mut standing = standing(&self.node, self.cast.port);
+        standing.members.push(newcomer(member));
+        standing.members.sort_by_key(|member| member.address.node_id);
+        self.answer_members(sequence, outcome.map(|()| standing));
+    }
+
+    fn answer_members(&mut self, sequence: u64, outcome: Result<Standing, Error>) {
         let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
         let mut line = Vec::new();
         match outcome {
-            Ok(()) => {
-                let body = members_body(&standing(&self.node, self.cast.port));
+            Ok(standing) => {
+                let body = members_body(&standing);
                 reply::object(&mut line, &id, body.as_bytes());
             }
             Err(error) => reply::error(&mut line, &id, &error),

@@ -22,7 +22,7 @@ use datastore::error::{Code, Error};
 use datastore::messaging::peer_frame::{PeerFrame, decode};
 use datastore::messaging::peer_hello::{read_hello, refusal_error, refused_line, welcome_line};
 use datastore::persistence::{Membership, host_of};
-use datastore::replication::handshake::{Decision, Hello, Lane, Welcome, decide};
+use datastore::replication::handshake::{Decision, Hello, Lane, Refusal, Welcome, decide};
 use datastore::replication::message::{MessageKind, NodeId};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -109,6 +109,10 @@ impl Session {
         };
         let (protocol, is_member) = match decide(&own(&self.cluster), &hello) {
             Decision::Refuse(refusal) => {
+                if matches!(refusal, Refusal::Diverged { .. }) && !self.cluster.is_left_behind() {
+                    tracing::error!("{refusal}");
+                    self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::LeftBehind));
+                }
                 self.refuse(hello.node_id, &refusal_error(&refusal)).await;
                 return None;
             }

@@ -4,7 +4,7 @@ use datastore::persistence::{
     Configuration, EntryPlaces, FileDisk, Membership, ReplicatedRecovery, SnapshotReport, read_entries,
 };
 use datastore::replication::message::{LogEntry, SnapshotMark};
-use datastore::replication::raft::{HardState, Start, StartMembers};
+use datastore::replication::raft::{HardState, Start};
 use datastore::replication::recovered::{self, SnapshotState, must_restart};
 
 use crate::log_reader::log_entry;
@@ -60,8 +60,7 @@ pub(crate) fn recovered_log(
     let tail = tail(disk, &places, applied)?;
     let start = membership.map(|membership| {
         let configuration = recovered::configuration(membership, &mark, entries, applied);
-        let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
-        let members = StartMembers { configuration, base: membership.base.clone(), forced_through };
+        let members = recovered::members(membership, configuration);
         recovered::start(&places, &mark, hard_state, members, applied, tail)
     });
     Ok(RecoveredLog { start, newest, places, hard_state, applied })

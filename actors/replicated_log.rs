@@ -22,7 +22,7 @@ use datastore::limits;
 use datastore::persistence::{Configuration, host_of};
 use datastore::replication::group::Group;
 use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
-use datastore::replication::notices::{Notice, Notices};
+use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
 use crate::Cast;
@@ -107,6 +107,8 @@ impl ReplicatedLog {
         self.snapshots.cut_index = start.cut.0;
         let handed_over = start.cut.0 + start.applied.len() as u64;
         self.notices.installed(handed_over);
+        // By it the handshake judges whether this node has what a forced log has not.
+        self.cluster.applied_index.store(handed_over, Ordering::Relaxed);
         self.cluster.configured(&start.members.configuration);
         follow_members(&self.node, &self.cast, &self.cluster);
         let mut replica = Replica::new(options(&self.cluster), start);
@@ -151,6 +153,7 @@ impl ReplicatedLog {
     pub(crate) fn hear(&mut self, message: ReplicationMessage) {
         match message {
             ReplicationMessage::Adopted => self.adopted(),
+            ReplicationMessage::LeftBehind => self.left_behind(),
             ReplicationMessage::Tick => {
                 self.reads.tick();
                 self.step(Input::Tick);
@@ -345,6 +348,19 @@ impl ReplicatedLog {
         self.notices.end(error);
         self.office_ended();
         self.replica = None;
+    }
+
+    /// There is another cluster of this name by now. What this node has stays readable
+    /// on it, and nothing is added.
+    fn left_behind(&mut self) {
+        self.cluster.set_left_behind();
+        self.notices.end(&lost());
+        self.office_ended();
+        self.replica = None;
+        let role = RoleChange { role: Role::Follower, leader: None, term: self.role.term };
+        self.role = role;
+        self.cluster.role_changed(role);
+        self.reads.leader_changed(&self.cast);
     }
 
     /// The node stops: nothing more is to be written.

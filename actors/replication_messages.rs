@@ -56,8 +56,11 @@ pub enum ReplicationMessage {
         /// Whether it did.
         arrived: bool,
     },
-    /// From the peers' handshake: the founder has adopted this node.
+    /// From the peers' handshake: this node was adopted.
     Adopted,
+    /// From the peers' handshake: the voters were set by force without this node, which
+    /// has what the others have not. It takes no more part.
+    LeftBehind,
     /// From the SnapshotWriter: a snapshot has come from the leader, and is a
     /// durable one of this node's own by now.
     SnapshotArrived {

@@ -1,6 +1,7 @@
 //! How a member's replica is set up.
 
 use datastore::replication::raft::{HardState, Options, Start, StartMembers};
+use datastore::replication::recovered;
 
 use crate::cluster::Cluster;
 
@@ -38,7 +39,8 @@ pub(crate) fn options(cluster: &Cluster) -> Options {
 pub(crate) fn first_start(cluster: &Cluster) -> Start {
     let membership = cluster.membership();
     let hard_state = first_hard_state(membership.as_ref().map_or((0, 0), |known| known.first_vote));
-    let members = StartMembers::founding(membership.map(|known| known.base).unwrap_or_default());
+    let members =
+        membership.map_or(StartMembers::default(), |known| recovered::members(&known, known.base.clone()));
     Start { hard_state, members, cut: (0, 0), applied: Vec::new(), tail: Vec::new() }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use datastore::error::LeaderAddress;
-use datastore::persistence::{host_of, is_witness};
+use datastore::persistence::{Member, host_of, is_witness};
 use datastore::query::{MemberStanding, Standing};
 use datastore::replication::raft::Role;
 
@@ -46,6 +46,13 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
         state_checked_index: None,
         state_differences: 0,
     }
+}
+
+/// One that was just added, and that nobody has heard of yet.
+pub(crate) fn newcomer(member: &Member) -> MemberStanding {
+    let address = LeaderAddress { node_id: member.node_id, host: member.host.clone(), port: member.port };
+    let (role, votes, state) = (SECONDARY, false, "unreachable");
+    MemberStanding { address, role, votes, state, lag_entries: None, lag_ms: None, last_seen_ms: None }
 }
 
 fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {

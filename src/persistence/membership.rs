@@ -126,7 +126,7 @@ struct Whole {
 #[serde(untagged)]
 enum Stored {
     Plain(Plain),
-    Whole(Whole),
+    Whole(Box<Whole>),
 }
 
 impl Serialize for Membership {
@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for Membership {
                 Membership::of(cluster, founder, configuration)
             }
             Stored::Whole(whole) => {
-                let Whole { cluster, founder, epochs, forced, first_vote, base, configuration, .. } = whole;
+                let Whole { cluster, founder, epochs, forced, first_vote, base, configuration, .. } = *whole;
                 Membership { cluster, founder, epochs, forced, first_vote, base, configuration }
             }
         })

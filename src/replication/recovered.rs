@@ -81,6 +81,12 @@ pub fn configuration(
     made.max_by_key(|made| made.index).unwrap_or(&membership.base).clone()
 }
 
+/// Whom the replica begins with, where `configuration` is what its log says of it.
+pub fn members(membership: &Membership, configuration: Configuration) -> StartMembers {
+    let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
+    StartMembers { configuration, base: membership.base.clone(), forced_through }
+}
+
 /// What the replica begins with: `applied` is the last entry in the state,
 /// `tail` all behind it.
 pub fn start(
