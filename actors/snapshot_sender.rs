@@ -302,7 +302,7 @@ mod tests {
     use datastore::persistence::{
         AppendEntry, EntryPlaces, Identity, Log, LogOptions, Member, Membership, NodeUuid, Replay, initialise,
     };
-    use datastore::replication::handshake::Welcome;
+    use datastore::replication::handshake::{PROTOCOL, Welcome};
     use datastore::replication::message::{Message, MessageKind};
 
     use super::*;
@@ -342,11 +342,11 @@ mod tests {
             Member { node_id, host: "127.0.0.1".into(), port, node }
         };
         let membership = Membership::new("c".repeat(32), 1, vec![member(1), member(2)]);
-        let cluster = Cluster::new(1, uuid(1), 7, Some(membership), Vec::new(), disk);
+        let cluster = Cluster::new(1, uuid(1), 7, Some(membership), Vec::new(), (disk, PROTOCOL));
         let path = directory.join("snapshot");
         let bytes: Vec<u8> = (0..file_bytes).map(|at| (at / 1000) as u8).collect();
         std::fs::write(&path, bytes).unwrap();
-        let mark = SnapshotMark { index: 38, term: 3, members: Default::default() };
+        let mark = SnapshotMark { index: 38, term: 3, ..SnapshotMark::default() };
         let message = Message { snapshot: Some(mark), ..Message::new(MessageKind::Snapshot, 1, 2, 3) };
         let order = SnapshotToSend {
             message,
@@ -373,7 +373,8 @@ mod tests {
         let mut peer = BlockingPeer::new(socket.try_clone().unwrap(), BytesMut::new()).unwrap();
         let hello = read_hello(&peer.read_line(&|| false).unwrap()).unwrap();
         assert_eq!((hello.lane, hello.node_id, hello.to), (Lane::Snapshot, 1, 2));
-        let welcome = Welcome { protocol: 1, cluster: hello.cluster, node_id: 2, node: uuid(2), boot: 1 };
+        let (cluster, epochs) = (hello.cluster, vec![]);
+        let welcome = Welcome { protocol: 2, cluster, epochs, node_id: 2, node: uuid(2), boot: 1 };
         socket.write_all(&welcome_line(&welcome)).unwrap();
         match peer.receive(&|| false).unwrap() {
             PeerFrame::SnapshotBegin(begin) => (peer, begin),
