@@ -14,6 +14,7 @@
 
 use datastore::error::{Code, Error};
 use datastore::persistence::{FileDisk, Identity, Member, Membership};
+use datastore::replication::handshake::PROTOCOL_MEMBERS;
 use datastore::replication::reconfiguration::{ChangeError, founded_with};
 use datastore::settings::{Settings, StartRole};
 
@@ -64,7 +65,12 @@ fn found(identity: &Identity, settings: &Settings, port: u16) -> Result<Membersh
         port: peer.port,
         node: None,
     });
-    Ok(Membership::new(cluster, founder, peers.chain([own]).collect()))
+    let nodes = peers.chain([own]).collect();
+    Ok(if settings.peer_protocol_max < PROTOCOL_MEMBERS {
+        Membership::without_witness(cluster, founder, nodes)
+    } else {
+        Membership::new(cluster, founder, nodes)
+    })
 }
 
 /// A node on its own, whose directory is open in this process, gets company: noted

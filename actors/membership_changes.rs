@@ -64,7 +64,8 @@ impl Changes {
         if !cluster.serves_as_primary() {
             return None;
         }
-        let earlier = cluster.links.speaks_earlier_than(PROTOCOL_MEMBERS);
+        let own = Some(cluster.node_id).filter(|_| cluster.protocol.1 < PROTOCOL_MEMBERS);
+        let earlier = own.or_else(|| cluster.links.speaks_earlier_than(PROTOCOL_MEMBERS));
         while let Some(change) = self.pending.first_mut() {
             let step = match earlier {
                 Some(node_id) => Err(ChangeError::EarlierVersion(node_id)),

@@ -78,7 +78,8 @@ impl fmt::Display for ChangeError {
             }
             ChangeError::EarlierVersion(node_id) => write!(
                 formatter,
-                "node {node_id} runs an earlier version, which knows no changes of members; upgrade it first"
+                "node {node_id} speaks a version of the peers' protocol that knows no changes of members: upgrade it \
+                 first, or start it without --peer-protocol"
             ),
         }
     }

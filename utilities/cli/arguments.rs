@@ -214,6 +214,18 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Add a node, which is started on an empty directory with --role secondary; prints the members
+    AddMember {
+        /// Its number
+        node_id: u64,
+        /// Where it listens, HOST:PORT
+        address: String,
+    },
+    /// Remove a node; prints the members that are left
+    RemoveMember {
+        /// Its number
+        node_id: u64,
+    },
     /// Make a snapshot now
     Snapshot,
     /// Ask whether the node answers

@@ -111,6 +111,8 @@ async fn dispatch(client: DatastoreConnector, command: Command, output: &mut Out
         }
         Command::Cluster => cluster::print(&client, output).await,
         Command::Promote { node_id, force } => cluster::promote(&client, node_id, force, output).await,
+        Command::AddMember { node_id, address } => cluster::add(&client, node_id, &address, output).await,
+        Command::RemoveMember { node_id } => cluster::remove(&client, node_id, output).await,
         Command::Snapshot => node::snapshot(&client, output).await,
         Command::Ping => node::ping(&client, output).await,
         Command::Call { request } => node::call(&client, &request, output).await,
