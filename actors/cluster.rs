@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::limits;
-use datastore::persistence::{Configuration, FileDisk, IdentityError, Membership, NodeUuid};
+use datastore::persistence::{Configuration, FileDisk, IdentityError, Member, Membership, NodeUuid};
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 use datastore::settings::Peer;
@@ -288,19 +288,30 @@ impl Cluster {
         self.serves_as_primary.store(serves, Ordering::Relaxed);
     }
 
-    /// Where another member is.
+    /// Where another member is: where it was found, or the first place to look.
     pub fn address(&self, node_id: NodeId) -> Option<LeaderAddress> {
-        let membership = lock(&self.membership);
-        let member = membership.as_ref().and_then(|known| known.member(node_id));
-        let founding = membership.as_ref().and_then(|known| known.base.node(node_id));
-        let has_moved =
-            member.zip(founding).is_some_and(|(now, then)| (&now.host, now.port) != (&then.host, then.port));
-        let named = self.named.iter().find(|peer| peer.node_id == node_id).filter(|_| !has_moved);
-        if let Some(peer) = named {
-            return Some(LeaderAddress { node_id, host: peer.host.clone(), port: peer.port });
+        if let Some((host, port)) = self.links.address(node_id) {
+            return Some(LeaderAddress { node_id, host, port });
         }
-        let member = member?;
-        Some(LeaderAddress { node_id, host: member.host.clone(), port: member.port })
+        self.places_to_look(node_id).into_iter().next()
+    }
+
+    /// Where another member may be: by this node's flags, which know this node's network,
+    /// and by what was spread with the membership, which knows where a node has moved.
+    pub fn places_to_look(&self, node_id: NodeId) -> Vec<LeaderAddress> {
+        let named = self.named.iter().find(|peer| peer.node_id == node_id);
+        let named = named.map(|peer| LeaderAddress { node_id, host: peer.host.clone(), port: peer.port });
+        let membership = lock(&self.membership);
+        let at = |member: &Member| LeaderAddress { node_id, host: member.host.clone(), port: member.port };
+        let spread = membership.as_ref().and_then(|known| known.member(node_id)).map(at);
+        let founding = membership.as_ref().and_then(|known| known.base.node(node_id)).map(at);
+        let has_moved = spread != founding;
+        let mut places: Vec<LeaderAddress> = named.into_iter().chain(spread).collect();
+        places.dedup();
+        if has_moved {
+            places.reverse();
+        }
+        places
     }
 
     /// Whether it takes no more part, by force.

@@ -342,10 +342,8 @@ impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
             CoordinatorMessage::Force { asked_by } => self.force(asked_by),
             CoordinatorMessage::Change { wish, asked_by } => {
                 self.changes.ask(wish, asked_by);
-                if let Some(status) =
-                    self.last_status.clone().filter(|status| status.role.role != Role::Leader)
-                {
-                    self.changes.tick(&self.cluster, &status);
+                if self.last_status.as_ref().is_none_or(|status| status.role.role != Role::Leader) {
+                    self.changes.refuse_all(&self.cluster);
                 }
             }
         }

@@ -94,7 +94,8 @@ impl Changes {
         }
     }
 
-    fn refuse_all(&mut self, cluster: &Cluster) {
+    /// This node doesn't lead (any more).
+    pub(crate) fn refuse_all(&mut self, cluster: &Cluster) {
         for change in self.pending.drain(..) {
             let error = if change.is_proposed {
                 let message =

@@ -127,6 +127,8 @@ pub(crate) struct LaneTask {
     pub(crate) queue: Rc<LaneQueue>,
     /// The log lane's, on the heartbeat lane.
     pub(crate) other: Option<Rc<LaneQueue>>,
+    /// Each looks at the next place where the peer may be.
+    pub(crate) attempts: Cell<usize>,
 }
 
 impl LaneTask {
@@ -161,7 +163,8 @@ impl LaneTask {
 
     async fn connect(&self, adopting: bool) -> io::Result<(TcpStream, Greeted)> {
         let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
-        let address = self.cluster.address(self.peer);
+        let places = self.cluster.places_to_look(self.peer);
+        let address = places.get(self.attempts.replace(self.attempts.get() + 1) % places.len().max(1));
         let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
         let socket =
@@ -179,6 +182,11 @@ impl LaneTask {
         });
         let line = line.await.map_err(|_| late("it doesn't answer the greeting"))??;
         let greeted = answered(&self.cluster, self.peer, &line);
+        if let Greeted::Connected | Greeted::Adopt = greeted {
+            // It is there: the next attempt begins there, too.
+            self.attempts.set(self.attempts.get() - 1);
+            self.cluster.links.found_at(self.peer, &address.host, address.port);
+        }
         Ok((socket, greeted))
     }
 

@@ -59,12 +59,14 @@ impl SessionPlace {
 }
 
 /// What is known of the way to a peer.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Way {
     /// This node's heartbeats reach it.
     is_reached: bool,
     /// The version of the peers' protocol that both speak; 0 before they have met.
     protocol: u32,
+    /// Where it was found.
+    address: Option<(String, u16)>,
 }
 
 /// Shared by ReplicatorPeers, the sessions of peers and the threads that carry snapshots.
@@ -90,6 +92,16 @@ impl PeerLinks {
     /// Whether heartbeats reach a peer, as far as this node knows.
     pub(crate) fn is_reached(&self, peer: NodeId) -> bool {
         lock(&self.ways).get(&peer).is_some_and(|way| way.is_reached)
+    }
+
+    /// A peer was found there.
+    pub(crate) fn found_at(&self, peer: NodeId, host: &str, port: u16) {
+        lock(&self.ways).entry(peer).or_default().address = Some((host.to_string(), port));
+    }
+
+    /// Where a peer was found last.
+    pub(crate) fn address(&self, peer: NodeId) -> Option<(String, u16)> {
+        lock(&self.ways).get(&peer)?.address.clone()
     }
 
     /// A member's process and this one have met, and both speak this version.

@@ -8,6 +8,7 @@
 //!               ─► a thread         one snapshot at a time
 //! ```
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +72,7 @@ impl ReplicatorPeer {
             lane,
             queue: queue.clone(),
             other,
+            attempts: Cell::new(0),
         }
     }
 
