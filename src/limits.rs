@@ -77,7 +77,7 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 /// Members of a cluster. Every write waits for a majority: more of them make it slower, not safer.
 pub const MEMBERS_MAX: usize = 9;
 /// The highest node id: every client can say it, and a witness' number is never one.
-pub const NODE_ID_MAX: u64 = (1 << 53) - 1;
+pub const NODE_ID_MAX: u64 = 9_007_199_254_740_991;
 /// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.
 pub const PEER_FRAME_BYTES_MAX: usize = 2_049 * MIB;
 /// The longest first line of a peer: every member's name and address fits.

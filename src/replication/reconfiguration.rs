@@ -61,7 +61,7 @@ impl fmt::Display for ChangeError {
             ChangeError::Busy => {
                 write!(formatter, "another change of the members is under way; ask again when it is done")
             }
-            ChangeError::NodeId => write!(formatter, "`node_id`: wants a number from 1 to 2^53 - 1"),
+            ChangeError::NodeId => write!(formatter, "`node_id`: wants a number from 1 to 9007199254740991"),
             ChangeError::Elsewhere(Member { node_id, host, port, .. }) => write!(
                 formatter,
                 "node {node_id} is a member already, at {host}:{port}; a node that moves is removed and added again"

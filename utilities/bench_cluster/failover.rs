@@ -24,7 +24,6 @@ use crate::bench::Bench;
 use crate::marks;
 use crate::nodes::Nodes;
 use crate::report::{Failover, Percentiles};
-use crate::writes::MEMBERS;
 
 const WRITERS: usize = 4;
 /// A node that answers nothing for so long is left for another.
@@ -56,9 +55,10 @@ struct Shared {
     acknowledged: AtomicU64,
 }
 
-/// Kills leaders so often under load.
-pub fn measure(bench: &Bench, kills: usize) -> Result<Failover, String> {
-    let mut nodes = Nodes::start(bench, &bench.node, MEMBERS, &[])?;
+/// Kills leaders so often under load. Of two nodes the one without the witness is
+/// waited for, which comes to lead again by itself.
+pub fn measure(bench: &Bench, members: usize, kills: usize) -> Result<Failover, String> {
+    let mut nodes = Nodes::start(bench, &bench.node, members, &[])?;
     let addresses: Vec<SocketAddr> = nodes.members.iter().map(|member| member.address).collect();
     let shared =
         Shared { began: Instant::now(), is_over: AtomicBool::new(false), acknowledged: AtomicU64::new(0) };
@@ -78,6 +78,7 @@ pub fn measure(bench: &Bench, kills: usize) -> Result<Failover, String> {
     let gap_s = Percentiles::of(killed.iter().map(|kill| longest_gap(&times, kill).as_secs_f64()).collect());
     Ok(Failover {
         caught_up_s: Percentiles::of(killed.iter().map(|kill| kill.caught_up_in.as_secs_f64()).collect()),
+        members,
         acknowledged: times.len() as u64,
         lost,
         gap_marked: Marked::new(gap_s.max, marks::FAILOVER_S),
@@ -88,6 +89,7 @@ pub fn measure(bench: &Bench, kills: usize) -> Result<Failover, String> {
 
 /// One round: kills the leader under load, and has it back.
 fn kill(bench: &Bench, nodes: &mut Nodes, shared: &Shared, number: usize) -> Result<Kill, String> {
+    bench.wait("a leader without which the others go on", || Ok(nodes.may_lose_leader().then_some(())))?;
     std::thread::sleep(STEADY);
     let next_write = |shared: &Shared| {
         let before = shared.acknowledged.load(Ordering::Relaxed);

@@ -49,7 +49,7 @@ use crate::bench::Bench;
 use crate::etcd::Etcd;
 use crate::nodes::Nodes;
 use crate::report::Report;
-use crate::writes::Method;
+use crate::writes::{MEMBERS, Method};
 
 /// Where the report goes in a page.
 const PAGE: Page = Page("bench cluster");
@@ -114,8 +114,10 @@ enum Section {
     Reads,
     /// How soon replicas show a write
     Replication,
-    /// What killing the leader costs
+    /// What killing the leader of three nodes costs
     Failover,
+    /// And of two: each kill waits until the other node has handed back, for some ten seconds
+    FailoverOfTwo,
     /// A node without peers beside the one of --against-binary
     Alone,
 }
@@ -155,6 +157,7 @@ fn run_sections(
 ) -> Result<Report, String> {
     let (keys, rounds, seconds) = if flags.quick { (2_000, 1, 0.2) } else { (100_000, 5, 2.0) };
     let (kills, samples) = if flags.quick { (2, 100) } else { (20, 2_000) };
+    let kills = flags.kills.map_or(kills, usize::from);
     let (keys, seconds) = (flags.keys.unwrap_or(keys), flags.seconds.unwrap_or(seconds));
     let rounds = flags.rounds.map_or(rounds, usize::from);
     let method = Method { keys, rounds, time: Duration::from_secs_f64(seconds), seed: flags.seed };
@@ -182,6 +185,7 @@ fn run_sections(
         reads: Vec::new(),
         replication: None,
         failover: None,
+        failover_of_two: None,
         alone: Vec::new(),
     };
     if is_wanted(Section::CheckPerf) || is_wanted(Section::Writes) {
@@ -195,7 +199,10 @@ fn run_sections(
         report.replication = Some(replication::measure(bench, samples)?);
     }
     if is_wanted(Section::Failover) {
-        report.failover = Some(failover::measure(bench, flags.kills.map_or(kills, usize::from))?);
+        report.failover = Some(failover::measure(bench, MEMBERS, kills)?);
+    }
+    if is_wanted(Section::FailoverOfTwo) {
+        report.failover_of_two = Some(failover::measure(bench, 2, kills)?);
     }
     if let Some(other) = other.filter(|_| is_wanted(Section::Alone)) {
         report.alone = alone::compare(bench, other, &half)?;

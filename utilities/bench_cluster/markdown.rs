@@ -16,7 +16,7 @@ pub fn markdown(report: &Report) -> String {
     if !report.reads.is_empty() {
         sections.push(reads(&report.reads));
     }
-    sections.extend(report.failover.as_ref().map(failover));
+    sections.extend(report.failover.iter().chain(&report.failover_of_two).map(failover));
     sections.extend(report.replication.as_ref().map(replication));
     if !report.alone.is_empty() {
         let title = "### A node without peers, beside another build\n\n";
@@ -138,9 +138,10 @@ fn failover(failover: &Failover) -> String {
         format!("| {what} | {:.2} | {:.2} | {:.2} | {mark} |\n", figures.median, figures.p99, figures.max)
     };
     format!(
-        "### Failover: {} kills of the leader under 4 writers\n\n\
+        "### Failover of {} nodes: {} kills of the leader under 4 writers\n\n\
          | seconds | median | p99 | max | mark (max) |\n|---|---|---|---|---|\n{}{}\n\
          {} writes acknowledged, {} of them lost (mark {})\n",
+        failover.members,
         failover.gap_s.samples,
         row("without an acknowledged write", &failover.gap_s, Some(&failover.gap_marked)),
         row("from the start of the killed node until it has caught up", &failover.caught_up_s, None),

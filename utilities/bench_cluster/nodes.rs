@@ -1,4 +1,4 @@
-//! Nodes of datastore-node: a cluster of three, or one alone.
+//! Nodes of datastore-node: a cluster, or one alone.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -80,6 +80,14 @@ impl<'a> Nodes<'a> {
     /// Waits for a leader; gives its place.
     pub fn wait_for_leader(&self) -> Result<usize, String> {
         self.bench.wait("a node leads", || Ok(self.leader()))
+    }
+
+    /// Whether the leader is one of those that may fail as things stand.
+    pub fn may_lose_leader(&self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let cluster = ask_node(self.members[leader].address, &json!({"op": "cluster"}));
+        let may_fail = cluster.map(|cluster| cluster["may_fail"].clone()).unwrap_or_default();
+        may_fail.as_array().is_some_and(|nodes| nodes.contains(&json!(leader + 1)))
     }
 
     /// A perfect run against the leader, with all servers at rest before it.

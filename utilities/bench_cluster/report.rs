@@ -25,6 +25,8 @@ pub struct Report {
     pub replication: Option<Replication>,
     /// How long nothing is acknowledged when the leader is killed.
     pub failover: Option<Failover>,
+    /// The same of two nodes.
+    pub failover_of_two: Option<Failover>,
     /// A node without peers beside one of another build.
     pub alone: Vec<Pair>,
 }
@@ -186,6 +188,8 @@ pub struct Replication {
 /// What killing the leader costs.
 #[derive(Serialize)]
 pub struct Failover {
+    /// Nodes of the cluster.
+    pub members: usize,
     /// Longest times between two acknowledged writes, one for each kill.
     pub gap_s: Percentiles,
     /// From a killed node's start until it had all and counted as serving.
