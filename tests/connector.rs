@@ -95,13 +95,14 @@ async fn every_operation_gives_its_result() {
     assert!(client.snapshot().await.unwrap().bytes > 0);
     for refused in [
         client.promote().node_id(1).force().await,
-        client.add_member(2, "127.0.0.1", 9001).await,
         client.remove_member(2).await,
         client.evict(2).await,
         client.conflicts().await.map(Value::Object),
     ] {
         assert!(refused.unwrap_err().is(Code::UnsupportedInMode));
     }
+    // It is this node's own number.
+    assert!(client.add_member(1, "127.0.0.1", 9001).await.unwrap_err().is(Code::BadRequest));
     let reply = client.send(Request::new("set").with("key", "any").with("value", json!([1]))).await.unwrap();
     assert!(reply.fields::<Value>().unwrap()["version"].is_string());
 }

@@ -302,7 +302,6 @@ fn a_node_on_its_own_says_who_it_is_and_refuses_what_needs_others() {
         for request in [
             json!({ "op": "promote" }),
             json!({ "op": "promote", "node_id": 2, "force": true }),
-            json!({ "op": "add_member", "node_id": 2, "host": "127.0.0.1", "port": 9001 }),
             json!({ "op": "remove_member", "node_id": 2 }),
             json!({ "op": "conflicts" }),
             json!({ "op": "evict", "node_id": 2 }),
@@ -314,6 +313,9 @@ fn a_node_on_its_own_says_who_it_is_and_refuses_what_needs_others() {
             let promise = (&error["retryable"], &error["outcome"]);
             assert_eq!(promise, (&json!(false), &json!("not_applied")));
         }
+        let itself = json!({ "op": "add_member", "node_id": 1, "host": "127.0.0.1", "port": 9001 });
+        let error = client.refused(itself);
+        assert_eq!((&error["code"], &error["outcome"]), (&json!("bad_request"), &json!("not_applied")), "{error}");
     });
 }
 

@@ -222,7 +222,6 @@ class Operations(NodeCase):
         calls: list[Call] = [
             lambda: self.c.promote(),
             lambda: self.c.promote(2, force=True),
-            lambda: self.c.add_member(2, "127.0.0.1", 9001),
             lambda: self.c.remove_member(2),
             lambda: self.c.conflicts(),
             lambda: self.c.conflicts(limit=5, after="x"),
@@ -231,6 +230,10 @@ class Operations(NodeCase):
         for call in calls:
             with self.assertRaises(UnsupportedInMode):
                 call()
+
+    def test_a_member_s_own_number_is_taken(self) -> None:
+        with self.assertRaises(BadRequest):
+            self.c.add_member(1, "127.0.0.1", 9001)
 
     def test_fields_of_dynamo_mode_reach_the_node(self) -> None:
         calls: list[tuple[str, Call]] = [

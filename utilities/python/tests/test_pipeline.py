@@ -102,7 +102,6 @@ class Pipelines(NodeCase):
         with self.c.pipeline() as pipeline:
             handles = [
                 pipeline.promote(),
-                pipeline.add_member(2, "h", 1),
                 pipeline.remove_member(2),
                 pipeline.conflicts(),
                 pipeline.evict(2),
