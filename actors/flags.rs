@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use datastore::limits;
-use datastore::replication::handshake::PROTOCOL;
+use datastore::replication::protocol::PROTOCOL;
 use datastore::settings::{Mode, RawSettings, SnapshotCompression};
 
 /// A durable key-value store with value, text and vector search, spoken to in

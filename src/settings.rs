@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::indexing::Kinds;
 use crate::limits;
-use crate::replication::handshake::PROTOCOL;
+use crate::replication::protocol::PROTOCOL;
 
 /// How replicas agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -315,7 +315,11 @@ fn a_node_on_its_own_says_who_it_is_and_refuses_what_needs_others() {
         }
         let itself = json!({ "op": "add_member", "node_id": 1, "host": "127.0.0.1", "port": 9001 });
         let error = client.refused(itself);
-        assert_eq!((&error["code"], &error["outcome"]), (&json!("bad_request"), &json!("not_applied")), "{error}");
+        assert_eq!(
+            (&error["code"], &error["outcome"]),
+            (&json!("bad_request"), &json!("not_applied")),
+            "{error}"
+        );
     });
 }
 

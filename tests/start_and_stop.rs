@@ -155,6 +155,7 @@ const REFUSED_VALUES: &[(&str, &str)] = &[
     ("role", "king"),
     ("mode", "chaos"),
     ("peers", "[2]"),
+    ("peer-protocol", "0"),
     ("drop-rate", "1.1"),
     ("indexes", "colour"),
     ("shards", "0"),

@@ -26,10 +26,10 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("engine", &["version", "limits", "error"]),
     ("ordering", &["error"]),
     ("persistence", &["version", "limits", "error", "engine"]),
-    ("replication", &["version", "error", "engine", "ordering", "persistence"]),
+    ("replication", &["version", "limits", "error", "engine", "ordering", "persistence"]),
     ("messaging", &["version", "limits", "error", "engine", "persistence", "replication"]),
     ("indexing", &["version", "limits", "error", "engine", "messaging"]),
-    ("settings", &["limits", "indexing"]),
+    ("settings", &["limits", "replication", "indexing"]),
     ("query", &["version", "limits", "error", "engine", "messaging", "indexing", "settings"]),
     ("connector", &["error"]),
 ];

@@ -18,9 +18,11 @@ pub mod message;
 pub mod notices;
 pub mod office;
 pub mod policy;
+pub mod protocol;
 pub mod raft;
 pub mod reconfiguration;
 pub mod recovered;
+pub mod refusal;
 #[cfg(test)]
 mod simulation;
 pub mod tolerance;
