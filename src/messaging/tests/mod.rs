@@ -128,7 +128,7 @@ fn portrait(arena: &[u8], request: &Request) -> String {
             format!("count {:?} {consistency:?}", prefix.as_ref().map(show))
         }
         Ok(Operation::AddMember { node_id, host, port }) => {
-            format!("add_member {node_id} {} {port}", show(&host))
+            format!("add_member {node_id} {} {port}", show(host))
         }
         Ok(Operation::Stats { section }) => format!("stats {:?}", section.as_ref().map(show)),
         Ok(plain) => format!("{plain:?}"),

@@ -52,6 +52,8 @@ mod convert;
 mod effect;
 mod hard_state;
 mod hosting;
+mod members;
+mod reads;
 mod replica;
 mod storage;
 #[cfg(test)]

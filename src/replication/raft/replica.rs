@@ -12,9 +12,10 @@ use super::effect::{
 };
 use super::hard_state::HardState;
 use super::hosting::Hosting;
+use super::reads::Reads;
 use super::storage::{Missing, Storage};
 use crate::limits::MEMBERS_MAX;
-use crate::persistence::{Configuration, is_witness};
+use crate::persistence::is_witness;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
 
 /// Payloads that are being read back, and what goes on when they have come.
@@ -54,11 +55,7 @@ pub struct Replica {
     handed_out: u64,
     /// The term in which this node campaigns, or did, since its leader asked it to.
     invited_to: u64,
-    /// Reads that no round was begun for yet.
-    reads: Vec<Handle>,
-    /// Rounds under way.
-    rounds: HashMap<Vec<u8>, Vec<Handle>>,
-    rounds_begun: u64,
+    pub(super) reads: Reads,
     fetches: HashMap<u64, Fetching>,
     fetches_begun: u64,
     pub(super) effects: Vec<Effect>,
@@ -116,9 +113,7 @@ impl Replica {
             installing: None,
             handed_out: applied,
             invited_to: 0,
-            reads: Vec::new(),
-            rounds: HashMap::new(),
-            rounds_begun: 0,
+            reads: Reads::default(),
             fetches: HashMap::new(),
             fetches_begun: 0,
             effects: Vec::new(),
@@ -236,16 +231,6 @@ impl Replica {
         }
     }
 
-    /// Who belongs to the cluster, as far as the log is handed out.
-    pub fn configuration(&self) -> &Configuration {
-        self.configurations.newest()
-    }
-
-    /// Who belonged to it as of an entry.
-    pub fn configuration_at(&self, index: u64) -> &Configuration {
-        self.configurations.at(index)
-    }
-
     /// The term of an entry of the log, or of the one before the first: `None` for
     /// any other, as for what is applied while a snapshot ahead of it is installed.
     pub fn term_of(&self, index: u64) -> Option<u64> {
@@ -303,38 +288,6 @@ impl Replica {
         } else {
             Effect::Dropped(handle)
         });
-    }
-
-    fn read(&mut self, handle: Handle) {
-        if self.node.raft.state == StateRole::Leader {
-            self.reads.push(handle);
-        } else {
-            self.effects.push(Effect::ReadLost(handle));
-        }
-    }
-
-    /// One round of heartbeats for all reads that wait.
-    fn begin_read_round(&mut self) {
-        let raft = &self.node.raft;
-        let knows_what_is_committed =
-            raft.raft_log.term(raft.raft_log.committed).is_ok_and(|term| term == raft.term);
-        if self.reads.is_empty() || raft.state != StateRole::Leader || !knows_what_is_committed {
-            return;
-        }
-        self.rounds_begun += 1;
-        // Never the same twice: not within this process, and not after it, since
-        // a node doesn't lead the same term twice.
-        let mut context = raft.term.to_le_bytes().to_vec();
-        context.extend_from_slice(&self.rounds_begun.to_le_bytes());
-        self.rounds.insert(context.clone(), std::mem::take(&mut self.reads));
-        self.node.read_index(context);
-    }
-
-    fn lose_reads(&mut self) {
-        let begun = self.rounds.drain().flat_map(|(_, handles)| handles);
-        let mut lost: Vec<Handle> = begun.chain(self.reads.drain(..)).collect();
-        lost.sort_unstable();
-        self.effects.extend(lost.into_iter().map(Effect::ReadLost));
     }
 
     fn persisted(&mut self, number: u64) {
@@ -426,9 +379,7 @@ impl Replica {
         }
         self.hand_out(committed);
         for read in reads {
-            for handle in self.rounds.remove(&read.request_ctx).into_iter().flatten() {
-                self.effects.push(Effect::ReadReady(handle, read.index));
-            }
+            self.round_done(&read.request_ctx, read.index);
         }
     }
 
@@ -465,45 +416,6 @@ impl Replica {
         self.effects.push(Effect::Commit(committed));
         changes.iter().for_each(|entry| self.change_members(entry));
         self.node.advance_apply_to(self.handed_out);
-    }
-
-    /// An entry that names the members is committed, and counts from here on.
-    fn change_members(&mut self, entry: &LogEntry) {
-        let Some(to) = self.configurations.decode(entry) else { return };
-        let from = convert::members(&self.node.raft.prs().conf().to_conf_state());
-        if from != to.members {
-            let changed = self.node.apply_conf_change(&convert::change(&from, &to.members));
-            let now = changed.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
-            assert_eq!(convert::members(&now), to.members, "entry {} makes other members", entry.index);
-        }
-        self.configurations.push(to);
-        self.configured();
-    }
-
-    fn configured(&mut self) {
-        self.host_as_configured();
-        self.effects.push(Effect::Configured(Box::new(self.configuration().clone())));
-    }
-
-    /// Proposes other members. Dropped unless it changes those that count now, and
-    /// no other change is under way: who wants it looks again and asks again.
-    fn reconfigure(&mut self, to: &Configuration) {
-        let may_be = self.configuration().index == to.index;
-        let raft = &mut self.node.raft;
-        if raft.state != StateRole::Leader || raft.has_pending_conf() || !may_be {
-            return;
-        }
-        // While leadership is handed over nothing is appended, or the other one never has it all.
-        if raft.lead_transferee.is_some() {
-            return;
-        }
-        // Appended as the crate does with a change of its own: its own encoding of one
-        // would be read from the network on the other nodes.
-        let mut entry = convert::raft_entry(0, 0, EntryKind::Members, to.encode().into());
-        if raft.append_entry(std::slice::from_mut(&mut entry)) {
-            raft.pending_conf_index = raft.raft_log.last_index();
-            raft.bcast_append();
-        }
     }
 
     fn note_role(&mut self) {
