@@ -29,7 +29,9 @@ mod disk;
 mod faults;
 mod history;
 mod log_writer;
+mod members;
 mod node;
+mod operator;
 mod outside;
 mod probes;
 mod shards;
@@ -89,4 +91,6 @@ pub enum Mutant {
     GroupOutlivesOffice,
     /// A snapshot is taken for the state behind E, although entries behind S are in it in part.
     WalkNotReplayed,
+    /// A member that has lost its disk is let in, and votes, and its witness with it.
+    WipedVotes,
 }

@@ -61,6 +61,9 @@ impl Cluster {
     }
 
     pub fn send(&mut self, place: usize, message: Message) {
+        if !self.connects(place, host_of(message.to) as usize - 1) {
+            return self.not_sent(place, &message);
+        }
         let delay = self.faults.delay(host_of(message.from), host_of(message.to), &mut self.random);
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
@@ -78,5 +81,13 @@ impl Cluster {
             self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
         }
         self.after(delay, Event::Deliver(Box::new(message), state));
+    }
+
+    /// Nobody is there who would take it.
+    fn not_sent(&mut self, place: usize, message: &Message) {
+        if message.kind == MessageKind::Snapshot {
+            let incarnation = self.nodes[place].incarnation;
+            self.after(20, Event::SnapshotReport(place, incarnation, message.to, false));
+        }
     }
 }
