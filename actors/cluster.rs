@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::limits;
-use datastore::persistence::{FileDisk, IdentityError, Membership, NodeUuid};
+use datastore::persistence::{Configuration, FileDisk, IdentityError, Membership, NodeUuid};
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 use datastore::settings::Peer;
@@ -28,12 +28,18 @@ pub struct Cluster {
     named: Vec<Peer>,
     /// `None` until the cluster's founder has adopted this node.
     membership: Mutex<Option<Membership>>,
+    /// The members as entries have named them since the start, for snapshots.
+    configurations: Mutex<Vec<Configuration>>,
     directory: FileDisk,
+    /// The versions of the peers' protocol that this node speaks.
+    pub protocol: (u32, u32),
     view: Mutex<View>,
     /// From which committed entry on which term.
     committed_terms: Mutex<Vec<(u64, u64)>>,
     /// This node leads, and has applied all that earlier leaders committed.
     serves_as_primary: AtomicBool,
+    /// The voters were set by force without it, and it has what they have not.
+    is_left_behind: AtomicBool,
     /// A majority is in contact, this node included.
     pub has_quorum: AtomicBool,
     /// The last committed entry that this node knows of.
@@ -59,8 +65,10 @@ pub struct View {
     pub is_replica: bool,
     /// One row for each member, ascending by id; kept by the ElectionCoordinator.
     pub members: Vec<MemberView>,
-    /// How many more members may fail.
+    /// How many more members may fail, whichever they are.
     pub tolerates: usize,
+    /// Those of which any one may fail.
+    pub may_fail: Vec<NodeId>,
 }
 
 /// A member as this node sees it.
@@ -68,6 +76,8 @@ pub struct View {
 pub struct MemberView {
     /// Its number.
     pub node_id: NodeId,
+    /// It votes; else it only listens.
+    pub votes: bool,
     /// `serving`, `catching_up`, `unreachable` or, where a replica can't know, `unknown`.
     pub state: &'static str,
     /// Entries that the leader has and it has not; `None` where only the leader knows.
@@ -78,6 +88,13 @@ pub struct MemberView {
     pub last_seen: Option<Instant>,
 }
 
+impl MemberView {
+    fn unknown(node_id: NodeId) -> MemberView {
+        let (lag_entries, lag_ms, last_seen) = (None, None, None);
+        MemberView { node_id, votes: true, state: "unknown", lag_entries, lag_ms, last_seen }
+    }
+}
+
 impl Cluster {
     /// A member that has just started, of the cluster of these nodes.
     pub fn new(
@@ -86,25 +103,19 @@ impl Cluster {
         boot: u64,
         membership: Option<Membership>,
         named: Vec<Peer>,
-        directory: FileDisk,
+        (directory, protocol): (FileDisk, (u32, u32)),
     ) -> Cluster {
         let mut node_ids = membership.as_ref().map_or(Vec::new(), Membership::node_ids);
         if node_ids.is_empty() {
             node_ids = named.iter().map(|peer| peer.node_id).chain([node_id]).collect();
             node_ids.sort_unstable();
         }
-        let member = |node_id| MemberView {
-            node_id,
-            state: "unknown",
-            lag_entries: None,
-            lag_ms: None,
-            last_seen: None,
-        };
         let view = View {
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
             is_replica: false,
-            members: node_ids.iter().copied().map(member).collect(),
+            members: node_ids.iter().copied().map(MemberView::unknown).collect(),
             tolerates: 0,
+            may_fail: Vec::new(),
         };
         Cluster {
             node_id,
@@ -112,17 +123,20 @@ impl Cluster {
             boot,
             named,
             membership: Mutex::new(membership),
+            configurations: Mutex::default(),
             directory,
+            protocol,
             view: Mutex::new(view),
             committed_terms: Mutex::default(),
             serves_as_primary: AtomicBool::new(false),
+            is_left_behind: AtomicBool::new(false),
             has_quorum: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
             persisting_bytes: AtomicUsize::new(0),
             state_checked_index: AtomicU64::new(0),
             state_differences: AtomicU64::new(0),
-            links: PeerLinks::new(node_ids.iter().copied().filter(|id| *id != node_id)),
+            links: PeerLinks::default(),
         }
     }
 
@@ -163,6 +177,48 @@ impl Cluster {
         by.store(&self.directory)?;
         *membership = Some(by.clone());
         Ok(true)
+    }
+
+    /// Takes over what was decided while this node was left behind, durably.
+    pub fn rejoins(&self, with: &Membership) -> Result<(), IdentityError> {
+        let mut membership = lock(&self.membership);
+        with.store(&self.directory)?;
+        *membership = Some(with.clone());
+        Ok(())
+    }
+
+    /// The log names these members from here on. Says whom it doesn't name any more.
+    pub fn configured(&self, to: &Configuration) -> Vec<NodeId> {
+        lock(&self.configurations).push(to.clone());
+        let mut membership = lock(&self.membership);
+        let Some(known) = membership.as_mut() else { return Vec::new() };
+        let before = known.node_ids();
+        // What this node has stored may be newer than what it has read of its log.
+        if to.index > known.configuration.index {
+            known.changed(to.clone());
+            // The log has it; the file is what the next start greets its peers by.
+            if let Err(error) = known.store(&self.directory) {
+                tracing::warn!(%error, "the members could not be stored; the log has them");
+            }
+        }
+        let now = known.node_ids();
+        drop(membership);
+        let mut view = lock(&self.view);
+        view.members.retain(|member| now.contains(&member.node_id));
+        for id in &now {
+            if !view.members.iter().any(|member| member.node_id == *id) {
+                view.members.push(MemberView::unknown(*id));
+            }
+        }
+        view.members.sort_by_key(|member| member.node_id);
+        before.into_iter().filter(|id| !now.contains(id)).collect()
+    }
+
+    /// The members as of an entry.
+    pub fn configuration_at(&self, index: u64) -> Configuration {
+        let since = lock(&self.configurations);
+        let made = since.iter().rev().find(|configuration| configuration.index <= index);
+        made.cloned().unwrap_or_default()
     }
 
     /// This entry is committed, and those before it.
@@ -215,10 +271,11 @@ impl Cluster {
     }
 
     /// What the ElectionCoordinator found out about the members.
-    pub fn members_seen(&self, members: Vec<MemberView>, tolerates: usize) {
+    pub fn members_seen(&self, members: Vec<MemberView>, tolerates: usize, may_fail: Vec<NodeId>) {
         let mut view = lock(&self.view);
         view.members = members;
         view.tolerates = tolerates;
+        view.may_fail = may_fail;
     }
 
     /// Whether this node answers writes and linearizable reads.
@@ -233,18 +290,50 @@ impl Cluster {
 
     /// Where another member is.
     pub fn address(&self, node_id: NodeId) -> Option<LeaderAddress> {
-        if let Some(peer) = self.named.iter().find(|peer| peer.node_id == node_id) {
+        let membership = lock(&self.membership);
+        let member = membership.as_ref().and_then(|known| known.member(node_id));
+        let founding = membership.as_ref().and_then(|known| known.base.node(node_id));
+        let has_moved =
+            member.zip(founding).is_some_and(|(now, then)| (&now.host, now.port) != (&then.host, then.port));
+        let named = self.named.iter().find(|peer| peer.node_id == node_id).filter(|_| !has_moved);
+        if let Some(peer) = named {
             return Some(LeaderAddress { node_id, host: peer.host.clone(), port: peer.port });
         }
-        let membership = lock(&self.membership);
-        let member = membership.as_ref()?.member(node_id)?;
+        let member = member?;
         Some(LeaderAddress { node_id, host: member.host.clone(), port: member.port })
+    }
+
+    /// Whether it takes no more part, by force.
+    pub fn is_left_behind(&self) -> bool {
+        self.is_left_behind.load(Ordering::Relaxed)
+    }
+
+    /// It takes no more part.
+    pub fn set_left_behind(&self) {
+        self.is_left_behind.store(true, Ordering::Relaxed);
+        self.has_quorum.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the log has named the members without this node.
+    pub fn is_removed(&self) -> bool {
+        lock(&self.membership).as_ref().is_some_and(|known| known.member(self.node_id).is_none())
     }
 
     /// Why this node can't answer what only the primary may.
     pub fn refusal(&self) -> Error {
         let role = lock(&self.view).role;
         let me = self.node_id;
+        if self.is_removed() {
+            let message = format!("node {me} was removed from its cluster; nothing was changed");
+            return Error::new(Code::NoQuorum, message);
+        }
+        if self.is_left_behind() {
+            let message = format!(
+                "node {me} was left behind by `promote` with `force` and has what the other side has not: export \
+                 what you need of it (local reads go on), then start it on an empty directory"
+            );
+            return Error::new(Code::NoQuorum, message);
+        }
         let leader = role.leader.filter(|leader| *leader != me);
         if let Some(leader) = leader.and_then(|leader| self.address(leader)) {
             let message = format!(

@@ -70,6 +70,13 @@ pub enum ConnectionMessage {
         /// Who leads now.
         leader: Result<u64, Error>,
     },
+    /// From the ElectionCoordinator: what became of `add_member` or `remove_member`.
+    MembersChanged {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// Why they were not, or may not have been.
+        outcome: Result<(), Error>,
+    },
     /// From the node: answer what came, then close.
     Stop,
 }
@@ -417,6 +424,9 @@ impl Handler<Counted<ConnectionMessage>> for Connection {
             }
             ConnectionMessage::ReadReady { round, ready } => self.rounds.done(round, ready),
             ConnectionMessage::Promoted { sequence, leader } => self.promoted(sequence, &leader),
+            ConnectionMessage::MembersChanged { sequence, outcome } => {
+                self.members_changed(sequence, outcome);
+            }
             ConnectionMessage::Stop => self.gate.close(),
         }
         self.go_on(context);

@@ -7,6 +7,7 @@ use datastore::error::{Code, Error};
 use datastore::indexing::{Kinds, canonical_hash, terms_of_query};
 use datastore::limits;
 use datastore::messaging::{Operation, ScanRequest, Span, reply};
+use datastore::persistence::Member;
 use datastore::query::{
     Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body, decode_key_cursor,
     decode_rank_cursor, hello_body,
@@ -14,7 +15,7 @@ use datastore::query::{
 
 use crate::connection::Connection;
 use crate::index_manager::IndexMessage;
-use crate::replication_messages::CoordinatorMessage;
+use crate::replication_messages::Wish;
 use crate::shard::ShardMessage;
 use crate::shard_messages::{Batch, Search, ShardOperation, ShardRequest};
 use crate::slot::SlotState;
@@ -23,7 +24,7 @@ use crate::standing::standing;
 use crate::stats;
 use crate::wal_writer::WalMessage;
 
-type Refusal = Result<(), Error>;
+pub(crate) type Refusal = Result<(), Error>;
 
 impl Connection {
     /// Hands a request to those who answer it, or answers it.
@@ -119,6 +120,11 @@ impl Connection {
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
             Operation::Promote { node_id, force } => return self.promote(sequence, node_id, force),
+            Operation::AddMember { node_id, host, port } => {
+                let host = String::from_utf8_lossy(host.of(arena)).into_owned();
+                return self.change(sequence, Wish::Add(Member { node_id, host, port, node: None }));
+            }
+            Operation::RemoveMember { node_id } => return self.change(sequence, Wish::Remove(node_id)),
             Operation::Stats { section } => {
                 let section = section.map(|section| String::from_utf8_lossy(section.of(arena)).into_owned());
                 if let Some(name) = section.as_deref().filter(|name| !stats::SECTIONS.contains(name)) {
@@ -132,38 +138,11 @@ impl Connection {
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
             _ => {
-                let message = "this operation needs a cluster, and this node is on its own";
+                let message = "this operation is one of --mode dynamo";
                 return Err(Error::new(Code::UnsupportedInMode, message));
             }
         }
         Ok(())
-    }
-
-    fn promote(&mut self, sequence: u64, node_id: Option<u64>, force: bool) -> Refusal {
-        let Some(coordinator) = self.cast.coordinator.clone() else {
-            let message = "promote needs a cluster, and this node is on its own";
-            return Err(Error::new(Code::UnsupportedInMode, message));
-        };
-        if force {
-            let message = "`force` is not in this version: leadership is handed over by a majority only";
-            return Err(Error::new(Code::BadRequest, message));
-        }
-        self.barrier_dispatched(sequence);
-        let (node_id, asked_by) =
-            (node_id.unwrap_or(self.node.settings.node_id), (self.address.clone(), sequence));
-        coordinator.send(CoordinatorMessage::Promote { node_id, asked_by });
-        Ok(())
-    }
-
-    /// What became of a `promote`.
-    pub(crate) fn promoted(&mut self, sequence: u64, leader: &Result<u64, Error>) {
-        let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
-        let mut line = Vec::new();
-        match leader {
-            Ok(leader) => reply::object(&mut line, &id, format!("{{\"leader\":{leader}}}").as_bytes()),
-            Err(error) => reply::error(&mut line, &id, error),
-        }
-        self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));
     }
 
     fn needs_index(&self, has: impl Fn(&Kinds) -> bool, name: &str) -> Refusal {
@@ -189,7 +168,7 @@ impl Connection {
     }
 
     /// The request is on its way: its slot waits, and the barrier knows.
-    fn barrier_dispatched(&mut self, sequence: u64) {
+    pub(crate) fn barrier_dispatched(&mut self, sequence: u64) {
         let Some(slot) = self.slot(sequence) else { return };
         slot.state = SlotState::Waiting;
         let class = slot.class;

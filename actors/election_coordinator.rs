@@ -22,15 +22,21 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler};
 use datastore::error::{Code, Error};
-use datastore::replication::message::NodeId;
+use datastore::persistence::host_of;
+use datastore::replication::message::{Members, NodeId};
 use datastore::replication::policy::HandOver;
 use datastore::replication::raft::{Role, Status};
+use datastore::replication::reconfiguration::forced_by;
+use datastore::replication::tolerance::{Tolerance, tolerance};
 use tokio::sync::oneshot;
 
 use crate::Cast;
 use crate::cluster::{Cluster, MemberView};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
+use crate::membership_changes::{Changes, Step};
+use crate::node::Node;
+use crate::random::random_u64;
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{ELECTION_TICKS, TICK_MS};
 use crate::wal_writer::WalMessage;
@@ -58,6 +64,7 @@ struct Promotion {
 
 /// The actor.
 pub struct ElectionCoordinator {
+    node: Arc<Node>,
     cast: Arc<Cast>,
     cluster: Arc<Cluster>,
     policy: HandOver,
@@ -68,6 +75,7 @@ pub struct ElectionCoordinator {
     /// When the log was known to end where, oldest first; kept by a leader.
     growth: VecDeque<(Instant, u64)>,
     promotions: Vec<Promotion>,
+    changes: Changes,
     /// The node stops: whom to tell, and until when to wait.
     resigning: Option<(oneshot::Sender<()>, Instant)>,
     last_status: Option<Status>,
@@ -75,8 +83,9 @@ pub struct ElectionCoordinator {
 
 impl ElectionCoordinator {
     /// Of a member.
-    pub fn new(cast: Arc<Cast>, cluster: Arc<Cluster>) -> ElectionCoordinator {
+    pub fn new(node: Arc<Node>, cast: Arc<Cast>, cluster: Arc<Cluster>) -> ElectionCoordinator {
         ElectionCoordinator {
+            node,
             policy: HandOver::new(cluster.node_id, ELECTION_TICKS),
             cast,
             cluster,
@@ -85,6 +94,7 @@ impl ElectionCoordinator {
             heard: BTreeMap::new(),
             growth: VecDeque::new(),
             promotions: Vec::new(),
+            changes: Changes::default(),
             resigning: None,
             last_status: None,
         }
@@ -97,7 +107,7 @@ impl ElectionCoordinator {
     fn beat(&mut self) {
         self.beats += 1;
         if self.beats.is_multiple_of(PRESENCE_TICKS) {
-            self.cast.peers.iter().for_each(|(_, peer)| peer.send(PeerMessage::Presence));
+            self.cast.peers.all().iter().for_each(|peer| peer.send(PeerMessage::Presence));
         }
         self.settle_promotions(None);
         self.settle_resignation();
@@ -133,6 +143,11 @@ impl ElectionCoordinator {
             tracing::info!(to, "handing leadership over to the lowest id that is there");
             self.tell(ReplicationMessage::TransferTo(to));
         }
+        match self.changes.tick(&self.cluster, status) {
+            Some(Step::Propose(to)) => self.tell(ReplicationMessage::Reconfigure(Box::new(to))),
+            Some(Step::HandOver) => self.hand_over_to_the_best(),
+            None => {}
+        }
         self.settle_promotions(status.role.leader);
         self.see_members(Some(status));
     }
@@ -144,22 +159,25 @@ impl ElectionCoordinator {
     /// Puts together what `cluster` shows.
     fn see_members(&mut self, status: Option<&Status>) {
         let ids: Vec<NodeId> = self.cluster.view().members.iter().map(|member| member.node_id).collect();
-        let majority = ids.len() / 2 + 1;
-        let members: Vec<MemberView> = ids.iter().map(|id| self.member(*id, status)).collect();
-        let there = ids.iter().filter(|id| **id == self.cluster.node_id || self.is_in_contact(**id)).count();
-        let adopted = status.is_some();
-        self.cluster.has_quorum.store(adopted && there >= majority, Ordering::Relaxed);
-        self.cluster.members_seen(members, there.saturating_sub(majority));
+        let voting = self.cluster.membership().map(|known| known.configuration.members).unwrap_or_default();
+        let members: Vec<MemberView> = ids.iter().map(|id| self.member(*id, status, &voting)).collect();
+        let is_there = |id: &NodeId| *id == self.cluster.node_id || self.is_in_contact(*id);
+        let there: Vec<NodeId> = ids.into_iter().filter(is_there).collect();
+        let is_quorum = voting.is_quorum(|voter| there.contains(&host_of(voter)));
+        self.cluster.has_quorum.store(status.is_some() && is_quorum, Ordering::Relaxed);
+        let Tolerance { any, single } = tolerance(&voting, &there);
+        self.cluster.members_seen(members, any, single);
     }
 
-    fn member(&self, node_id: NodeId, status: Option<&Status>) -> MemberView {
+    fn member(&self, node_id: NodeId, status: Option<&Status>, voting: &Members) -> MemberView {
         let leads = status.is_some_and(|status| status.role.role == Role::Leader);
         let last_seen = self.heard.get(&node_id).copied();
         let is_here = node_id == self.cluster.node_id;
         let has = match status {
             Some(status) if is_here => Some((status.applied, status.commit.max(status.applied))),
             Some(status) if leads => {
-                let follower = status.followers.iter().find(|(id, ..)| *id == node_id);
+                let mut followers = status.followers.iter().chain(&status.learners);
+                let follower = followers.find(|(id, ..)| *id == node_id);
                 follower.map(|(_, matched, _)| (*matched, status.last))
             }
             _ => None,
@@ -176,6 +194,7 @@ impl ElectionCoordinator {
         };
         MemberView {
             node_id,
+            votes: status.is_none() || voting.votes(node_id),
             state,
             lag_entries,
             lag_ms,
@@ -195,9 +214,14 @@ impl ElectionCoordinator {
             connection.send(ConnectionMessage::Promoted { sequence: *sequence, leader: Err(error) });
         };
         let leader = self.cluster.role().leader;
-        let known = self.cluster.view().members.iter().any(|member| member.node_id == to);
-        if !known {
+        let view = self.cluster.view();
+        let Some(member) = view.members.iter().find(|member| member.node_id == to) else {
             let message = format!("`node_id` {to} is no member of this cluster");
+            return refuse(Error::new(Code::BadRequest, message));
+        };
+        if !member.votes {
+            let message =
+                format!("node {to} only listens until it has caught up; `cluster` shows when it votes");
             return refuse(Error::new(Code::BadRequest, message));
         }
         // A replica can only ask for itself: the leader takes such a request from no one else.
@@ -213,6 +237,34 @@ impl ElectionCoordinator {
         let until = Instant::now() + HAND_OVER_MAX;
         self.promotions.push(Promotion { to, asked_by, until });
         self.settle_promotions(leader);
+    }
+
+    /// Makes this node the only voter, whatever the others have: for a majority that is lost.
+    fn force(&mut self, (connection, sequence): (Mailbox<Connection>, u64)) {
+        let leader = self.forced().inspect(|_| self.node.begin_anew());
+        connection.send(ConnectionMessage::Promoted { sequence, leader });
+    }
+
+    fn forced(&self) -> Result<NodeId, Error> {
+        let me = self.cluster.node_id;
+        let refuse = |message: &str| Error::new(Code::BadRequest, message);
+        let Some(membership) = self.cluster.membership().filter(|_| !self.cluster.is_removed()) else {
+            return Err(refuse("`force`: this node is no member of a cluster"));
+        };
+        if self.cluster.has_quorum.load(Ordering::Relaxed) {
+            let message = "`force`: this node is in contact with a majority, which may have what this node has not; \
+                           `promote` without `force` loses nothing";
+            return Err(refuse(message));
+        }
+        let name = random_u64().map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        let to = forced_by(membership, me, format!("{name:016x}"));
+        self.cluster.rejoins(&to).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        tracing::warn!(
+            epochs = ?to.epochs,
+            "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is lost. \
+             The other nodes listen until they have caught up; one that has what this node has not is kept out"
+        );
+        Ok(me)
     }
 
     /// Hands over to the lowest id that has the whole log, so that clients don't
@@ -287,6 +339,15 @@ impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
                 }
             }
             CoordinatorMessage::Promote { node_id, asked_by } => self.promote(node_id, asked_by),
+            CoordinatorMessage::Force { asked_by } => self.force(asked_by),
+            CoordinatorMessage::Change { wish, asked_by } => {
+                self.changes.ask(wish, asked_by);
+                if let Some(status) =
+                    self.last_status.clone().filter(|status| status.role.role != Role::Leader)
+                {
+                    self.changes.tick(&self.cluster, &status);
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use datastore::limits;
+use datastore::replication::handshake::PROTOCOL;
 use datastore::settings::{Mode, RawSettings, SnapshotCompression};
 
 /// A durable key-value store with value, text and vector search, spoken to in
@@ -63,6 +64,9 @@ pub struct Flags {
     /// Milliseconds after which an unanswered request is answered `timeout`
     #[arg(long, env = "DATASTORE_REQUEST_TIMEOUT_MS", default_value_t = limits::REQUEST_TIMEOUT_MS_DEFAULT, value_name = "MILLISECONDS")]
     request_timeout_ms: u64,
+    /// Latest version of the nodes' own protocol to speak, while nodes of an earlier version are in the cluster
+    #[arg(long, env = "DATASTORE_PEER_PROTOCOL", default_value_t = PROTOCOL.1, value_name = "VERSION")]
+    peer_protocol: u32,
     /// How the node's own messages are written
     #[arg(long, env = "DATASTORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -130,6 +134,7 @@ impl Flags {
             request_timeout_ms: self.request_timeout_ms,
             insecure: self.insecure,
             truncate_damaged_log: self.truncate_damaged_log,
+            peer_protocol_max: self.peer_protocol,
         }
     }
 }

@@ -5,13 +5,16 @@
 //! empty directory, --peers, --role secondary   waits until the founder adopts it
 //! a directory with a membership                is the member that it says, whatever the flags
 //! a directory with data and no membership      stays on its own; with --peers it refuses to start
+//! a node on its own, `add_member`              begins anew as the first of a cluster, with its data
 //! ```
 //!
 //! Only an empty directory founds, since a founder that lost its data must not
 //! take a new, empty cluster for the old one: it draws a new name for it, by
 //! which its peers know it for a stranger.
 
+use datastore::error::{Code, Error};
 use datastore::persistence::{FileDisk, Identity, Member, Membership};
+use datastore::replication::reconfiguration::{ChangeError, founded_with};
 use datastore::settings::{Settings, StartRole};
 
 use crate::random::random_u64;
@@ -52,9 +55,8 @@ pub(crate) fn membership(
 }
 
 fn found(identity: &Identity, settings: &Settings, port: u16) -> Result<Membership, StartError> {
-    let cluster = format!("{:016x}{:016x}", random_u64()?, random_u64()?);
-    let founder = settings.node_id;
-    let own = Member { node_id: founder, host: settings.host.to_string(), port, node: Some(identity.node) };
+    let (cluster, founder) = (cluster_name()?, settings.node_id);
+    let own = own_member(identity, settings, port);
     let peers = settings.peers.iter();
     let peers = peers.map(|peer| Member {
         node_id: peer.node_id,
@@ -65,17 +67,41 @@ fn found(identity: &Identity, settings: &Settings, port: u16) -> Result<Membersh
     Ok(Membership::new(cluster, founder, peers.chain([own]).collect()))
 }
 
+/// A node on its own, whose directory is open in this process, gets company: noted
+/// durably, for its next start.
+pub(crate) fn found_with(settings: &Settings, port: u16, member: Member) -> Result<(), Error> {
+    let internal = |error: &dyn std::fmt::Display| Error::new(Code::Internal, error.to_string());
+    let disk = FileDisk::open(&settings.data_dir).map_err(|error| internal(&error))?;
+    let identity = Identity::load(&disk).map_err(|error| internal(&error))?;
+    let identity = identity.ok_or_else(|| internal(&"the directory has no identity"))?;
+    let cluster = cluster_name().map_err(|error| internal(&error))?;
+    let own = own_member(&identity, settings, port);
+    let refused = |error: ChangeError| Error::new(Code::BadRequest, error.to_string());
+    let membership = founded_with(cluster, own, member).map_err(refused)?;
+    membership.store(&disk).map_err(|error| internal(&error))
+}
+
+fn cluster_name() -> Result<String, StartError> {
+    Ok(format!("{:016x}{:016x}", random_u64()?, random_u64()?))
+}
+
+fn own_member(identity: &Identity, settings: &Settings, port: u16) -> Member {
+    let host = settings.host.to_string();
+    Member { node_id: settings.node_id, host, port, node: Some(identity.node) }
+}
+
 /// The disk decides who is a member. Flags that say otherwise are a mistake of
 /// the operator's, and one that is dangerous ends the start.
 fn check(membership: &Membership, identity: &Identity, settings: &Settings) -> Result<(), StartError> {
     let node_id = settings.node_id;
     let is_this_directory = |member: &&Member| member.node == Some(identity.node);
-    if let Some(own) = membership.members.iter().find(is_this_directory)
+    if let Some(own) = membership.configuration.nodes.iter().find(is_this_directory)
         && own.node_id != node_id
     {
         return Err(StartError::OtherNode { found: own.node_id, wanted: node_id });
     }
     if membership.member(node_id).is_none() {
+        // Removed, and this node has heard of it; or another number than ever.
         return Err(StartError::NoMemberOf { node_id, members: membership.node_ids() });
     }
     let mut named: Vec<u64> = settings.peers.iter().map(|peer| peer.node_id).collect();
@@ -85,8 +111,8 @@ fn check(membership: &Membership, identity: &Identity, settings: &Settings) -> R
         tracing::warn!(
             members = ?membership.node_ids(),
             named = ?named,
-            "--peers names other nodes than the directory's membership, which counts; \
-             members don't change by starting a node with other --peers"
+            "--peers names other nodes than the directory's membership, which counts; members change by \
+             add_member and remove_member, not by starting a node with other --peers"
         );
     }
     Ok(())

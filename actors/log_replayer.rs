@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use datastore::engine::{Effect, Placement, Requests, Table, Version, replay};
 use datastore::persistence::{
-    FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, Replay, ReplicatedRecovery, next_random,
+    Configuration, FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, Replay,
+    ReplicatedRecovery, next_random,
 };
+use datastore::replication::message::EntryKind;
 use datastore::replication::raft::HardState;
 
 use crate::progress::Progress;
@@ -21,7 +23,7 @@ use crate::start_error::StartError;
 pub type NodeLog = Log<FaultyDisk<FileDisk>>;
 
 /// An effect of the log on its way to a shard's table.
-struct Replayed {
+struct ReplayedEffect {
     version: Version,
     hash: u64,
     effect: OwnedEffect,
@@ -36,6 +38,15 @@ enum OwnedEffect {
 /// Effects sent to a builder at once.
 const EFFECTS_PER_BATCH: usize = 4_096;
 
+/// What a replay leaves.
+pub(crate) struct Replayed {
+    pub(crate) tables: Vec<Table>,
+    pub(crate) log: NodeLog,
+    pub(crate) recovery: ReplicatedRecovery,
+    /// As the entries that were replayed name the members.
+    pub(crate) members: Vec<Configuration>,
+}
+
 /// Opens the log and replays it over the tables: all of it, or of a replicated
 /// log what is committed.
 pub(crate) fn replay_log(
@@ -45,17 +56,18 @@ pub(crate) fn replay_log(
     (range, replicated): (Replay, bool),
     placement: Placement,
     tables: Vec<Table>,
-) -> Result<(Vec<Table>, NodeLog, ReplicatedRecovery), StartError> {
+) -> Result<Replayed, StartError> {
     let seed = random_u64()?;
     std::thread::scope(|scope| {
         let (senders, receivers): (Vec<_>, Vec<_>) =
-            tables.iter().map(|_| bounded::<Vec<Replayed>>(BATCHES_WAITING)).unzip();
+            tables.iter().map(|_| bounded::<Vec<ReplayedEffect>>(BATCHES_WAITING)).unzip();
         let builders: Vec<_> = tables
             .into_iter()
             .zip(receivers)
             .map(|(table, batches)| scope.spawn(move || replay_batches(table, &batches)))
             .collect();
-        let mut router = Router { placement, batches: senders.iter().map(|_| Vec::new()).collect(), senders };
+        let batches = senders.iter().map(|_| Vec::new()).collect();
+        let mut router = Router { placement, batches, senders, members: Vec::new() };
         let progress = Progress::new("replaying the log", 0);
         let mut bytes = 0;
         let mut visit = |entry: RecoveredEntry<'_>| {
@@ -70,10 +82,11 @@ pub(crate) fn replay_log(
             opened.map(|(log, report)| (log, ReplicatedRecovery { report, ..ReplicatedRecovery::default() }))
         };
         router.flush();
+        let members = std::mem::take(&mut router.members);
         drop(router);
         let tables = join_all(builders);
-        let (log, report) = opened.map_err(StartError::Log)?;
-        Ok((tables, log, report))
+        let (log, recovery) = opened.map_err(StartError::Log)?;
+        Ok(Replayed { tables, log, recovery, members })
     })
 }
 
@@ -92,12 +105,23 @@ fn salts(seed: u64) -> impl FnMut() -> u64 + Send + 'static {
 
 struct Router {
     placement: Placement,
-    batches: Vec<Vec<Replayed>>,
-    senders: Vec<Sender<Vec<Replayed>>>,
+    batches: Vec<Vec<ReplayedEffect>>,
+    senders: Vec<Sender<Vec<ReplayedEffect>>>,
+    members: Vec<Configuration>,
 }
 
 impl Router {
     fn route(&mut self, entry: &RecoveredEntry<'_>) -> Result<(), datastore::persistence::VisitError> {
+        match EntryKind::from_byte(entry.kind) {
+            Some(EntryKind::Writes) => {}
+            Some(EntryKind::Members) => {
+                let made = Configuration::decode(entry.payload).ok_or("it names no members")?;
+                self.members.push(Configuration { index: entry.index, ..made });
+                return Ok(());
+            }
+            Some(EntryKind::Empty) => return Ok(()),
+            None => return Err("its kind is none of this version's: start the version that wrote it".into()),
+        }
         let payload = Bytes::copy_from_slice(entry.payload);
         for item in Requests::new(&payload) {
             let (ordinal, effect) = item?;
@@ -110,7 +134,7 @@ impl Router {
                 Effect::AddVector { key, vector } => OwnedEffect::AddVector(owned(key), owned(vector)),
             };
             let shard = self.placement.shard(hash);
-            self.batches[shard].push(Replayed { version, hash, effect });
+            self.batches[shard].push(ReplayedEffect { version, hash, effect });
             if self.batches[shard].len() >= EFFECTS_PER_BATCH {
                 self.send(shard);
             }
@@ -129,9 +153,9 @@ impl Router {
     }
 }
 
-fn replay_batches(mut table: Table, batches: &Receiver<Vec<Replayed>>) -> Table {
+fn replay_batches(mut table: Table, batches: &Receiver<Vec<ReplayedEffect>>) -> Table {
     for batch in batches {
-        for Replayed { version, hash, effect } in batch {
+        for ReplayedEffect { version, hash, effect } in batch {
             let effect = match &effect {
                 OwnedEffect::Delete(key) => Effect::Delete { key },
                 OwnedEffect::Set(key, value) => Effect::Set { key, value },

@@ -1,5 +1,6 @@
 //! The node: flags → settings → start → signals.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -68,13 +69,54 @@ async fn run(settings: Settings) -> Result<(), String> {
     ));
     tracing::info!(address = %bound, node_id = running.node.settings.node_id, "serving");
 
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("interrupted: stopping"),
-    }
+    let begins_anew = tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: stopping");
+            false
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("interrupted: stopping");
+            false
+        }
+        () = running.node.is_to_begin_anew() => {
+            tracing::info!("stopping, to begin anew");
+            true
+        }
+    };
     accepting.abort();
     running.stop().await;
-    Ok(())
+    if begins_anew { Err(begin_anew(bound.port())) } else { Ok(()) }
+}
+
+/// The same program again, in this process: with the port that the system chose,
+/// if it was to choose one. Gives the reason when it can't.
+fn begin_anew(port: u16) -> String {
+    use std::os::unix::process::CommandExt;
+    // The link is right even when the program's file was replaced by a newer one.
+    let program =
+        if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+    let program = match program {
+        Ok(program) => program,
+        Err(error) => return format!("the node stopped to begin anew, and can't find its program: {error}"),
+    };
+    let error = std::process::Command::new(program).args(arguments_with(port)).exec();
+    format!("the node stopped to begin anew, and can't: {error}; start it again with the same command")
+}
+
+/// The command line as it was, but for the port.
+fn arguments_with(port: u16) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut given = std::env::args_os().skip(1);
+    while let Some(argument) = given.next() {
+        let text = argument.to_string_lossy();
+        if text == "--port" {
+            given.next();
+        } else if !text.starts_with("--port=") {
+            arguments.push(argument);
+        }
+    }
+    arguments.extend(["--port".into(), port.to_string().into()]);
+    arguments
 }
 
 fn log_to_stderr(format: LogFormat) {

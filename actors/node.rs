@@ -11,6 +11,7 @@ use datastore::indexing::Sizes;
 use datastore::limits;
 use datastore::settings::Settings;
 use hdrhistogram::Histogram;
+use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
 pub use crate::mailbox::lock;
@@ -31,7 +32,7 @@ pub struct Node {
     /// The log's.
     pub log_figures: Mutex<LogFigures>,
     /// The gauges of all actors, in the order of `stats`.
-    pub gauges: Vec<Arc<Gauge>>,
+    gauges: Mutex<Vec<Arc<Gauge>>>,
     /// The connections'.
     pub connections: ConnectionFigures,
     /// The snapshots'.
@@ -40,6 +41,8 @@ pub struct Node {
     pub cluster: Option<Arc<Cluster>>,
     /// Set when the node takes no more requests.
     pub stopping: AtomicBool,
+    /// Rung when the process is to begin anew, with what the directory says by then.
+    anew: Notify,
     next_multi: AtomicU64,
 }
 
@@ -221,11 +224,12 @@ impl Node {
             placement,
             started: Instant::now(),
             log_figures: Mutex::new(LogFigures::default()),
-            gauges,
+            gauges: Mutex::new(gauges),
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
             cluster,
             stopping: AtomicBool::new(false),
+            anew: Notify::new(),
             next_multi: AtomicU64::new(0),
         }
     }
@@ -236,6 +240,36 @@ impl Node {
         figures.syncs += 1;
         record(&mut figures.sync_us, took.as_micros() as u64);
         record(&mut figures.records_per_sync, records as u64);
+    }
+
+    /// The gauges of all actors that run, in the order of `stats`.
+    pub fn gauges(&self) -> Vec<Arc<Gauge>> {
+        lock(&self.gauges).clone()
+    }
+
+    /// An actor more: behind those of its kind, or at the end.
+    pub fn add_gauge(&self, gauge: Arc<Gauge>) {
+        let mut gauges = lock(&self.gauges);
+        let place = gauges.iter().rposition(|other| other.kind == gauge.kind);
+        // The connections' comes last, the ElectionCoordinator's before it.
+        let place = place.map_or(gauges.len().saturating_sub(2), |last| last + 1);
+        gauges.insert(place, gauge);
+    }
+
+    /// An actor less.
+    pub fn remove_gauge(&self, name: &str) {
+        lock(&self.gauges).retain(|gauge| gauge.name != name);
+    }
+
+    /// The members were decided elsewhere than in the log: the process stops in good
+    /// order and begins anew with them.
+    pub fn begin_anew(&self) {
+        self.anew.notify_one();
+    }
+
+    /// Comes back when the process is to begin anew.
+    pub async fn is_to_begin_anew(&self) {
+        self.anew.notified().await;
     }
 
     /// A number that no other multi-key write of this process has.

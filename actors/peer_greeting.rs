@@ -1,13 +1,14 @@
 //! Greeting a peer: what every connection to one begins with, whether a lane
 //! or a snapshot's thread opens it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use datastore::messaging::peer_hello::{Answer, hello_line, read_answer};
-use datastore::replication::handshake::{
-    Hello, Lane, Own, PROTOCOL, Refusal, Verdict, founded_without, judge,
-};
+use datastore::persistence::Membership;
+use datastore::replication::handshake::{Hello, Lane, Own, Refusal, Verdict, founded_without, judge};
 use datastore::replication::message::NodeId;
+use datastore::replication::raft::Role;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::cluster::Cluster;
@@ -31,24 +32,40 @@ pub(crate) enum Greeted {
 
 /// What this node knows of itself.
 pub(crate) fn own(cluster: &Cluster) -> Own {
-    Own { node_id: cluster.node_id, node: cluster.node, membership: cluster.membership() }
+    let (node_id, node, membership) = (cluster.node_id, cluster.node, cluster.membership());
+    let applied = cluster.applied_index.load(Ordering::Relaxed);
+    let applied = (applied, cluster.term_of_committed(applied).unwrap_or_default());
+    let leads = cluster.role().role == Role::Leader;
+    Own { node_id, node, membership, protocol: cluster.protocol, leads, applied }
 }
 
 /// The first line to a peer.
 pub(crate) fn greeting(cluster: &Cluster, peer: NodeId, lane: Lane, adopting: bool) -> Vec<u8> {
-    let Own { node_id, node, membership } = own(cluster);
+    let Own { node_id, node, membership, protocol, .. } = own(cluster);
+    let epochs = membership.as_ref().map_or(Vec::new(), |membership| membership.epochs.clone());
     let hello = Hello {
-        protocol: PROTOCOL,
+        protocol,
         lane,
         cluster: membership.as_ref().map(|membership| membership.cluster.clone()),
-        epoch: 0,
+        epoch: epochs.len() as u64,
+        epochs,
         node_id,
         node,
         boot: cluster.boot,
         to: peer,
-        membership: membership.filter(|_| adopting),
+        membership: membership.filter(|_| adopting).map(|membership| for_newcomer(cluster, peer, membership)),
     };
     hello_line(&hello)
+}
+
+/// One that votes from the start begins with nothing. Any other is told in which term
+/// it begins, and has its vote in that given away: see `first_hard_state`.
+fn for_newcomer(cluster: &Cluster, peer: NodeId, mut membership: Membership) -> Membership {
+    membership.first_vote = (0, 0);
+    if !membership.configuration.binds(peer) {
+        membership.first_vote = (cluster.role().term, cluster.node_id);
+    }
+    membership
 }
 
 /// Takes a peer's answer. A directory that is met here is noted, durably, when this returns.
@@ -70,6 +87,9 @@ pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted 
                 Some(Err(error)) => Greeted::Refused(error.to_string()),
                 Some(Ok(())) | None => then,
             };
+            if welcome.node_id == peer {
+                cluster.links.speaks(peer, welcome.protocol);
+            }
             match judge(&own, peer, &welcome) {
                 Verdict::Connected { meet: is_new } => meet(is_new, Greeted::Connected),
                 Verdict::Adopt { meet: is_new } => meet(is_new, Greeted::Adopt),

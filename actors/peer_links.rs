@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -59,10 +58,19 @@ impl SessionPlace {
     }
 }
 
+/// What is known of the way to a peer.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    /// This node's heartbeats reach it.
+    is_reached: bool,
+    /// The version of the peers' protocol that both speak; 0 before they have met.
+    protocol: u32,
+}
+
 /// Shared by ReplicatorPeers, the sessions of peers and the threads that carry snapshots.
+#[derive(Default)]
 pub(crate) struct PeerLinks {
-    /// Whether this node's heartbeats reach a peer.
-    reached: HashMap<NodeId, AtomicBool>,
+    ways: Mutex<HashMap<NodeId, Way>>,
     /// The session that a peer's frames come through: the newest one of each lane.
     sessions: Mutex<HashMap<(NodeId, Lane), Arc<SessionPlace>>>,
     refused_members: Mutex<HashMap<NodeId, RarelySaid>>,
@@ -74,28 +82,38 @@ pub(crate) struct PeerLinks {
 }
 
 impl PeerLinks {
-    /// No connection yet to any of these.
-    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> PeerLinks {
-        PeerLinks {
-            reached: peers.into_iter().map(|peer| (peer, AtomicBool::new(false))).collect(),
-            sessions: Mutex::default(),
-            refused_members: Mutex::default(),
-            refused_strangers: Mutex::default(),
-            partial: Mutex::default(),
-            snapshot_socket: Mutex::default(),
-        }
-    }
-
     /// Heartbeats reach a peer from now on, or don't any more.
-    pub(crate) fn set_reached(&self, peer: NodeId, reached: bool) {
-        if let Some(flag) = self.reached.get(&peer) {
-            flag.store(reached, Ordering::Relaxed);
-        }
+    pub(crate) fn set_reached(&self, peer: NodeId, is_reached: bool) {
+        lock(&self.ways).entry(peer).or_default().is_reached = is_reached;
     }
 
     /// Whether heartbeats reach a peer, as far as this node knows.
     pub(crate) fn is_reached(&self, peer: NodeId) -> bool {
-        self.reached.get(&peer).is_some_and(|flag| flag.load(Ordering::Relaxed))
+        lock(&self.ways).get(&peer).is_some_and(|way| way.is_reached)
+    }
+
+    /// A member's process and this one have met, and both speak this version.
+    pub(crate) fn speaks(&self, peer: NodeId, protocol: u32) {
+        lock(&self.ways).entry(peer).or_default().protocol = protocol;
+    }
+
+    /// A peer that is known to speak no version as late as this one.
+    pub(crate) fn speaks_earlier_than(&self, protocol: u32) -> Option<NodeId> {
+        let ways = lock(&self.ways);
+        ways.iter().find(|(_, way)| (1..protocol).contains(&way.protocol)).map(|(peer, _)| *peer)
+    }
+
+    /// It is no member any more: what it has to say is not heard.
+    pub(crate) fn forget(&self, peer: NodeId) {
+        lock(&self.ways).remove(&peer);
+        lock(&self.refused_members).remove(&peer);
+        lock(&self.sessions).retain(|(of, _), session| {
+            let stays = *of != peer;
+            if !stays {
+                session.replaced.notify_one();
+            }
+            stays
+        });
     }
 
     /// A new session takes an older one's place: a peer that connects again has
@@ -137,7 +155,7 @@ impl PeerLinks {
 
     /// Whether it is time to say that this node was refused.
     pub(crate) fn is_refusal_due(&self, node_id: NodeId, reason: &str) -> bool {
-        if self.reached.contains_key(&node_id) {
+        if lock(&self.ways).contains_key(&node_id) {
             return lock(&self.refused_members).entry(node_id).or_default().is_due(reason);
         }
         let mut last = lock(&self.refused_strangers);
@@ -164,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_newer_session_ends_the_older_one_and_keeps_its_place() {
-        let links = PeerLinks::new([2]);
+        let links = PeerLinks::default();
         let older = links.begin_session(2, Lane::Log, 7);
         let other = links.begin_session(2, Lane::Heartbeat, 7);
         let newer = links.begin_session(2, Lane::Log, 7);
@@ -180,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_heard_of_keeps_another_one_out_until_it_ends() {
-        let links = PeerLinks::new([2]);
+        let links = PeerLinks::default();
         let session = links.begin_session(2, Lane::Log, 7);
         assert!(links.is_there_twice(2, 8));
         assert!(!links.is_there_twice(2, 7) && !links.is_there_twice(3, 8));

@@ -21,7 +21,8 @@ use bytes::BytesMut;
 use datastore::error::{Code, Error};
 use datastore::messaging::peer_frame::{PeerFrame, decode};
 use datastore::messaging::peer_hello::{read_hello, refusal_error, refused_line, welcome_line};
-use datastore::replication::handshake::{Decision, Hello, Lane, Welcome, decide};
+use datastore::persistence::{Membership, host_of};
+use datastore::replication::handshake::{Decision, Hello, Lane, Refusal, Welcome, decide};
 use datastore::replication::message::{MessageKind, NodeId};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -108,6 +109,10 @@ impl Session {
         };
         let (protocol, is_member) = match decide(&own(&self.cluster), &hello) {
             Decision::Refuse(refusal) => {
+                if matches!(refusal, Refusal::Diverged { .. }) && !self.cluster.is_left_behind() {
+                    tracing::error!("{refusal}");
+                    self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::LeftBehind));
+                }
                 self.refuse(hello.node_id, &refusal_error(&refusal)).await;
                 return None;
             }
@@ -147,16 +152,40 @@ impl Session {
                 }
                 (protocol, true)
             }
+            Decision::Rejoin { membership } => {
+                self.rejoin(hello.node_id, &membership).await;
+                return None;
+            }
         };
+        self.cluster.links.speaks(hello.node_id, protocol);
+        let membership = self.cluster.membership();
         let welcome = Welcome {
             protocol,
-            cluster: self.cluster.membership().map(|membership| membership.cluster),
+            epochs: membership.as_ref().map_or(Vec::new(), |membership| membership.epochs.clone()),
+            cluster: membership.map(|membership| membership.cluster),
             node_id: self.cluster.node_id,
             node: self.cluster.node,
             boot: self.cluster.boot,
         };
         write_all(&self.socket, &welcome_line(&welcome)).await.ok()?;
         is_member.then_some(hello)
+    }
+
+    /// This node was left behind by force: it takes over what was decided, and starts anew.
+    async fn rejoin(&self, from: NodeId, membership: &Membership) {
+        let error = match self.cluster.rejoins(membership) {
+            Ok(()) => {
+                tracing::warn!(
+                    from,
+                    voters = ?membership.configuration.members.voters,
+                    "the voters were set by force without this node; it begins anew as one that listens"
+                );
+                self.node.begin_anew();
+                Error::new(Code::Starting, "this node begins anew with the members that it was told")
+            }
+            Err(error) => Error::new(Code::Internal, error.to_string()),
+        };
+        self.refuse(from, &error).await;
     }
 
     async fn refuse(&self, node_id: NodeId, error: &Error) {
@@ -200,7 +229,9 @@ impl Session {
     fn deliver(&self, peer: NodeId, frame: PeerFrame) -> bool {
         let message = match frame {
             // A message in another node's name would be a fault of the peer's: it counts for nothing.
-            PeerFrame::Message(message) if message.from != peer || message.to != self.cluster.node_id => {
+            PeerFrame::Message(message)
+                if host_of(message.from) != peer || host_of(message.to) != self.cluster.node_id =>
+            {
                 return true;
             }
             // Its state comes on a connection of its own; told without it, the replica would wait for it.

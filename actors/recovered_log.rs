@@ -1,15 +1,15 @@
 //! What recovery leaves of a replicated log: where its replica goes on.
 
 use datastore::persistence::{
-    EntryPlaces, FileDisk, Membership, ReplicatedRecovery, SnapshotReport, read_entries,
+    Configuration, EntryPlaces, FileDisk, Membership, ReplicatedRecovery, SnapshotReport, read_entries,
 };
-use datastore::replication::message::{LogEntry, Members, SnapshotMark};
+use datastore::replication::message::{LogEntry, SnapshotMark};
 use datastore::replication::raft::{HardState, Start};
 use datastore::replication::recovered::{self, SnapshotState, must_restart};
 
 use crate::log_reader::log_entry;
 use crate::log_replayer::NodeLog;
-use crate::replication_options::members;
+use crate::replication_options::first_hard_state;
 use crate::start_error::StartError;
 
 /// Where a member goes on.
@@ -26,21 +26,24 @@ pub struct RecoveredLog {
     pub applied: u64,
 }
 
-/// Puts together what the disk holds.
+/// Puts together what the disk holds. `entries`: those that name members, behind the snapshot's S.
 pub(crate) fn recovered_log(
     disk: &FileDisk,
     log: &mut NodeLog,
     recovery: ReplicatedRecovery,
     snapshot: Option<&SnapshotReport>,
-    membership: Option<&Membership>,
+    (membership, entries): (&mut Option<Membership>, &[Configuration]),
 ) -> Result<RecoveredLog, StartError> {
     let ReplicatedRecovery { hard_state, final_index, mut places, .. } = recovery;
     let mut hard_state = match hard_state {
         Some(bytes) => HardState::decode(&bytes).ok_or(StartError::HardState)?,
-        None => HardState::default(),
+        None => first_hard_state(membership.as_ref().map_or((0, 0), |known| known.first_vote)),
     };
-    let voters = membership.map_or(Members::default(), members);
-    let newest = snapshot.map(|report| mark(report, &places, &voters));
+    // What a node on its own has written is of a term, too, and says so in no hard state.
+    hard_state.term = hard_state.term.max(places.term(places.next_index().saturating_sub(1)).unwrap_or(0));
+    settle_force(disk, membership, &places, final_index)?;
+    let membership = membership.as_ref();
+    let newest = snapshot.map(|report| mark(report, &places, membership));
     let mark = newest.clone().unwrap_or_default();
     let installed = snapshot.and_then(|report| SnapshotState::decode(&report.state));
     let mut applied = final_index.max(mark.index);
@@ -55,16 +58,43 @@ pub(crate) fn recovered_log(
         );
     }
     let tail = tail(disk, &places, applied)?;
-    let start =
-        membership.is_some().then(|| recovered::start(&places, &mark, hard_state, voters, applied, tail));
+    let start = membership.map(|membership| {
+        let configuration = recovered::configuration(membership, &mark, entries, applied);
+        let members = recovered::members(membership, configuration);
+        recovered::start(&places, &mark, hard_state, members, applied, tail)
+    });
     Ok(RecoveredLog { start, newest, places, hard_state, applied })
 }
 
-/// A snapshot's place in the log.
-fn mark(report: &SnapshotReport, places: &EntryPlaces, voters: &Members) -> SnapshotMark {
-    let said = SnapshotState::decode(&report.state).map(|state| state.term);
-    let term = said.or_else(|| places.term(report.through)).unwrap_or_default();
-    SnapshotMark { index: report.through, term, members: voters.clone() }
+/// The voters were set by force when the node ended: from here on the log says what
+/// that was about. Noted before anything is appended.
+fn settle_force(
+    disk: &FileDisk,
+    membership: &mut Option<Membership>,
+    places: &EntryPlaces,
+    final_index: u64,
+) -> Result<(), StartError> {
+    let Some(membership) = membership else { return Ok(()) };
+    let Some(forced) = membership.forced.as_mut().filter(|forced| forced.through.is_none()) else {
+        return Ok(());
+    };
+    forced.through = Some(places.next_index().saturating_sub(1));
+    forced.committed = final_index;
+    forced.terms = places.terms_from(final_index);
+    tracing::warn!(?forced, voters = ?membership.base.members.voters, "this node begins anew with these voters");
+    membership.store(disk).map_err(StartError::Identity)
+}
+
+/// A snapshot's place in the log, and who belonged to the cluster there.
+fn mark(report: &SnapshotReport, places: &EntryPlaces, membership: Option<&Membership>) -> SnapshotMark {
+    let said = SnapshotState::decode(&report.state);
+    let term = said.as_ref().map(|state| state.term).or_else(|| places.term(report.through));
+    let configuration = said.and_then(|state| state.configuration).unwrap_or_default();
+    let mut mark = SnapshotMark { index: report.through, term: term.unwrap_or_default(), configuration };
+    if let Some(membership) = membership {
+        mark.configuration = recovered::configuration(membership, &mark, &[], mark.index);
+    }
+    mark
 }
 
 /// The entries that are not known to be committed.

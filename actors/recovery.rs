@@ -14,16 +14,16 @@ use std::sync::Arc;
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
     Disk, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, Membership, NodeUuid, OpenError, PassedOver,
-    RecoveryReport, Replay, ReplicatedRecovery, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo,
-    SnapshotReader, SnapshotReport, first_retained_index, initialise, list_snapshots, load_newest_snapshot,
-    remove_unfinished_snapshot,
+    RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
+    first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
+use datastore::replication::handshake::PROTOCOL;
 use datastore::replication::recovered::SnapshotState;
 use datastore::settings::Settings;
 
 use crate::cluster::Cluster;
 use crate::founding;
-use crate::log_replayer::{NodeLog, replay_log};
+use crate::log_replayer::{NodeLog, Replayed, replay_log};
 use crate::node::SnapshotFigures;
 use crate::random::random_u64;
 use crate::recovered_log::{RecoveredLog, recovered_log};
@@ -74,9 +74,9 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     }
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
-    let (loaded, mut log, recovery) =
-        load_and_replay(&disk, options, &identity, settings, (placement, clustered))?;
-    let Loaded { mut tables, snapshot, passed_over } = loaded;
+    let (loaded, replayed) = load_and_replay(&disk, options, &identity, settings, (placement, clustered))?;
+    let Replayed { mut tables, mut log, recovery, members } = replayed;
+    let Loaded { snapshot, passed_over } = loaded;
     let report = recovery.report.clone();
     set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
@@ -88,10 +88,11 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         ..SnapshotFigures::default()
     };
     let (mut last_index, log_bytes) = (report.last_index, report.entry_bytes);
-    let membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
+    let mut membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
     let (mut replicated, mut cluster) = (None, None);
     if clustered {
-        let recovered = recovered_log(&disk, &mut log, recovery, snapshot.as_ref(), membership.as_ref())?;
+        let recovered =
+            recovered_log(&disk, &mut log, recovery, snapshot.as_ref(), (&mut membership, &members))?;
         last_index = recovered.applied;
         replicated = Some(recovered);
         cluster = Some(Arc::new(the_cluster(&disk, &identity, settings, membership)?));
@@ -120,7 +121,8 @@ fn the_cluster(
 ) -> Result<Cluster, StartError> {
     let boot = random_u64()?;
     let named = settings.peers.clone();
-    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, named, disk.clone()))
+    let protocol = (PROTOCOL.0, settings.peer_protocol_max);
+    Ok(Cluster::new(settings.node_id, identity.node, boot, membership, named, (disk.clone(), protocol)))
 }
 
 /// One process a directory. The file stays for ever: a lock on a file that was
@@ -178,7 +180,6 @@ fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Resul
 
 /// What the newest usable snapshot holds.
 struct Loaded {
-    tables: Vec<Table>,
     snapshot: Option<SnapshotReport>,
     /// Newer ones that can't be used.
     passed_over: Vec<PassedOver>,
@@ -192,7 +193,7 @@ fn load_and_replay(
     identity: &Identity,
     settings: &Settings,
     (placement, replicated): (Placement, bool),
-) -> Result<(Loaded, NodeLog, ReplicatedRecovery), StartError> {
+) -> Result<(Loaded, Replayed), StartError> {
     let mut at_most = u64::MAX;
     loop {
         let log_begins = first_retained_index(disk, identity.node).map_err(StartError::Log)?;
@@ -203,11 +204,13 @@ fn load_and_replay(
             Some((tables, report)) => (tables, Some(report)),
             None => (empty_tables(placement), None),
         };
-        let loaded = Loaded { tables, snapshot, passed_over };
+        let loaded = Loaded { snapshot, passed_over };
         let range = replay_range(loaded.snapshot.as_ref(), settings.truncate_damaged_log);
         let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
-        match replay_log(faulty, options.clone(), identity, (range, replicated), placement, loaded.tables) {
-            Ok((tables, log, report)) => return Ok((Loaded { tables, ..loaded }, log, report)),
+        match replay_log(faulty, options.clone(), identity, (range, replicated), placement, tables) {
+            Ok(replayed) => {
+                return Ok((loaded, replayed));
+            }
             Err(StartError::Log(OpenError::EndsTooEarly { last, .. })) if settings.truncate_damaged_log => {
                 at_most = last;
             }

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use datastore::persistence::{
-    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, SnapshotReader, list_snapshots,
+    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, SnapshotReader, host_of, list_snapshots,
 };
 use datastore::replication::message::{LogEntry, Message, MessageKind};
 use datastore::replication::raft::{HardState, Persist};
@@ -223,7 +223,8 @@ impl<D: Disk> DiskThread<D> {
         for message in batch.persists.into_iter().flat_map(|persist| persist.then_send) {
             if message.kind == MessageKind::Snapshot {
                 self.stream_snapshot(message);
-            } else if let Some(peer) = self.replicated.as_ref().and_then(|r| r.cast.peer(message.to)) {
+            } else if let Some(peer) = self.replicated.as_ref().and_then(|r| r.cast.peer(host_of(message.to)))
+            {
                 peer.send(PeerMessage::Send(message));
             }
         }

@@ -19,9 +19,10 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Sender;
 use datastore::error::{Code, Error};
 use datastore::limits;
+use datastore::persistence::{Configuration, host_of};
 use datastore::replication::group::Group;
 use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
-use datastore::replication::notices::{Notice, Notices};
+use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
 use crate::Cast;
@@ -29,6 +30,7 @@ use crate::acknowledgements;
 use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
 use crate::node::Node;
+use crate::peers::follow_members;
 use crate::replicated_reads::ReplicatedReads;
 use crate::replicated_snapshots::Snapshots;
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
@@ -105,6 +107,10 @@ impl ReplicatedLog {
         self.snapshots.cut_index = start.cut.0;
         let handed_over = start.cut.0 + start.applied.len() as u64;
         self.notices.installed(handed_over);
+        // By it the handshake judges whether this node has what a forced log has not.
+        self.cluster.applied_index.store(handed_over, Ordering::Relaxed);
+        self.cluster.configured(&start.members.configuration);
+        follow_members(&self.node, &self.cast, &self.cluster);
         let mut replica = Replica::new(options(&self.cluster), start);
         if let Some(term) = replica.term_of(handed_over) {
             self.cluster.committed(handed_over, term);
@@ -147,6 +153,7 @@ impl ReplicatedLog {
     pub(crate) fn hear(&mut self, message: ReplicationMessage) {
         match message {
             ReplicationMessage::Adopted => self.adopted(),
+            ReplicationMessage::LeftBehind => self.left_behind(),
             ReplicationMessage::Tick => {
                 self.reads.tick();
                 self.step(Input::Tick);
@@ -156,6 +163,7 @@ impl ReplicatedLog {
             ReplicationMessage::Unreachable(peer) => self.step(Input::Unreachable(peer)),
             ReplicationMessage::SnapshotSent { to, arrived } => self.step(Input::SnapshotSent(to, arrived)),
             ReplicationMessage::TransferTo(node) => self.step(Input::TransferTo(node)),
+            ReplicationMessage::Reconfigure(to) => self.step(Input::Reconfigure(to)),
             ReplicationMessage::Fetched { number, entries } => self.step(Input::Fetched(number, entries)),
             ReplicationMessage::Persisted { number, persists, .. } => self.persisted(number, persists),
             ReplicationMessage::LogCut { first_index } => {
@@ -181,7 +189,7 @@ impl ReplicatedLog {
             ReplicationMessage::PeerStateHash { from, index, hash } => self.hashes.of_peer(from, index, hash),
             ReplicationMessage::ShardStateHash { index, hash } => {
                 if let Some(hash) = self.hashes.of_shard(index, hash) {
-                    for (_, peer) in &self.cast.peers {
+                    for peer in self.cast.peers.all() {
                         peer.send(PeerMessage::StateHash { index, hash });
                     }
                 }
@@ -237,6 +245,7 @@ impl ReplicatedLog {
                 self.tell_shards();
             }
             Effect::Commit(entries) => self.commit(entries),
+            Effect::Configured(to) => self.configured(&to),
             Effect::ReadReady(handle, index) => self.reads.round_done(handle, Some(index), &self.cast),
             Effect::ReadLost(handle) => self.reads.round_done(handle, None, &self.cast),
             Effect::Fetch { number, low, high, bytes_max } => {
@@ -248,9 +257,21 @@ impl ReplicatedLog {
     }
 
     fn send(&self, message: Message) {
-        if let Some(peer) = self.cast.peer(message.to) {
+        if let Some(peer) = self.cast.peer(host_of(message.to)) {
             peer.send(PeerMessage::Send(message));
         }
+    }
+
+    /// The members are these from here on.
+    fn configured(&mut self, to: &Configuration) {
+        let gone = self.cluster.configured(to);
+        let Configuration { index, members, nodes } = to;
+        let nodes: Vec<u64> = nodes.iter().map(|node| node.node_id).collect();
+        tracing::info!(index, ?nodes, voters = ?members.voters, learners = ?members.learners, ?gone, "members");
+        if self.cluster.is_removed() {
+            tracing::warn!("this node was removed from its cluster; stop it, it takes no more part");
+        }
+        follow_members(&self.node, &self.cast, &self.cluster);
     }
 
     fn persist(&mut self, persist: Persist) {
@@ -327,6 +348,19 @@ impl ReplicatedLog {
         self.notices.end(error);
         self.office_ended();
         self.replica = None;
+    }
+
+    /// There is another cluster of this name by now. What this node has stays readable
+    /// on it, and nothing is added.
+    fn left_behind(&mut self) {
+        self.cluster.set_left_behind();
+        self.notices.end(&lost());
+        self.office_ended();
+        self.replica = None;
+        let role = RoleChange { role: Role::Follower, leader: None, term: self.role.term };
+        self.role = role;
+        self.cluster.role_changed(role);
+        self.reads.leader_changed(&self.cast);
     }
 
     /// The node stops: nothing more is to be written.

@@ -66,7 +66,8 @@ impl ReplicatedLog {
     pub(crate) fn snapshot_made(&mut self, index: u64) {
         let Some(replica) = &self.replica else { return };
         let Some(term) = replica.term_of(index) else { return };
-        self.snapshots.newest = Some(SnapshotMark { index, term, members: replica.members() });
+        let configuration = replica.configuration_at(index).clone();
+        self.snapshots.newest = Some(SnapshotMark { index, term, configuration });
         self.snapshot_moved();
     }
 

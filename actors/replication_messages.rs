@@ -3,7 +3,7 @@
 
 use crossbeam_channel::Sender;
 use datastore::engine::Table;
-use datastore::persistence::{FrameRun, NodeUuid};
+use datastore::persistence::{Configuration, FrameRun, Member, NodeUuid};
 use datastore::replication::message::{LogEntry, Message, NodeId};
 use datastore::replication::raft::Status;
 
@@ -56,8 +56,11 @@ pub enum ReplicationMessage {
         /// Whether it did.
         arrived: bool,
     },
-    /// From the peers' handshake: the founder has adopted this node.
+    /// From the peers' handshake: this node was adopted.
     Adopted,
+    /// From the peers' handshake: the voters were set by force without this node, which
+    /// has what the others have not. It takes no more part.
+    LeftBehind,
     /// From the SnapshotWriter: a snapshot has come from the leader, and is a
     /// durable one of this node's own by now.
     SnapshotArrived {
@@ -108,6 +111,8 @@ pub enum ReplicationMessage {
     },
     /// From the ElectionCoordinator: hand leadership to this node.
     TransferTo(NodeId),
+    /// From the ElectionCoordinator: propose these members, if they can be proposed now.
+    Reconfigure(Box<Configuration>),
 }
 
 /// What a ReplicatorPeer hears from its own node. Those from the peer itself come through its sockets.
@@ -137,6 +142,8 @@ pub enum PeerMessage {
         /// What.
         hash: u128,
     },
+    /// From the WalWriter: it is no member any more.
+    Stop,
     /// From the disk thread: send this snapshot, and then say [`ReplicationMessage::SnapshotSent`].
     StreamSnapshot(Box<SnapshotToSend>),
 }
@@ -195,4 +202,25 @@ pub enum CoordinatorMessage {
         /// Who asks, and its request's place in the connection's order.
         asked_by: (Mailbox<Connection>, u64),
     },
+    /// From a Connection: `promote` of this node, with `force`.
+    Force {
+        /// Who asks, and its request's place in the connection's order.
+        asked_by: (Mailbox<Connection>, u64),
+    },
+    /// From a Connection: `add_member` or `remove_member`.
+    Change {
+        /// What is asked for.
+        wish: Wish,
+        /// Who asks, and its request's place in the connection's order.
+        asked_by: (Mailbox<Connection>, u64),
+    },
+}
+
+/// How the members shall be.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// With this node, there.
+    Add(Member),
+    /// Without this one.
+    Remove(NodeId),
 }

@@ -1,8 +1,7 @@
 //! How a member's replica is set up.
 
-use datastore::persistence::Membership;
-use datastore::replication::message::{Members, NodeId};
-use datastore::replication::raft::{HardState, Options, Start, election_timeout_ticks};
+use datastore::replication::raft::{HardState, Options, Start, StartMembers};
+use datastore::replication::recovered;
 
 use crate::cluster::Cluster;
 
@@ -21,20 +20,12 @@ const COMMITTED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Payloads kept in memory for followers that lag a little; the rest is read from the disk.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The voters of a membership.
-pub(crate) fn members(membership: &Membership) -> Members {
-    Members { voters: membership.node_ids(), ..Members::default() }
-}
-
 /// The options of this node's replica.
 pub(crate) fn options(cluster: &Cluster) -> Options {
-    let voters: Vec<NodeId> = cluster.membership().map_or(Vec::new(), |membership| membership.node_ids());
-    let place = voters.iter().position(|voter| *voter == cluster.node_id).unwrap_or(voters.len());
     Options {
         node_id: cluster.node_id,
         heartbeat_ticks: HEARTBEAT_TICKS,
         election_ticks: ELECTION_TICKS,
-        timeout_ticks: election_timeout_ticks(ELECTION_TICKS, place),
         message_bytes_max: MESSAGE_BYTES_MAX,
         in_flight_messages_max: IN_FLIGHT_MESSAGES_MAX,
         // The WalWriter holds writes back before the replica would have to drop them.
@@ -46,6 +37,15 @@ pub(crate) fn options(cluster: &Cluster) -> Options {
 
 /// Where a node begins that was just adopted.
 pub(crate) fn first_start(cluster: &Cluster) -> Start {
-    let members = cluster.membership().as_ref().map_or(Members::default(), members);
-    Start { hard_state: HardState::default(), members, cut: (0, 0), applied: Vec::new(), tail: Vec::new() }
+    let membership = cluster.membership();
+    let hard_state = first_hard_state(membership.as_ref().map_or((0, 0), |known| known.first_vote));
+    let members =
+        membership.map_or(StartMembers::default(), |known| recovered::members(&known, known.base.clone()));
+    Start { hard_state, members, cut: (0, 0), applied: Vec::new(), tail: Vec::new() }
+}
+
+/// A number may have been another directory's, which voted. So a node that is adopted begins
+/// in its leader's term, with its vote given to that leader; and so does its witness.
+pub(crate) fn first_hard_state((term, vote): (u64, u64)) -> HardState {
+    HardState { term, vote, commit: 0, witness_term: term, witness_vote: vote }
 }

@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
+use actix_rt::task::JoinHandle;
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::{MessageKind, NodeId};
@@ -39,6 +40,7 @@ pub struct ReplicatorPeer {
     heartbeats: Rc<LaneQueue>,
     unreachable_said: Option<Instant>,
     snapshots: SnapshotStreams,
+    lanes: Vec<JoinHandle<()>>,
 }
 
 impl ReplicatorPeer {
@@ -53,6 +55,7 @@ impl ReplicatorPeer {
             heartbeats: Rc::default(),
             unreachable_said: None,
             snapshots: SnapshotStreams::default(),
+            lanes: Vec::new(),
         }
     }
 
@@ -84,15 +87,19 @@ impl Actor for ReplicatorPeer {
 
     fn started(&mut self, _: &mut Self::Context) {
         for lane in [Lane::Heartbeat, Lane::Log] {
-            actix_rt::spawn(self.lane_task(lane).run());
+            self.lanes.push(actix_rt::spawn(self.lane_task(lane).run()));
         }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.lanes.drain(..).for_each(|lane| lane.abort());
     }
 }
 
 impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
     type Result = ();
 
-    fn handle(&mut self, counted: Counted<PeerMessage>, _: &mut Self::Context) {
+    fn handle(&mut self, counted: Counted<PeerMessage>, context: &mut Self::Context) {
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
             PeerMessage::Send(message) => {
@@ -120,6 +127,7 @@ impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
             PeerMessage::StateHash { index, hash } => {
                 self.heartbeats.push_newest(PeerFrame::StateHash { index, hash });
             }
+            PeerMessage::Stop => context.stop(),
             PeerMessage::StreamSnapshot(snapshot) => {
                 self.snapshots.send(&self.node, &self.cast, &self.cluster, self.peer, *snapshot);
             }

@@ -74,5 +74,5 @@ fn write(
             }
         }
     }
-    file.finish(mark.index, &SnapshotState { term: mark.term, installed: true }.encode())
+    file.finish(mark.index, &SnapshotState::new(mark.term, true, &mark.configuration).encode())
 }

@@ -246,8 +246,9 @@ impl SnapshotWriter {
     /// What a member's snapshot says of its last entry; nothing on a node that is on its own.
     fn state_of(&self, index: u64) -> Vec<u8> {
         let cluster = self.node.cluster.as_ref();
-        let term = cluster.and_then(|cluster| cluster.term_of_committed(index));
-        term.map_or(Vec::new(), |term| SnapshotState { term, installed: false }.encode())
+        let known = cluster
+            .and_then(|cluster| Some((cluster.term_of_committed(index)?, cluster.configuration_at(index))));
+        known.map_or(Vec::new(), |(term, members)| SnapshotState::new(term, false, &members).encode())
     }
 
     fn finish(&mut self) {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use datastore::error::LeaderAddress;
+use datastore::persistence::{Member, host_of, is_witness};
 use datastore::query::{MemberStanding, Standing};
 use datastore::replication::raft::Role;
 
@@ -25,6 +26,7 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
     let member = MemberStanding {
         address: own.clone(),
         role: PRIMARY,
+        votes: true,
         state: "serving",
         lag_entries: Some(0),
         lag_ms: Some(0),
@@ -38,18 +40,33 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
         commit_index: durable_index,
         applied_index: durable_index,
         tolerates: 0,
+        may_fail: Vec::new(),
+        witness: None,
+        epoch: 0,
         state_checked_index: None,
         state_differences: 0,
     }
 }
 
+/// One that was just added, and that nobody has heard of yet.
+pub(crate) fn newcomer(member: &Member) -> MemberStanding {
+    let address = LeaderAddress { node_id: member.node_id, host: member.host.clone(), port: member.port };
+    let (role, votes, state) = (SECONDARY, false, "unreachable");
+    MemberStanding { address, role, votes, state, lag_entries: None, lag_ms: None, last_seen_ms: None }
+}
+
 fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
     let view = cluster.view();
+    let known = cluster.membership();
+    let epoch = known.as_ref().map_or(0, |known| known.epochs.len());
+    let voters = known.map_or(Vec::new(), |known| known.configuration.members.voters);
+    let witness = voters.into_iter().find(|voter| is_witness(*voter)).map(host_of);
     let applied_index = cluster.applied_index.load(Ordering::Relaxed);
     let role = |node_id| if view.role.leader == Some(node_id) { PRIMARY } else { SECONDARY };
     let member = |member: &MemberView| MemberStanding {
         address: address(cluster, member.node_id, &own),
         role: role(member.node_id),
+        votes: member.votes,
         state: member.state,
         lag_entries: member.lag_entries,
         lag_ms: member.lag_ms,
@@ -64,6 +81,9 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
         commit_index: cluster.commit_index.load(Ordering::Relaxed).max(applied_index),
         applied_index,
         tolerates: view.tolerates,
+        may_fail: view.may_fail.clone(),
+        witness,
+        epoch,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
     }

@@ -44,6 +44,7 @@ use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::node::{Node, lock};
+use crate::peers::{Peers, follow_members};
 use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
 use crate::replicated_disk::ReplicatedDisk;
@@ -60,7 +61,7 @@ pub use crate::start_error::StartError;
 
 /// Messages that may wait for one actor before what clients bring is refused.
 /// More than there can be connections, so that each may always have one under way.
-const MAILBOX_CAPACITY: u64 = 65_536;
+pub(crate) const MAILBOX_CAPACITY: u64 = 65_536;
 
 /// Everyone's address.
 pub struct Cast {
@@ -72,8 +73,8 @@ pub struct Cast {
     pub wal_writer: Mailbox<WalWriter>,
     /// The snapshots.
     pub snapshot_writer: Mailbox<SnapshotWriter>,
-    /// One per other member of the cluster, by node id.
-    pub peers: Vec<(NodeId, Mailbox<ReplicatorPeer>)>,
+    /// One per other member of the cluster.
+    pub peers: Peers,
     /// Time and policy; `None` on a node that is on its own.
     pub coordinator: Option<Mailbox<ElectionCoordinator>>,
     /// Where peers' sockets are served; `None` on a node that is on its own.
@@ -99,8 +100,8 @@ impl Cast {
     }
 
     /// What is said to one peer goes there.
-    pub fn peer(&self, node_id: NodeId) -> Option<&Mailbox<ReplicatorPeer>> {
-        self.peers.iter().find(|(id, _)| *id == node_id).map(|(_, mailbox)| mailbox)
+    pub fn peer(&self, node_id: NodeId) -> Option<Mailbox<ReplicatorPeer>> {
+        self.peers.get(node_id)
     }
 
     /// A connection is gone.
@@ -139,10 +140,6 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
     let (wal_box, wal_inbox) = mailbox::<WalWriter>(gauge("wal-writer".into(), "WalWriter"));
     let (snapshot_box, snapshot_inbox) =
         mailbox::<SnapshotWriter>(gauge("snapshot-writer".into(), "SnapshotWriter"));
-    let others = cluster.as_ref().map_or(Vec::new(), |cluster| cluster.others());
-    let peer_gauge = |peer| gauge(format!("replicator-peer-{peer}"), "ReplicatorPeer");
-    let (peer_boxes, peer_inboxes) =
-        mailboxes::<ReplicatorPeer>(others.iter().map(|peer| peer_gauge(*peer)).collect());
     let (coordinator_box, coordinator_inbox) = cluster
         .as_ref()
         .map(|_| mailbox::<ElectionCoordinator>(gauge("election-coordinator".into(), "ElectionCoordinator")))
@@ -153,7 +150,6 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
     gauges.push(wal_inbox.gauge.clone());
     gauges.extend(index_inboxes.iter().map(|inbox| inbox.gauge.clone()));
     gauges.push(snapshot_inbox.gauge.clone());
-    gauges.extend(peer_inboxes.iter().map(|inbox| inbox.gauge.clone()));
     gauges.extend(coordinator_inbox.iter().map(|inbox| inbox.gauge.clone()));
     gauges.push(connection_gauge.clone());
     let replication_arbiter = cluster.as_ref().map(|_| Arbiter::new().handle());
@@ -164,7 +160,7 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         index_managers: index_boxes,
         wal_writer: wal_box,
         snapshot_writer: snapshot_box,
-        peers: others.into_iter().zip(peer_boxes).collect(),
+        peers: Peers::default(),
         coordinator: coordinator_box,
         replication_arbiter,
         index_hash_key: recovered.identity.placement_seed,
@@ -179,7 +175,6 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         index_managers: index_inboxes,
         wal_writer: wal_inbox,
         snapshot_writer: snapshot_inbox,
-        peers: peer_inboxes,
         coordinator: coordinator_inbox,
     };
     run(node, cast, recovered, inboxes)
@@ -191,7 +186,6 @@ struct Inboxes {
     index_managers: Vec<Inbox<IndexManager>>,
     wal_writer: Inbox<WalWriter>,
     snapshot_writer: Inbox<SnapshotWriter>,
-    peers: Vec<Inbox<ReplicatorPeer>>,
     coordinator: Option<Inbox<ElectionCoordinator>>,
 }
 
@@ -271,7 +265,7 @@ fn run(
     let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk, replicated_log, last_index);
     let wal_arbiter = cast.replication_arbiter.as_ref().unwrap_or(&data_arbiters[0]);
     wal_arbiter.spawn_fn(move || inboxes.wal_writer.run(wal_writer));
-    run_replication(&node, &cast, inboxes.peers, inboxes.coordinator);
+    run_replication(&node, &cast, inboxes.coordinator);
     for (number, (inbox, table)) in inboxes.shards.into_iter().zip(tables).enumerate() {
         let neighbours = ShardNeighbours {
             wal_writer: cast.wal_writer.clone(),
@@ -286,24 +280,16 @@ fn run(
 }
 
 /// The actors that only a member of a cluster has.
-fn run_replication(
-    node: &Arc<Node>,
-    cast: &Arc<Cast>,
-    peers: Vec<Inbox<ReplicatorPeer>>,
-    coordinator: Option<Inbox<ElectionCoordinator>>,
-) {
+fn run_replication(node: &Arc<Node>, cast: &Arc<Cast>, coordinator: Option<Inbox<ElectionCoordinator>>) {
     let (Some(cluster), Some(arbiter)) = (&node.cluster, &cast.replication_arbiter) else { return };
     let leftover = FileDisk::open(&node.settings.data_dir).and_then(|disk| remove_leftover(&disk));
     if let Err(error) = leftover {
         tracing::warn!(%error, "a snapshot that came in part could not be removed");
     }
-    for (&(peer, _), inbox) in cast.peers.iter().zip(peers) {
-        let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
-        arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));
-    }
+    follow_members(node, cast, cluster);
     if let Some(inbox) = coordinator {
-        let (cast, cluster) = (cast.clone(), cluster.clone());
-        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(cast, cluster)));
+        let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
+        arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(node, cast, cluster)));
     }
 }
 

@@ -24,7 +24,7 @@ pub fn stats(node: &Node, port: u16, section: Option<&str>) -> Map<String, Value
 fn one(node: &Node, port: u16, section: &str) -> Value {
     match section {
         "node" => node_section(node, port),
-        "actors" => node.gauges.iter().map(|gauge| actor(gauge)).collect(),
+        "actors" => node.gauges().iter().map(|gauge| actor(gauge)).collect(),
         "connections" => connections(node),
         "wal" => wal(node),
         "keyspace" => keyspace(node),

@@ -76,6 +76,8 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 
 /// Members of a cluster. Every write waits for a majority: more of them make it slower, not safer.
 pub const MEMBERS_MAX: usize = 9;
+/// The highest node id: every client can say it, and a witness' number is never one.
+pub const NODE_ID_MAX: u64 = (1 << 53) - 1;
 /// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.
 pub const PEER_FRAME_BYTES_MAX: usize = 2_049 * MIB;
 /// The longest first line of a peer: every member's name and address fits.
@@ -108,6 +110,7 @@ const _: () = assert!(FRAME_BYTES_MAX + LINE_BYTES_MAX_LARGEST <= PEER_FRAME_BYT
 const _: () = assert!(PEER_FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES + SNAPSHOT_ENTRIES_BYTES < PEER_FRAME_BYTES_MAX);
 // A host's name has at most 255 bytes; the rest is for ids and braces.
-const _: () = assert!(MEMBERS_MAX * KIB < PEER_HELLO_BYTES_MAX);
+// A membership may have them twice: as they were, and as they are.
+const _: () = assert!(2 * MEMBERS_MAX * KIB < PEER_HELLO_BYTES_MAX);
 // The largest request that a line can carry fits a frame.
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * 2 <= FRAME_BYTES_MAX);

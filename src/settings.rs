@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::indexing::Kinds;
 use crate::limits;
+use crate::replication::handshake::PROTOCOL;
 
 /// How replicas agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct RawSettings {
     pub insecure: bool,
     /// `--truncate-damaged-log`.
     pub truncate_damaged_log: bool,
+    /// `--peer-protocol`.
+    pub peer_protocol_max: u32,
 }
 
 /// A node's settings, checked.
@@ -140,6 +143,8 @@ pub struct Settings {
     pub request_timeout_ms: u64,
     /// Damage in the log is cut away instead of refused.
     pub truncate_damaged_log: bool,
+    /// The latest version of the peers' protocol that it speaks.
+    pub peer_protocol_max: u32,
 }
 
 impl RawSettings {
@@ -152,7 +157,9 @@ impl RawSettings {
                     .into(),
             );
         }
-        within("--node-id", self.node_id, 1, u64::MAX)?;
+        within("--node-id", self.node_id, 1, limits::NODE_ID_MAX)?;
+        let (earliest, latest) = PROTOCOL;
+        within("--peer-protocol", self.peer_protocol_max.into(), earliest.into(), latest.into())?;
         let peers = parse_peers(self.peers.as_deref().unwrap_or_default(), self.node_id)?;
         if self.secondary && peers.is_empty() {
             return Err("--role secondary: wants --peers that name the primary and all other nodes".into());
@@ -198,6 +205,7 @@ impl RawSettings {
             connections_max: self.connections_max,
             request_timeout_ms: self.request_timeout_ms,
             truncate_damaged_log: self.truncate_damaged_log,
+            peer_protocol_max: self.peer_protocol_max,
         })
     }
 }

@@ -131,6 +131,7 @@ fn hello(membership: &Membership, node_id: u64, to: u64, lane: Lane) -> Hello {
         lane,
         cluster: Some(membership.cluster.clone()),
         epoch: 0,
+        epochs: vec![],
         node_id,
         node,
         boot: 1,
@@ -151,7 +152,7 @@ fn a_founder_adopts_its_peers_and_they_know_each_other_from_then_on() {
     }
     let known: Vec<Membership> = directories.iter().map(|directory| membership(directory.path())).collect();
     assert!(known.iter().all(|each| *each == known[0]), "{known:?}");
-    assert!(known[0].members.iter().all(|member| member.node.is_some()), "{known:?}");
+    assert!(known[0].configuration.nodes.iter().all(|member| member.node.is_some()), "{known:?}");
 
     // A node that comes back with its directory is let in, whatever its role says.
     let (_, options) = third.terminate();
@@ -213,7 +214,7 @@ fn strangers_are_told_why_they_are_refused() {
     let good = hello(&known, 2, 1, Lane::Log);
     let other_cluster = Hello { cluster: Some("f".repeat(32)), ..good.clone() };
     for (hello, code, reason) in [
-        (Hello { protocol: (2, 3), ..good.clone() }, "unsupported_protocol", "speaks versions 2 to 3"),
+        (Hello { protocol: (3, 4), ..good.clone() }, "unsupported_protocol", "speaks versions 3 to 4"),
         (Hello { to: 7, ..good.clone() }, "bad_request", "node 7 was meant"),
         (Hello { node_id: 1, ..good.clone() }, "bad_request", "two nodes have node id 1"),
         (Hello { node_id: 7, ..good.clone() }, "bad_request", "node 7 is no member"),
@@ -311,7 +312,7 @@ fn a_greeting_in_pieces_is_a_greeting_and_a_request_that_looks_like_one_is_a_req
 
 /// A snapshot from node 2 for node 1.
 fn begin_snapshot(known: &Membership, index: u64, file_bytes: u64) -> SnapshotBegin {
-    let mark = SnapshotMark { index, term: 4, members: Default::default() };
+    let mark = SnapshotMark { index, term: 4, ..SnapshotMark::default() };
     let message = Message { snapshot: Some(mark), ..Message::new(MessageKind::Snapshot, 2, 1, 4) };
     SnapshotBegin { message, node: known.member(2).unwrap().node.unwrap(), file_bytes, after: index - 2 }
 }

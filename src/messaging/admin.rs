@@ -1,10 +1,11 @@
-//! Operations on the node and its cluster. Those on members are checked here
+//! Operations on the node and its cluster. Those of dynamo mode are checked here
 //! like any other; what carries them out is told no more than their name yet.
 
 use super::envelope::Field;
 use super::fields::{Fields, Refusal, Shape, refuse};
 use super::request::Operation;
 use crate::error::Code;
+use crate::limits::NODE_ID_MAX;
 
 /// The only protocol there is.
 const PROTOCOL: u64 = 1;
@@ -17,14 +18,13 @@ pub(super) static PROMOTE: Shape = Shape::new("promote", &[], &[Field::NodeId, F
 pub(super) static ADD_MEMBER: Shape =
     Shape::new("add_member", &[Field::NodeId, Field::Host, Field::Port], &[], &[], add_member);
 pub(super) static REMOVE_MEMBER: Shape = Shape::new("remove_member", &[Field::NodeId], &[], &[], |fields| {
-    check_node_id(fields)?;
-    Ok(Operation::RemoveMember)
+    Ok(Operation::RemoveMember { node_id: node_id(fields)? })
 });
 pub(super) static SNAPSHOT: Shape = Shape::new("snapshot", &[], &[], &[], |_| Ok(Operation::Snapshot));
 pub(super) static CONFLICTS: Shape =
     Shape::new("conflicts", &[], &[Field::Limit, Field::After], &[], conflicts);
 pub(super) static EVICT: Shape = Shape::new("evict", &[Field::NodeId], &[], &[], |fields| {
-    check_node_id(fields)?;
+    node_id(fields)?;
     Ok(Operation::Evict)
 });
 
@@ -43,22 +43,25 @@ fn stats(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     Ok(Operation::Stats { section: fields.text(Field::Section)? })
 }
 
-fn check_node_id(fields: &Fields<'_>) -> Result<(), Refusal> {
-    fields.integer(Field::NodeId, 1..=u64::MAX).map(drop)
+fn node_id(fields: &Fields<'_>) -> Result<u64, Refusal> {
+    let given = fields.integer(Field::NodeId, 1..=NODE_ID_MAX)?;
+    given.ok_or_else(|| fields.wrong(Field::NodeId))
 }
 
 fn promote(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
-    let node_id = fields.integer(Field::NodeId, 1..=u64::MAX)?;
+    let node_id = fields.integer(Field::NodeId, 1..=NODE_ID_MAX)?;
     Ok(Operation::Promote { node_id, force: fields.flag(Field::Force, false)? })
 }
 
 fn add_member(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
-    check_node_id(fields)?;
-    fields.integer(Field::Port, 1..=u64::from(u16::MAX))?;
-    if fields.required_text(Field::Host)?.is_empty() {
+    let node_id = node_id(fields)?;
+    let port = fields.integer(Field::Port, 1..=u64::from(u16::MAX))?;
+    let port = port.and_then(|port| u16::try_from(port).ok()).ok_or_else(|| fields.wrong(Field::Port))?;
+    let host = fields.required_text(Field::Host)?;
+    if host.is_empty() {
         return Err(fields.wrong(Field::Host));
     }
-    Ok(Operation::AddMember)
+    Ok(Operation::AddMember { node_id, host, port })
 }
 
 fn conflicts(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {

@@ -145,10 +145,10 @@ pub enum Operation {
     Cluster,
     /// Hands leadership over; to the node asked where none is named.
     Promote { node_id: Option<u64>, force: bool },
-    /// Adds a node.
-    AddMember,
+    /// Adds a node, which listens at this address.
+    AddMember { node_id: u64, host: Span, port: u16 },
     /// Removes a node.
-    RemoveMember,
+    RemoveMember { node_id: u64 },
     /// Makes a snapshot now.
     Snapshot,
     /// Dynamo mode: lost races.

@@ -5,7 +5,7 @@
 //!  "members":[{"node_id":1,"host":"127.0.0.1","port":9000,"node":"…32 hex digits…"},
 //!             {"node_id":2,"host":"127.0.0.1","port":9001,"node":null}, …]}
 //!
-//! {"format":2,"cluster":"…","founder":1,"epochs":["…"],"forced":{"through":70,"terms":[[1,1],[40,3]]},
+//! {"format":2,"cluster":"…","founder":1,"epochs":["…"],"forced":{"through":70,"committed":30,"terms":[[31,1],[40,3]]},
 //!  "first_vote":[3,1],"base":{…},"configuration":{…}}
 //! ```
 //!
@@ -61,14 +61,20 @@ pub struct Forced {
     /// Its last entry: members that entries up to it name count no more. `None`:
     /// the next start finds out, before anything else.
     pub through: Option<u64>,
-    /// From which entry on which term, up to that one: by it another node knows
-    /// whether what it has applied is in that log.
+    /// The last entry that was known to be committed: every node that has applied it has the same.
+    #[serde(default)]
+    pub committed: u64,
+    /// From which entry on which term, up to the last one: by it another node knows
+    /// whether what it has applied beyond `committed` is in that log.
     pub terms: Vec<(u64, u64)>,
 }
 
 impl Forced {
     /// Whether an entry of this index and term is in the log that was forced.
     pub fn has(&self, index: u64, term: u64) -> bool {
+        if index <= self.committed {
+            return self.through.is_some();
+        }
         let run = self.terms.iter().rev().find(|(from, _)| *from <= index);
         self.through.is_some_and(|through| index <= through) && run.is_some_and(|(_, is)| *is == term)
     }
@@ -120,7 +126,7 @@ struct Whole {
 #[serde(untagged)]
 enum Stored {
     Plain(Plain),
-    Whole(Whole),
+    Whole(Box<Whole>),
 }
 
 impl Serialize for Membership {
@@ -145,7 +151,7 @@ impl<'de> Deserialize<'de> for Membership {
                 Membership::of(cluster, founder, configuration)
             }
             Stored::Whole(whole) => {
-                let Whole { cluster, founder, epochs, forced, first_vote, base, configuration, .. } = whole;
+                let Whole { cluster, founder, epochs, forced, first_vote, base, configuration, .. } = *whole;
                 Membership { cluster, founder, epochs, forced, first_vote, base, configuration }
             }
         })
@@ -306,7 +312,7 @@ mod tests {
         to.index = 9;
         membership.changed(to);
         membership.epochs.push("e".into());
-        membership.forced = Some(Forced { through: Some(7), terms: vec![(1, 1)] });
+        membership.forced = Some(Forced { through: Some(7), committed: 5, terms: vec![(1, 1)] });
         assert!(text(&membership).starts_with(r#"{"format":2,"#));
         assert_eq!(serde_json::from_str::<Membership>(&text(&membership)).unwrap(), membership);
         let two = Membership::new("c".into(), 1, membership.configuration.nodes[..2].to_vec());
@@ -334,8 +340,8 @@ mod tests {
 
     #[test]
     fn entries_of_a_forced_log_are_known_by_index_and_term() {
-        let forced = Forced { through: Some(70), terms: vec![(1, 1), (40, 3)] };
+        let forced = Forced { through: Some(70), committed: 30, terms: vec![(31, 1), (40, 3)] };
         assert!(forced.has(39, 1) && forced.has(40, 3) && forced.has(70, 3));
-        assert!(!forced.has(40, 1) && !forced.has(71, 3) && !forced.has(0, 1));
+        assert!(!forced.has(40, 1) && !forced.has(71, 3) && forced.has(7, 1));
     }
 }

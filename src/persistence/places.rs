@@ -99,6 +99,12 @@ impl EntryPlaces {
         Some(self.terms[run].1)
     }
 
+    /// From which entry on which term, from an entry on.
+    pub fn terms_from(&self, index: u64) -> Vec<(u64, u64)> {
+        let first = self.terms.partition_point(|(from, _)| *from <= index).saturating_sub(1);
+        self.terms.iter().skip(first).copied().collect()
+    }
+
     /// Takes in what [`super::Log::append_at`] has made durable; `terms` are
     /// those of its entries.
     pub fn appended(&mut self, appended: &Appended, terms: impl IntoIterator<Item = u64>) {

@@ -15,5 +15,5 @@ pub use merge::{
     KeysMerged, TextMerged, ValueMerged, merge_scan_pages, merge_text_pages, merge_value_pages,
     merge_vector_pages,
 };
-pub use node_info::{MemberStanding, Standing, cluster_body, hello_body, member_body};
+pub use node_info::{MemberStanding, Standing, cluster_body, hello_body, member_body, members_body};
 pub use plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};

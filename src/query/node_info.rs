@@ -21,8 +21,14 @@ pub struct Standing {
     pub commit_index: u64,
     /// The last entry that it has applied.
     pub applied_index: u64,
-    /// How many more members may fail.
+    /// How many more members may fail, whichever they are.
     pub tolerates: usize,
+    /// Those of which any one may fail.
+    pub may_fail: Vec<u64>,
+    /// The node that hosts the witness; only two nodes have one.
+    pub witness: Option<u64>,
+    /// How often the voters were set by force.
+    pub epoch: usize,
     /// The last entry behind which this node's state was found equal to a peer's; `None` on its own.
     pub state_checked_index: Option<u64>,
     /// How often a peer's state was another one.
@@ -36,6 +42,8 @@ pub struct MemberStanding {
     pub address: LeaderAddress,
     /// `primary` or `secondary`.
     pub role: &'static str,
+    /// It votes; else it only listens.
+    pub votes: bool,
     /// `serving`, `catching_up`, `unreachable`, `not_adopted` or `unknown`.
     pub state: &'static str,
     /// What it lacks; `None` where this node can't know.
@@ -94,10 +102,16 @@ pub fn member_body(member: &MemberStanding) -> Value {
         "port": member.address.port,
         "role": member.role,
         "state": member.state,
+        "votes": member.votes,
         "lag_entries": member.lag_entries,
         "lag_ms": member.lag_ms,
         "last_seen_ms": member.last_seen_ms,
     })
+}
+
+/// The members, as a change of them is answered.
+pub fn members_body(standing: &Standing) -> String {
+    json!({ "members": standing.members.iter().map(member_body).collect::<Vec<_>>() }).to_string()
 }
 
 /// The members and who leads.
@@ -112,6 +126,9 @@ pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
         "commit_index": standing.commit_index,
         "applied_index": standing.applied_index,
         "tolerates": standing.tolerates,
+        "may_fail": standing.may_fail,
+        "witness": standing.witness,
+        "epoch": standing.epoch,
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
     })

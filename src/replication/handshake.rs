@@ -701,8 +701,11 @@ mod tests {
     fn forced(name: &str) -> Membership {
         let mut membership = membership(&[1, 2, 3]);
         membership.epochs.push(name.into());
-        membership.forced =
-            Some(crate::persistence::Forced { through: Some(70), terms: vec![(1, 1), (40, 3)] });
+        membership.forced = Some(crate::persistence::Forced {
+            through: Some(70),
+            committed: 30,
+            terms: vec![(31, 1), (40, 3)],
+        });
         membership
     }
 

@@ -23,3 +23,4 @@ pub mod reconfiguration;
 pub mod recovered;
 #[cfg(test)]
 mod simulation;
+pub mod tolerance;

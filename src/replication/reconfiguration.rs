@@ -21,8 +21,10 @@ use std::fmt;
 
 use super::message::NodeId;
 use super::raft::Status;
-use crate::limits::MEMBERS_MAX;
-use crate::persistence::{Configuration, Member, Members, WITNESS, is_witness, voters_of};
+use crate::limits::{MEMBERS_MAX, NODE_ID_MAX};
+use crate::persistence::{
+    Configuration, Forced, Member, Members, Membership, WITNESS, is_witness, voters_of,
+};
 
 /// A learner that lacks no more than this becomes a voter.
 const LAG_ENTRIES_MAX: u64 = 64;
@@ -86,7 +88,7 @@ impl std::error::Error for ChangeError {}
 
 /// A node more, which only listens at first. `Ok(None)`: it is a member there already.
 pub fn add(current: &Configuration, new: Member) -> Result<Option<Configuration>, ChangeError> {
-    if new.node_id == 0 || new.node_id >= 1 << 53 {
+    if new.node_id == 0 || new.node_id > NODE_ID_MAX {
         return Err(ChangeError::NodeId);
     }
     if let Some(known) = current.node(new.node_id) {
@@ -164,6 +166,32 @@ pub fn next(current: &Configuration, status: &Status, leader: NodeId) -> Option<
     }
     to.members = both(&current.members, voters);
     Some(to)
+}
+
+/// The membership after `force`: this node alone votes, the others listen, each on
+/// whatever directory it comes with. What the log held is noted at the next start.
+pub fn forced_by(mut membership: Membership, node_id: NodeId, epoch: String) -> Membership {
+    let others = membership.node_ids().into_iter().filter(|id| *id != node_id).collect();
+    let members = Members { voters: vec![node_id], learners: others, ..Members::default() };
+    let mut nodes = membership.configuration.nodes.clone();
+    nodes.iter_mut().filter(|node| node.node_id != node_id).for_each(|node| node.node = None);
+    membership.epochs.push(epoch);
+    membership.forced = Some(Forced::default());
+    membership.base = Configuration { index: 0, members, nodes };
+    membership.configuration = membership.base.clone();
+    membership
+}
+
+/// The membership of a node that was on its own, and gets company: what it has
+/// written so far is the beginning of the cluster's log.
+pub fn founded_with(cluster: String, own: Member, new: Member) -> Result<Membership, ChangeError> {
+    let node_id = own.node_id;
+    let mut membership = Membership::new(cluster, node_id, vec![own]);
+    if let Some(with) = add(&membership.base, new)? {
+        (membership.base, membership.configuration) = (with.clone(), with);
+        membership.forced = Some(Forced::default());
+    }
+    Ok(membership)
 }
 
 /// Voters without the witness.
@@ -276,5 +304,28 @@ mod tests {
         assert_eq!(remove(&joint, 3, 1), Err(ChangeError::Busy));
         let learner = add(&three, member(4)).unwrap().unwrap();
         assert_eq!(remove(&learner, 4, 1).unwrap().members, three.members, "who only listens goes at once");
+    }
+
+    #[test]
+    fn who_was_forced_votes_alone_and_takes_the_others_as_they_come() {
+        let membership = Membership::new("c".into(), 1, vec![member(1), member(2)]);
+        let forced = forced_by(membership, 2, "f".into());
+        let Membership { epochs, base, forced, .. } = &forced;
+        assert_eq!((&base.members.voters[..], &base.members.learners[..]), (&[2][..], &[1][..]));
+        assert_eq!((base.node(1).unwrap().node, base.node(2).unwrap().node), (None, member(2).node));
+        assert_eq!((epochs.len(), forced.as_ref().unwrap().through), (1, None));
+    }
+
+    #[test]
+    fn a_node_on_its_own_founds_a_cluster_with_the_first_that_is_added() {
+        let founded = founded_with("c".into(), member(1), member(2)).unwrap();
+        assert_eq!(founded.base.members.learners, [2]);
+        assert!(founded.epochs.is_empty() && founded.forced.is_some());
+        assert_eq!(founded_with("c".into(), member(1), member(1)).unwrap().node_ids(), [1]);
+        let same_address = Member { node_id: 2, ..member(1) };
+        assert!(matches!(
+            founded_with("c".into(), member(1), same_address),
+            Err(ChangeError::AddressTaken(_))
+        ));
     }
 }

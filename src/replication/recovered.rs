@@ -81,6 +81,12 @@ pub fn configuration(
     made.max_by_key(|made| made.index).unwrap_or(&membership.base).clone()
 }
 
+/// Whom the replica begins with, where `configuration` is what its log says of it.
+pub fn members(membership: &Membership, configuration: Configuration) -> StartMembers {
+    let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
+    StartMembers { configuration, base: membership.base.clone(), forced_through }
+}
+
 /// What the replica begins with: `applied` is the last entry in the state,
 /// `tail` all behind it.
 pub fn start(
@@ -141,7 +147,8 @@ mod tests {
         assert_eq!(voters(&membership, &mark, 25), [1, 2], "what is in the snapshot was before it");
         assert_eq!(voters(&membership, &mark, 39), [1, 2, 3], "entry 40 isn't committed");
         assert_eq!(voters(&membership, &SnapshotMark::default(), 5), [1]);
-        membership.forced = Some(crate::persistence::Forced { through: Some(39), terms: vec![] });
+        membership.forced =
+            Some(crate::persistence::Forced { through: Some(39), committed: 0, terms: vec![] });
         assert_eq!(voters(&membership, &mark, 39), [1]);
         assert_eq!(voters(&membership, &mark, 40), [1, 2, 3, 4], "decided since");
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::convert;
 use super::hard_state::HardState;
-use crate::persistence::Members;
+use crate::persistence::{Members, is_witness};
 use crate::replication::message::{EntryKind, LogEntry, NodeId, SnapshotMark};
 
 /// An entry whose payload may have been let go.
@@ -242,7 +242,7 @@ impl ::raft::Storage for Storage {
             Some(mark)
                 if mark.index >= request_index
                     && mark.index >= self.cut_index
-                    && mark.configuration.members.has(to) =>
+                    && (mark.configuration.members.has(to) || is_witness(to)) =>
             {
                 Ok(convert::raft_snapshot(mark))
             }

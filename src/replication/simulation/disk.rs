@@ -10,7 +10,7 @@ use crate::persistence::{
     next_random, read_entries,
 };
 use crate::replication::message::{EntryKind, LogEntry, SnapshotMark};
-use crate::replication::raft::{HardState, Persist, Start, StartMembers};
+use crate::replication::raft::{HardState, Persist, Start};
 use crate::replication::recovered::{self, cut_of, must_restart};
 
 /// Small, so that logs go on from segment to segment.
@@ -216,8 +216,7 @@ impl SimulatedDisk {
             })
             .collect();
         let configuration = recovered::configuration(membership, &mark, &entries, applied);
-        let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
-        let members = StartMembers { configuration, base: membership.base.clone(), forced_through };
+        let members = recovered::members(membership, configuration);
         let start = recovered::start(&places, &mark, hard_state, members, applied, runs);
         (self.places, self.hard_state, self.log) = (places, hard_state, Some(log));
         Found { state, committed, start }

@@ -1,0 +1,102 @@
+//! Requests about the cluster's members: who leads, who belongs to it.
+
+use bytes::Bytes;
+use datastore::error::{Code, Error};
+use datastore::messaging::reply;
+use datastore::persistence::Member;
+use datastore::query::{Standing, members_body};
+
+use crate::connection::Connection;
+use crate::dispatch::Refusal;
+use crate::founding::found_with;
+use crate::replication_messages::{CoordinatorMessage, Wish};
+use crate::slot::SlotState;
+use crate::standing::{newcomer, standing};
+
+impl Connection {
+    pub(crate) fn promote(&mut self, sequence: u64, node_id: Option<u64>, force: bool) -> Refusal {
+        let Some(coordinator) = self.cast.coordinator.clone() else {
+            let message = "promote needs a cluster, and this node is on its own";
+            return Err(Error::new(Code::UnsupportedInMode, message));
+        };
+        let own = self.node.settings.node_id;
+        if force && node_id.is_some_and(|node_id| node_id != own) {
+            let message =
+                format!("`force` is for the node that is asked, and this is node {own}: ask the other one");
+            return Err(Error::new(Code::BadRequest, message));
+        }
+        self.barrier_dispatched(sequence);
+        let (node_id, asked_by) = (node_id.unwrap_or(own), (self.address.clone(), sequence));
+        coordinator.send(if force {
+            CoordinatorMessage::Force { asked_by }
+        } else {
+            CoordinatorMessage::Promote { node_id, asked_by }
+        });
+        Ok(())
+    }
+
+    /// What became of a `promote`.
+    pub(crate) fn promoted(&mut self, sequence: u64, leader: &Result<u64, Error>) {
+        let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
+        let mut line = Vec::new();
+        match leader {
+            Ok(leader) => reply::object(&mut line, &id, format!("{{\"leader\":{leader}}}").as_bytes()),
+            Err(error) => reply::error(&mut line, &id, error),
+        }
+        self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));
+    }
+
+    /// `add_member`, `remove_member`.
+    pub(crate) fn change(&mut self, sequence: u64, wish: Wish) -> Refusal {
+        self.barrier_dispatched(sequence);
+        match (self.cast.coordinator.clone(), wish) {
+            (Some(coordinator), wish) => {
+                let asked_by = (self.address.clone(), sequence);
+                coordinator.send(CoordinatorMessage::Change { wish, asked_by });
+            }
+            (None, Wish::Add(member)) => {
+                let outcome = self.found_with(&member);
+                self.first_added(sequence, &member, outcome);
+            }
+            (None, Wish::Remove(_)) => {
+                let message = "this node is on its own: there is nobody to remove";
+                self.members_changed(sequence, Err(Error::new(Code::UnsupportedInMode, message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node on its own becomes the first of a cluster, and begins anew as that.
+    fn found_with(&self, member: &Member) -> Result<(), Error> {
+        found_with(&self.node.settings, self.cast.port, member.clone())?;
+        tracing::info!("a node was added: this one begins anew, as the first of a cluster");
+        self.node.begin_anew();
+        Ok(())
+    }
+
+    /// What became of a change.
+    pub(crate) fn members_changed(&mut self, sequence: u64, outcome: Result<(), Error>) {
+        self.answer_members(sequence, outcome.map(|()| standing(&self.node, self.cast.port)));
+    }
+
+    /// This node knows of its companion when it has begun anew.
+    fn first_added(&mut self, sequence: u64, member: &Member, outcome: Result<(), Error>) {
+        let mut standing = standing(&self.node, self.cast.port);
+        standing.members.push(newcomer(member));
+        standing.members.sort_by_key(|member| member.address.node_id);
+        self.answer_members(sequence, outcome.map(|()| standing));
+    }
+
+    fn answer_members(&mut self, sequence: u64, outcome: Result<Standing, Error>) {
+        let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
+        let mut line = Vec::new();
+        match outcome {
+            Ok(standing) => {
+                let body = members_body(&standing);
+                reply::object(&mut line, &id, body.as_bytes());
+            }
+            Err(error) => reply::error(&mut line, &id, &error),
+        }
+        self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));
+    }
+}

@@ -1,0 +1,135 @@
+//! Members that shall change: what clients have asked for, and what the node that
+//! leads does by itself.
+//!
+//! ```text
+//! Change ─► waits its turn ─► proposed ─► the log names them so ─► answered
+//!                 └ refused: it can't be so; this node doesn't lead (any more)
+//! ```
+//!
+//! `add_member` is answered when the node is one that listens, which lets it come;
+//! it votes as soon as it has caught up, whoever leads then. `remove_member` is
+//! answered when the node is out.
+
+use std::time::{Duration, Instant};
+
+use datastore::error::{Code, Error};
+use datastore::persistence::Configuration;
+use datastore::replication::handshake::PROTOCOL_MEMBERS;
+use datastore::replication::raft::{Role, Status};
+use datastore::replication::reconfiguration::{ChangeError, add, next, nodes_that_vote, remove};
+
+use crate::cluster::Cluster;
+use crate::connection::{Connection, ConnectionMessage};
+use crate::mailbox::Mailbox;
+use crate::replication_messages::Wish;
+
+/// What a change may take, one before it included.
+const CHANGE_MAX: Duration = Duration::from_secs(8);
+
+struct Change {
+    wish: Wish,
+    asked_by: (Mailbox<Connection>, u64),
+    until: Instant,
+    /// It may be in the log.
+    is_proposed: bool,
+}
+
+/// What is to be done now.
+pub(crate) enum Step {
+    Propose(Configuration),
+    /// The leader shall be removed: another one has to lead first.
+    HandOver,
+}
+
+/// The changes that were asked for, the oldest first.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pending: Vec<Change>,
+}
+
+impl Changes {
+    pub(crate) fn ask(&mut self, wish: Wish, asked_by: (Mailbox<Connection>, u64)) {
+        let until = Instant::now() + CHANGE_MAX;
+        self.pending.push(Change { wish, asked_by, until, is_proposed: false });
+    }
+
+    /// Answers what is decided; says what to do next.
+    pub(crate) fn tick(&mut self, cluster: &Cluster, status: &Status) -> Option<Step> {
+        self.give_up_late();
+        if status.role.role != Role::Leader {
+            self.refuse_all(cluster);
+            return None;
+        }
+        let known = cluster.membership()?.configuration;
+        if !cluster.serves_as_primary() {
+            return None;
+        }
+        let earlier = cluster.links.speaks_earlier_than(PROTOCOL_MEMBERS);
+        while let Some(change) = self.pending.first_mut() {
+            let step = match earlier {
+                Some(node_id) => Err(ChangeError::EarlierVersion(node_id)),
+                None => step(&change.wish, &known, cluster, change.is_proposed),
+            };
+            match step {
+                // One is under way: this leader goes on with that below.
+                Err(ChangeError::Busy) => break,
+                Ok(Some(step)) => {
+                    change.is_proposed |= matches!(step, Step::Propose(_));
+                    return Some(step);
+                }
+                Ok(None) => self.answer_first(Ok(())),
+                Err(error) => self.answer_first(Err(Error::new(Code::BadRequest, error.to_string()))),
+            }
+        }
+        let by_itself = if earlier.is_none() { next(&known, status, cluster.node_id) } else { None };
+        by_itself.map(Step::Propose)
+    }
+
+    fn give_up_late(&mut self) {
+        let is_late = |change: &mut Change| Instant::now() > change.until;
+        for change in self.pending.extract_if(.., is_late) {
+            let message = "the members were not changed in time, and may be later: `cluster` shows them";
+            answer(change, Err(Error::new(Code::Timeout, message)));
+        }
+    }
+
+    fn refuse_all(&mut self, cluster: &Cluster) {
+        for change in self.pending.drain(..) {
+            let error = if change.is_proposed {
+                let message =
+                    "the leader lost its office meanwhile; `cluster` shows what became of the members";
+                Error::new(Code::LeadershipLost, message)
+            } else {
+                cluster.refusal()
+            };
+            answer(change, Err(error));
+        }
+    }
+
+    fn answer_first(&mut self, outcome: Result<(), Error>) {
+        answer(self.pending.remove(0), outcome);
+    }
+}
+
+fn answer(change: Change, outcome: Result<(), Error>) {
+    let (connection, sequence) = change.asked_by;
+    connection.send(ConnectionMessage::MembersChanged { sequence, outcome });
+}
+
+/// What brings the wish about; `Ok(None)`: it is so.
+fn step(
+    wish: &Wish,
+    known: &Configuration,
+    cluster: &Cluster,
+    is_proposed: bool,
+) -> Result<Option<Step>, ChangeError> {
+    match wish {
+        Wish::Add(member) => Ok(add(known, member.clone())?.map(Step::Propose)),
+        Wish::Remove(node_id) if is_proposed && known.node(*node_id).is_none() => Ok(None),
+        Wish::Remove(node_id) => {
+            let to = remove(known, *node_id, cluster.node_id)?;
+            let removes_itself = *node_id == cluster.node_id && nodes_that_vote(known).len() > 1;
+            Ok(Some(if removes_itself { Step::HandOver } else { Step::Propose(to) }))
+        }
+    }
+}
