@@ -168,7 +168,13 @@ impl Cluster {
             self.checker.counts.acknowledged > before,
             "nothing was acknowledged when all was well again"
         );
-        assert!(self.is_settled(), "the members are not as they should be: {:#?}", self.operator);
+        let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
+        assert!(
+            self.is_settled(),
+            "the members are not as they should be: {:?} of {:?}: {statuses:#?}",
+            self.operator,
+            self.checker.history.members()
+        );
         let leaders = self.members().filter(|process| process.leads());
         assert_eq!(leaders.count(), 1, "one leader when all is well");
         let (first, last) = self
