@@ -290,7 +290,7 @@ impl Replica {
     fn propose(&mut self, handle: Handle, payload: Bytes) {
         debug_assert!(!payload.is_empty(), "an empty entry is a leader's own");
         // Checked and proposed in one step: a follower would forward it.
-        let taken = self.node.raft.state == StateRole::Leader && {
+        let taken = self.may_serve() && {
             let entry = ::raft::eraftpb::Entry { data: payload, ..Default::default() };
             let mut message = ::raft::eraftpb::Message::default();
             message.set_msg_type(::raft::eraftpb::MessageType::MsgPropose);
@@ -306,11 +306,18 @@ impl Replica {
     }
 
     fn read(&mut self, handle: Handle) {
-        if self.node.raft.state == StateRole::Leader {
+        if self.may_serve() {
             self.reads.push(handle);
         } else {
             self.effects.push(Effect::ReadLost(handle));
         }
+    }
+
+    /// It leads, and counts. A leader that was removed goes on only to tell the others, until
+    /// they don't hear it any more: the crate lets it answer reads without asking the one voter
+    /// that is left.
+    fn may_serve(&self) -> bool {
+        self.node.raft.state == StateRole::Leader && self.configuration().members.votes(self.options.node_id)
     }
 
     /// One round of heartbeats for all reads that wait.
@@ -478,6 +485,9 @@ impl Replica {
         }
         self.configurations.push(to);
         self.configured();
+        if !self.may_serve() {
+            self.lose_reads();
+        }
     }
 
     fn configured(&mut self) {

@@ -284,3 +284,25 @@ fn who_was_taken_in_again_is_not_once_more_what_it_was_before() {
     let effects = receive(&mut replica, snapshot);
     assert_eq!(persist(&effects).snapshot.as_ref().map(|mark| &mark.configuration), Some(&told));
 }
+
+#[test]
+fn a_leader_that_was_removed_answers_no_read_and_takes_no_write() {
+    let mut replica = elected(replica(1, &[1, 2]));
+    let has = |index| Message { index, ..message(MessageKind::AppendResponse, 2, 1, 1) };
+    receive(&mut replica, has(1));
+    let mut without = replica.configuration().clone();
+    without.members = Members { voters: vec![2], voters_outgoing: vec![1, 2], ..Members::default() };
+    for index in 2..=3 {
+        replica.step(Input::Reconfigure(Box::new(without.clone())));
+        let effects = replica.pump();
+        replica.step(Input::Persisted(persist(&effects).number));
+        receive(&mut replica, has(index));
+        without.members.voters_outgoing.clear();
+        without.index = index;
+    }
+    assert_eq!(replica.configuration().members.voters, [2]);
+    replica.step(Input::Read(7));
+    replica.step(Input::Propose(8, Bytes::from_static(b"w")));
+    let effects = replica.pump();
+    assert!(effects.contains(&Effect::ReadLost(7)) && effects.contains(&Effect::Dropped(8)), "{effects:?}");
+}
