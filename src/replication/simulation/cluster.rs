@@ -183,7 +183,11 @@ impl Cluster {
             .fold((u64::MAX, 0), |(low, high), at| (low.min(at), high.max(at)));
         let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
         assert!(first + 50 > last, "a node hasn't caught up: {first} and {last} are applied: {statuses:#?}");
-        let lives = |place: usize, incarnation| self.is_running(place, incarnation);
+        // Who was removed may wait for ever for what the others have.
+        let newest = self.checker.history.members();
+        let lives = |place: usize, incarnation| {
+            self.is_running(place, incarnation) && newest.node(self.nodes[place].id).is_some()
+        };
         self.checker.end(self.now_ms, lives);
         Report {
             milliseconds: self.now_ms,
