@@ -139,6 +139,7 @@ impl Cluster {
                 cluster: known.map(|known| known.cluster.clone()),
                 epoch: epochs.len() as u64,
                 epochs,
+                configuration: known.map_or(0, |known| known.configuration.index),
                 node_id: greeter.node_id,
                 node: greeter.node,
                 boot: 0,
@@ -146,10 +147,11 @@ impl Cluster {
                 membership,
             }
         };
-        let welcome = Welcome {
+        let mut welcome = Welcome {
             protocol: PROTOCOL.1,
             cluster: greeted.membership.as_ref().map(|known| known.cluster.clone()),
             epochs: greeted.membership.as_ref().map_or_else(Vec::new, |known| known.epochs.clone()),
+            lags: false,
             node_id: peer,
             node: greeted.node,
             boot: 0,
@@ -166,6 +168,7 @@ impl Cluster {
                 return true;
             }
             Decision::Introduce { .. } => {
+                welcome.lags = greeted.membership.is_some();
                 let Verdict::Adopt { meet } = judge(&greeter, peer, &welcome) else { return false };
                 if meet {
                     self.nodes[from].directory.meet(peer, greeted.node);
