@@ -9,7 +9,7 @@ use super::members::founded;
 use super::node::{Node, Process, SHARDS, State};
 use super::operator::Operator;
 use super::probes::Asker;
-use crate::persistence::{host_of, next_random};
+use crate::persistence::{NodeUuid, host_of, next_random};
 use crate::replication::message::{Message, NodeId};
 use crate::replication::raft::{Effect, Input, Role};
 
@@ -24,7 +24,8 @@ const SLOW_QUEUE_MS: u64 = 200;
 /// What is to happen.
 pub enum Event {
     Tick(usize, u64),
-    Deliver(Box<Message>, Option<State>),
+    /// To a node on this directory: a connection doesn't outlive it.
+    Deliver(Box<Message>, Option<State>, NodeUuid),
     Synced(usize, u64),
     /// A shard takes the next of its queue.
     Shard(usize, u64, usize),
@@ -252,7 +253,7 @@ impl Cluster {
                     self.go_on_with_members(place);
                 }
             }
-            Event::Deliver(message, state) => self.deliver(message, state),
+            Event::Deliver(message, state, uuid) => self.deliver(message, state, uuid),
             Event::Probe(place, asker) => self.probed(place, asker),
             Event::Synced(place, incarnation) => self.synced(place, incarnation),
             Event::Shard(place, incarnation, ..)
@@ -326,10 +327,13 @@ impl Cluster {
         self.after(self.nodes[place].paused_until_ms - self.now_ms, event);
     }
 
-    fn deliver(&mut self, message: Box<Message>, state: Option<State>) {
+    fn deliver(&mut self, message: Box<Message>, state: Option<State>, uuid: NodeUuid) {
         let place = host_of(message.to) as usize - 1;
         if self.is_paused(place) {
-            return self.when_it_goes_on(place, Event::Deliver(message, state));
+            return self.when_it_goes_on(place, Event::Deliver(message, state, uuid));
+        }
+        if self.nodes[place].directory.uuid != uuid {
+            return;
         }
         let Some(process) = &mut self.nodes[place].process else { return };
         if let (Some(mark), Some(state)) = (&message.snapshot, state) {

@@ -65,6 +65,7 @@ impl Cluster {
             return self.not_sent(place, &message);
         }
         let delay = self.faults.delay(host_of(message.from), host_of(message.to), &mut self.random);
+        let uuid = self.nodes[host_of(message.to) as usize - 1].directory.uuid;
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
             state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());
@@ -78,9 +79,9 @@ impl Cluster {
         let Some(delay) = delay else { return };
         if self.faults.doubles(&mut self.random) {
             let again = delay + self.below(100);
-            self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
+            self.after(again, Event::Deliver(Box::new(message.clone()), state.clone(), uuid));
         }
-        self.after(delay, Event::Deliver(Box::new(message), state));
+        self.after(delay, Event::Deliver(Box::new(message), state, uuid));
     }
 
     /// Nobody is there who would take it.
