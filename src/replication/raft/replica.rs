@@ -208,6 +208,7 @@ impl Replica {
         let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX));
         self.node.raft.set_randomized_election_timeout(timeout);
         self.node.tick();
+        self.hand_over_if_leaving();
         self.tick_witness();
     }
 
@@ -290,7 +291,7 @@ impl Replica {
     fn propose(&mut self, handle: Handle, payload: Bytes) {
         debug_assert!(!payload.is_empty(), "an empty entry is a leader's own");
         // Checked and proposed in one step: a follower would forward it.
-        let taken = self.may_serve() && {
+        let taken = self.node.raft.state == StateRole::Leader && {
             let entry = ::raft::eraftpb::Entry { data: payload, ..Default::default() };
             let mut message = ::raft::eraftpb::Message::default();
             message.set_msg_type(::raft::eraftpb::MessageType::MsgPropose);
@@ -306,18 +307,11 @@ impl Replica {
     }
 
     fn read(&mut self, handle: Handle) {
-        if self.may_serve() {
+        if self.node.raft.state == StateRole::Leader {
             self.reads.push(handle);
         } else {
             self.effects.push(Effect::ReadLost(handle));
         }
-    }
-
-    /// It leads, and counts. A leader that was removed goes on only to tell the others, until
-    /// they don't hear it any more: the crate lets it answer reads without asking the one voter
-    /// that is left.
-    fn may_serve(&self) -> bool {
-        self.node.raft.state == StateRole::Leader && self.configuration().members.votes(self.options.node_id)
     }
 
     /// One round of heartbeats for all reads that wait.
@@ -485,8 +479,33 @@ impl Replica {
         }
         self.configurations.push(to);
         self.configured();
-        if !self.may_serve() {
-            self.lose_reads();
+        self.step_down_if_removed();
+    }
+
+    /// The crate lets a leader go on that was removed: it answers reads without asking the
+    /// one voter that is left, and looks for itself among the members when it has written.
+    fn step_down_if_removed(&mut self) {
+        let votes = self.configuration().members.votes(self.options.node_id);
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !votes {
+            raft.become_follower(raft.term, 0);
+        }
+    }
+
+    /// A leader that the change under way removes leaves it to one that stays to end it:
+    /// who is out can tell nobody that it is done.
+    fn hand_over_if_leaving(&mut self) {
+        let members = &self.configurations.newest().members;
+        let stays = members.voters.contains(&self.options.node_id);
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader || stays || raft.lead_transferee.is_some() {
+            return;
+        }
+        let heard = |id: &u64| raft.prs().get(*id).filter(|progress| progress.recent_active);
+        let voters = members.voters.iter().filter(|voter| !is_witness(**voter));
+        let heirs = voters.filter_map(|id| Some((heard(id)?.matched, *id)));
+        if let Some((_, heir)) = heirs.max_by_key(|(matched, _)| *matched) {
+            self.node.transfer_leader(heir);
         }
     }
 

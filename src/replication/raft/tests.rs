@@ -301,6 +301,7 @@ fn a_leader_that_was_removed_answers_no_read_and_takes_no_write() {
         without.index = index;
     }
     assert_eq!(replica.configuration().members.voters, [2]);
+    assert_eq!(replica.status().role.role, Role::Follower);
     replica.step(Input::Read(7));
     replica.step(Input::Propose(8, Bytes::from_static(b"w")));
     let effects = replica.pump();

@@ -107,8 +107,19 @@ impl Cluster {
         }
     }
 
+    /// Whether all members know that a change is done: else they may need those for it that were
+    /// members before.
+    fn is_known(&self, newest: &Configuration) -> bool {
+        let known = |id: &NodeId| self.nodes[*id as usize - 1].directory.membership.as_ref();
+        let nodes = nodes_that_vote(newest);
+        nodes.iter().all(|id| known(id).is_some_and(|known| known.configuration.index >= newest.index))
+    }
+
     /// Whether what was acknowledged survives the loss, and a majority that can replace the node.
     fn may_lose_disk(&self, id: NodeId, newest: &Configuration) -> bool {
+        if !self.is_known(newest) {
+            return false;
+        }
         if self.mutant == Some(Mutant::WipedVotes) {
             return true;
         }
@@ -151,7 +162,7 @@ impl Cluster {
     }
 
     fn go_on_removing(&mut self, id: NodeId, newest: &Configuration) {
-        if newest.node(id).is_none() && !newest.members.is_joint() {
+        if newest.node(id).is_none() && !newest.members.is_joint() && self.is_known(newest) {
             if let Some(operator) = &mut self.operator {
                 operator.lost.remove(&id);
             }
