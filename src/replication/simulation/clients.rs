@@ -179,6 +179,8 @@ impl Cluster {
         let has = |voter| self.nodes[host_of(voter) as usize - 1].has(version.index, term);
         let is_on_quorum = self.checker.history.is_quorum(version.index, has);
         assert!(is_on_quorum, "operation {operation} was acknowledged with too few disks");
+        let is_everywhere = self.nodes.iter().all(|node| node.has(version.index, term));
+        assert!(is_everywhere || !self.all_disks, "operation {operation} was acknowledged with one disk");
         self.checker.acknowledged(operation, version, existed);
     }
 }

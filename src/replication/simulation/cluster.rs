@@ -74,6 +74,8 @@ pub struct Cluster {
     pub checker: Checker,
     pub mutant: Option<Mutant>,
     pub calm: bool,
+    /// What is acknowledged must be on every disk, not only on a majority's.
+    pub all_disks: bool,
 }
 
 impl Cluster {
@@ -121,6 +123,7 @@ impl Cluster {
             checker: Checker::default(),
             mutant,
             calm: true,
+            all_disks: false,
         };
         cluster.checker.history.founded(membership.base.clone());
         for place in 0..founding.len() {

@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     /// One node is parted from all others.
-    fn part(&mut self, place: usize, outwards: bool, inwards: bool) {
+    pub fn part(&mut self, place: usize, outwards: bool, inwards: bool) {
         self.faults.figures.partitions += 1;
         self.faults.blocked.clear();
         let alone = self.nodes[place].id;

@@ -37,6 +37,7 @@ mod probes;
 mod shards;
 mod snapshots;
 mod tests;
+mod witness_tests;
 
 pub use cluster::{Cluster, Report};
 

@@ -155,6 +155,11 @@ impl Cluster {
         if listens && !self.calm && nodes_that_vote(newest).len() > 1 && self.below(10) == 0 {
             return self.lose_disk(id);
         }
+        self.ask_to_add(id);
+    }
+
+    /// Someone says `add_member`.
+    pub fn ask_to_add(&mut self, id: NodeId) {
         let Some((place, current)) = self.asked() else { return };
         if let Ok(Some(to)) = add(&current, member(id)) {
             self.reconfigure(place, to);
@@ -172,6 +177,11 @@ impl Cluster {
             }
             return self.wishes(None);
         }
+        self.ask_to_remove(id);
+    }
+
+    /// Someone says `remove_member`. A leader that is to go hands over first.
+    pub fn ask_to_remove(&mut self, id: NodeId) {
         let Some((place, current)) = self.asked() else { return };
         let leader = self.nodes[place].id;
         let others: Vec<NodeId> =
