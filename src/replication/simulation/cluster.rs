@@ -254,6 +254,7 @@ impl Cluster {
                     self.step(place, Input::Tick);
                     self.hand_over(place);
                     self.go_on_with_members(place);
+                    self.witness_campaigns(place);
                 }
             }
             Event::Deliver(message, state, uuid) => self.deliver(message, state, uuid),
@@ -338,6 +339,7 @@ impl Cluster {
         if self.nodes[place].directory.uuid != uuid {
             return;
         }
+        self.witness_is_elected(place, &message);
         let Some(process) = &mut self.nodes[place].process else { return };
         if let (Some(mark), Some(state)) = (&message.snapshot, state) {
             process.received.insert(mark.index, state);

@@ -214,6 +214,10 @@ impl Cluster {
     pub fn wipe(&mut self, place: usize) {
         self.faults.figures.wipes += 1;
         self.crash(place);
-        self.nodes[place].wipe(self.mutant == Some(Mutant::WipedVotes));
+        let is_let_in = self.mutant == Some(Mutant::WipedVotes);
+        self.nodes[place].wipe(is_let_in);
+        if is_let_in {
+            self.start(place);
+        }
     }
 }

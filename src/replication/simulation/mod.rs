@@ -37,6 +37,7 @@ mod probes;
 mod shards;
 mod snapshots;
 mod tests;
+mod witness_mistakes;
 mod witness_tests;
 
 pub use cluster::{Cluster, Report};
@@ -94,4 +95,8 @@ pub enum Mutant {
     WalkNotReplayed,
     /// A member that has lost its disk is let in, and votes, and its witness with it.
     WipedVotes,
+    /// A witness campaigns, and says that it leads.
+    WitnessCampaigns,
+    /// A witness acknowledges what its host hasn't written yet.
+    WitnessBeforeDisk,
 }

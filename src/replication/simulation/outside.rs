@@ -25,6 +25,7 @@ impl Cluster {
             let promises = std::mem::take(&mut persist.then_send);
             promises.into_iter().for_each(|message| self.send(place, message));
         }
+        self.witness_speaks_early(place, &mut persist);
         let at_once = self.mutant == Some(Mutant::PersistedBeforeSync) && persist.snapshot.is_none();
         let number = persist.number;
         let promises = if at_once { std::mem::take(&mut persist.then_send) } else { Vec::new() };

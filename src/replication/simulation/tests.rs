@@ -142,6 +142,15 @@ fn a_higher_id_that_alone_is_up_to_date_wins_and_hands_over() {
     assert_eq!(cluster.leader(), Some(1), "node 3 was elected and handed over");
 }
 
+/// Where a bug may show.
+fn cluster_for(seed: u64, mutant: Mutant) -> Cluster {
+    match mutant {
+        Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
+        Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
+        _ => Cluster::new(seed, 3, Some(mutant)),
+    }
+}
+
 /// Runs with a bug until a seed catches it; gives what was said.
 fn caught(mutant: Mutant) -> Option<(u64, String)> {
     const TRIED_MAX: u64 = 200;
@@ -153,7 +162,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
         _ => 0,
     };
     (first..first + TRIED_MAX).find_map(|seed| {
-        let run = std::panic::catch_unwind(|| Cluster::new(seed, 3, Some(mutant)).run(RUN_MS));
+        let run = std::panic::catch_unwind(|| cluster_for(seed, mutant).run(RUN_MS));
         let said = run.err()?;
         let text = said.downcast_ref::<String>().cloned();
         Some((
@@ -165,7 +174,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 23] = [
+    const ALL: [Mutant; 26] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -189,6 +198,9 @@ fn every_seeded_bug_is_caught() {
         Mutant::PartsNotLetGo,
         Mutant::GroupOutlivesOffice,
         Mutant::WalkNotReplayed,
+        Mutant::WipedVotes,
+        Mutant::WitnessCampaigns,
+        Mutant::WitnessBeforeDisk,
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
