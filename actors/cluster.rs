@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::limits;
@@ -61,6 +61,8 @@ pub struct Cluster {
 pub struct View {
     /// Role, leader and term.
     pub role: RoleChange,
+    /// Since when it knows of no leader.
+    pub leaderless_since: Option<Instant>,
     /// It follows, or followed last, a leader in this process: what it has is a replica's.
     pub is_replica: bool,
     /// One row for each member, ascending by id; kept by the ElectionCoordinator.
@@ -112,6 +114,7 @@ impl Cluster {
         }
         let view = View {
             role: RoleChange { role: Role::Follower, leader: None, term: 0 },
+            leaderless_since: Some(Instant::now()),
             is_replica: false,
             members: node_ids.iter().copied().map(MemberView::unknown).collect(),
             tolerates: 0,
@@ -249,6 +252,11 @@ impl Cluster {
         lock(&self.view).role
     }
 
+    /// For how long it has known of no leader.
+    pub fn leaderless_for(&self) -> Option<Duration> {
+        lock(&self.view).leaderless_since.map(|since| since.elapsed())
+    }
+
     /// Whether it follows, or followed last, a leader in this process.
     pub fn is_replica(&self) -> bool {
         lock(&self.view).is_replica
@@ -263,6 +271,10 @@ impl Cluster {
     pub fn role_changed(&self, role: RoleChange) {
         let mut view = lock(&self.view);
         view.role = role;
+        view.leaderless_since = match role.leader {
+            Some(_) => None,
+            None => view.leaderless_since.or_else(|| Some(Instant::now())),
+        };
         match role.role {
             Role::Leader => view.is_replica = false,
             Role::Follower if role.leader.is_some() => view.is_replica = true,

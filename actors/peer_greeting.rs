@@ -18,6 +18,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the other side may take for its line.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A member that has heard of no leader for so long may have missed that the members changed.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+
 /// What became of a greeting.
 pub(crate) enum Greeted {
     /// Frames may follow.
@@ -35,8 +38,9 @@ pub(crate) fn own(cluster: &Cluster) -> Own {
     let (node_id, node, membership) = (cluster.node_id, cluster.node, cluster.membership());
     let applied = cluster.applied_index.load(Ordering::Relaxed);
     let applied = (applied, cluster.term_of_committed(applied).unwrap_or_default());
-    let leads = cluster.role().role == Role::Leader;
-    Own { node_id, node, membership, protocol: cluster.protocol, leads, applied }
+    let (protocol, leads) = (cluster.protocol, cluster.role().role == Role::Leader);
+    let is_lost = cluster.leaderless_for().is_some_and(|time| time >= LOST_AFTER);
+    Own { node_id, node, membership, protocol, leads, applied, is_lost }
 }
 
 /// The first line to a peer.
@@ -49,6 +53,7 @@ pub(crate) fn greeting(cluster: &Cluster, peer: NodeId, lane: Lane, adopting: bo
         cluster: membership.as_ref().map(|membership| membership.cluster.clone()),
         epoch: epochs.len() as u64,
         epochs,
+        configuration: membership.as_ref().map_or(0, |membership| membership.configuration.index),
         node_id,
         node,
         boot: cluster.boot,

@@ -162,6 +162,7 @@ impl Session {
         let welcome = Welcome {
             protocol,
             epochs: membership.as_ref().map_or(Vec::new(), |membership| membership.epochs.clone()),
+            lags: !is_member && membership.is_some(),
             cluster: membership.map(|membership| membership.cluster),
             node_id: self.cluster.node_id,
             node: self.cluster.node,
@@ -171,14 +172,16 @@ impl Session {
         is_member.then_some(hello)
     }
 
-    /// This node was left behind by force: it takes over what was decided, and starts anew.
+    /// The members were changed without this node: it takes over what was decided, and starts anew.
     async fn rejoin(&self, from: NodeId, membership: &Membership) {
         let error = match self.cluster.rejoins(membership) {
             Ok(()) => {
                 tracing::warn!(
                     from,
+                    members = ?membership.node_ids(),
                     voters = ?membership.configuration.members.voters,
-                    "the voters were set by force without this node; it begins anew as one that listens"
+                    epochs = membership.epochs.len(),
+                    "the members have changed without this node; it begins anew with those that it was told"
                 );
                 self.node.begin_anew();
                 Error::new(Code::Starting, "this node begins anew with the members that it was told")

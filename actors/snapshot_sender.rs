@@ -374,7 +374,8 @@ mod tests {
         let hello = read_hello(&peer.read_line(&|| false).unwrap()).unwrap();
         assert_eq!((hello.lane, hello.node_id, hello.to), (Lane::Snapshot, 1, 2));
         let (cluster, epochs) = (hello.cluster, vec![]);
-        let welcome = Welcome { protocol: 2, cluster, epochs, node_id: 2, node: uuid(2), boot: 1 };
+        let (node, lags) = (uuid(2), false);
+        let welcome = Welcome { protocol: 2, cluster, epochs, lags, node_id: 2, node, boot: 1 };
         socket.write_all(&welcome_line(&welcome)).unwrap();
         match peer.receive(&|| false).unwrap() {
             PeerFrame::SnapshotBegin(begin) => (peer, begin),

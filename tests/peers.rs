@@ -132,6 +132,7 @@ fn hello(membership: &Membership, node_id: u64, to: u64, lane: Lane) -> Hello {
         cluster: Some(membership.cluster.clone()),
         epoch: 0,
         epochs: vec![],
+        configuration: 0,
         node_id,
         node,
         boot: 1,

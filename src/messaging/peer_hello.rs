@@ -95,7 +95,7 @@ pub fn refused_line(error: &Error, cluster: Option<&str>) -> Vec<u8> {
 pub fn refusal_error(refusal: &Refusal) -> Error {
     let code = match refusal {
         Refusal::Protocol { .. } => Code::UnsupportedProtocol,
-        Refusal::NotAdopted { .. } => Code::Starting,
+        Refusal::NotAdopted { .. } | Refusal::LeftBehind { .. } | Refusal::Lags { .. } => Code::Starting,
         _ => Code::BadRequest,
     };
     Error::new(code, refusal.to_string())
@@ -135,6 +135,7 @@ mod tests {
             cluster: Some("0123".repeat(8)),
             epoch: 0,
             epochs: vec![],
+            configuration: 0,
             node_id: 1,
             node: NodeUuid([1; 16]),
             boot: u64::MAX,
@@ -173,7 +174,8 @@ mod tests {
     #[test]
     fn answers_come_back() {
         let (protocol, cluster, node) = (1, None, NodeUuid([2; 16]));
-        let welcome = Welcome { protocol, cluster, epochs: vec!["f".into()], node_id: 2, node, boot: 3 };
+        let epochs = vec!["f".into()];
+        let welcome = Welcome { protocol, cluster, epochs, lags: false, node_id: 2, node, boot: 3 };
         assert_eq!(read_answer(&welcome_line(&welcome)), Ok(Answer::Welcome(welcome)));
         for (refusal, retryable) in [
             (Refusal::NotAdopted { node_id: 2 }, true),

@@ -36,6 +36,15 @@
 //!   a b       a c        forced apart: there are two clusters by now, and someone must choose
 //! ```
 //!
+//! # Who lags
+//!
+//! A member that was away doesn't know of nodes that came meanwhile, or came again on
+//! another directory, and one of them may lead by now. So who greets says as of which
+//! entry it knows the members; a node that would refuse it and knows less is told its
+//! membership, and begins anew with that, unless it hears of a leader: then it learns
+//! of them by the log. (It may not just let it in: by the members
+//! that its log names it would count votes of a node that has forgotten its own.)
+//!
 //! Both sides check everything that they can; all here is pure.
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +81,9 @@ pub struct Hello {
     /// Each time's name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<String>,
+    /// The entry that named the members as it knows them.
+    #[serde(default, skip_serializing_if = "is_founding")]
+    pub configuration: u64,
     /// Its number.
     pub node_id: NodeId,
     /// Its directory.
@@ -95,12 +107,21 @@ pub struct Welcome {
     /// Its epochs. Fewer than those of who greets: it was left behind, and the connection ends here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<String>,
+    /// It knows fewer members, or other ones, than who greets: it is to be told, and the
+    /// connection ends here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lags: bool,
     /// Its number.
     pub node_id: NodeId,
     /// Its directory.
     pub node: NodeUuid,
     /// Its process.
     pub boot: u64,
+}
+
+/// The members are those that there were from the start.
+fn is_founding(index: &u64) -> bool {
+    *index == 0
 }
 
 /// What a node knows of itself when it decides.
@@ -118,6 +139,8 @@ pub struct Own {
     pub leads: bool,
     /// Index and term of the last entry that it has applied; (0, 0) for none.
     pub applied: (u64, u64),
+    /// It has heard of no leader for a while.
+    pub is_lost: bool,
 }
 
 /// What becomes of a greeting.
@@ -240,10 +263,12 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                 return Err(Refusal::OtherCluster { theirs, ours });
             }
             match lineage(&membership.epochs, &hello.epochs) {
-                Lineage::Same => {
-                    let meet = meets(membership, hello.node_id, hello.node)?;
-                    Ok(Decision::Accept { protocol, meet })
-                }
+                Lineage::Same => match meets(membership, hello.node_id, hello.node) {
+                    Err(_) if hello.configuration > membership.configuration.index => {
+                        lags(own, membership, hello, protocol)
+                    }
+                    met => Ok(Decision::Accept { protocol, meet: met? }),
+                },
                 Lineage::Behind => left_behind(own, hello, protocol),
                 Lineage::Ahead => Err(Refusal::LeftBehind { node_id: hello.node_id }),
                 Lineage::Apart => Err(Refusal::ForcedApart { node_id: hello.node_id }),
@@ -274,6 +299,28 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
             }
         },
     }
+}
+
+/// The members have changed while this node was away: it begins anew with those that
+/// it is told. What it has stays as it is.
+fn lags(own: &Own, known: &Membership, hello: &Hello, protocol: u32) -> Result<Decision, Refusal> {
+    if !own.is_lost {
+        return Err(Refusal::Lags { node_id: own.node_id });
+    }
+    let Some(told) = &hello.membership else { return Ok(Decision::Introduce { protocol }) };
+    let Some(member) = told.member(own.node_id) else {
+        return Err(Refusal::NoMember { node_id: own.node_id, members: told.node_ids() });
+    };
+    let is_for_me = member.node.is_none_or(|node| node == own.node)
+        && told.cluster == known.cluster
+        && told.epochs == known.epochs
+        && told.configuration.index == hello.configuration;
+    if !is_for_me {
+        return Err(Refusal::NotForMe { from: hello.node_id });
+    }
+    Ok(Decision::Rejoin {
+        membership: Membership { configuration: told.configuration.clone(), ..known.clone() },
+    })
 }
 
 /// The other side's voters were set by force, without this node: it begins anew as
@@ -324,6 +371,9 @@ fn try_judge(own: &Own, peer: NodeId, welcome: &Welcome) -> Result<Verdict, Refu
         }
     }
     let meet = meets(membership, peer, welcome.node)?;
+    if welcome.cluster.is_some() && welcome.lags {
+        return Ok(Verdict::Adopt { meet });
+    }
     let adopts =
         if membership.configuration.binds(peer) { membership.founder == own.node_id } else { own.leads };
     Ok(match welcome.cluster {
@@ -366,8 +416,16 @@ mod tests {
     }
 
     fn own(node_id: NodeId, met: Option<&[NodeId]>) -> Own {
-        let (protocol, leads, applied) = (PROTOCOL, false, (0, 0));
-        Own { node_id, node: uuid(node_id), membership: met.map(membership), protocol, leads, applied }
+        let (protocol, leads, applied, is_lost) = (PROTOCOL, false, (0, 0), true);
+        Own {
+            node_id,
+            node: uuid(node_id),
+            membership: met.map(membership),
+            protocol,
+            leads,
+            applied,
+            is_lost,
+        }
     }
 
     fn hello(node_id: NodeId, to: NodeId) -> Hello {
@@ -377,6 +435,7 @@ mod tests {
             cluster: Some(CLUSTER.into()),
             epoch: 0,
             epochs: vec![],
+            configuration: 0,
             node_id,
             node: uuid(node_id),
             boot: 5,
@@ -387,7 +446,8 @@ mod tests {
 
     fn welcome(node_id: NodeId, cluster: Option<&str>) -> Welcome {
         let cluster = cluster.map(String::from);
-        Welcome { protocol: 2, cluster, epochs: vec![], node_id, node: uuid(node_id), boot: 6 }
+        let (epochs, lags) = (vec![], false);
+        Welcome { protocol: 2, cluster, epochs, lags, node_id, node: uuid(node_id), boot: 6 }
     }
 
     fn refusal(own: &Own, hello: &Hello) -> Refusal {
@@ -580,5 +640,31 @@ mod tests {
         assert!(apart.to_string().contains("Choose"));
         let answer = Welcome { epochs: vec!["g".into()], ..welcome(2, Some(CLUSTER)) };
         assert_eq!(judge(&me, 2, &answer), Verdict::Refuse(apart));
+    }
+
+    #[test]
+    fn who_was_away_is_told_of_nodes_that_came_meanwhile() {
+        let own = own(2, Some(&[1, 2, 3]));
+        let mut now = membership(&[1, 2, 3]);
+        now.configuration.index = 40;
+        now.configuration.nodes.push(Member { node_id: 4, host: "h".into(), port: 1, node: Some(uuid(4)) });
+        let greets = Hello { configuration: 40, ..hello(4, 2) };
+        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: 2 });
+        let answer = Welcome { lags: true, ..welcome(2, Some(CLUSTER)) };
+        let greeter = super::Own { node_id: 4, node: uuid(4), membership: Some(now.clone()), ..own.clone() };
+        assert_eq!(judge(&greeter, 2, &answer), Verdict::Adopt { meet: false });
+        let told = Hello { membership: Some(now.clone()), ..greets };
+        assert_eq!(decide(&own, &told), Decision::Rejoin { membership: now.clone() });
+        // The same number on another directory, as someone knows who was there.
+        let follows = super::Own { is_lost: false, ..own.clone() };
+        assert_eq!(refusal(&follows, &told), Refusal::Lags { node_id: 2 });
+        assert!(Refusal::Lags { node_id: 2 }.passes(), "it learns of them by its leader");
+        let replaced = Hello { configuration: 40, node: uuid(9), ..hello(3, 2) };
+        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 2 });
+        let earlier = Hello { configuration: 0, ..replaced };
+        assert!(matches!(decide(&own, &earlier), Decision::Refuse(Refusal::LostData { node_id: 3, .. })));
+        now.configuration.nodes.retain(|node| node.node_id != 2);
+        let without = Hello { membership: Some(now), ..told };
+        assert!(matches!(decide(&own, &without), Decision::Refuse(Refusal::NoMember { node_id: 2, .. })));
     }
 }

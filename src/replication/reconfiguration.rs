@@ -145,6 +145,10 @@ pub fn remove(
 pub fn next(current: &Configuration, status: &Status, leader: NodeId) -> Option<Configuration> {
     let mut to = current.clone();
     if current.members.is_joint() {
+        // Who leaves hands over first.
+        if !current.members.voters.contains(&leader) {
+            return None;
+        }
         to.members.voters_outgoing.clear();
         let members = to.members.clone();
         to.nodes.retain(|node| members.has(node.node_id));
@@ -279,6 +283,7 @@ mod tests {
         let left = next(&to, &leads(&[]), 3).unwrap();
         assert_eq!((left.members.is_joint(), left.node_ids()), (false, vec![1, 3]));
         assert_eq!(next(&left, &leads(&[]), 3), None);
+        assert_eq!(next(&to, &leads(&[]), 2), None, "node 2 is about to leave");
         assert_eq!(remove(&of(&[1, 2]), 2, 1).unwrap().members.voters, [1]);
         assert_eq!(remove(&of(&[1]), 1, 1), Err(ChangeError::LastVoter));
     }

@@ -82,7 +82,11 @@ pub fn configuration(
 }
 
 /// Whom the replica begins with, where `configuration` is what its log says of it.
+/// The membership may know better: a node that is taken in again reads in the log
+/// what it was before, and must not be that once more.
 pub fn members(membership: &Membership, configuration: Configuration) -> StartMembers {
+    let told = &membership.configuration;
+    let configuration = if told.index > configuration.index { told.clone() } else { configuration };
     let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
     StartMembers { configuration, base: membership.base.clone(), forced_through }
 }
@@ -129,6 +133,15 @@ mod tests {
         assert_eq!(cut_of(&places, &mark(4)), (10, 3));
         assert_eq!(cut_of(&EntryPlaces::new(11, None), &mark(10)), (10, 3));
         assert_eq!(cut_of(&EntryPlaces::new(1, None), &mark(0)), (0, 0));
+    }
+
+    #[test]
+    fn who_was_taken_in_again_is_what_it_was_told_and_not_what_its_log_says() {
+        let of = |index| Configuration { index, ..Configuration::default() };
+        let mut membership = Membership::new("c".into(), 1, vec![]);
+        membership.configuration.index = 9;
+        assert_eq!(members(&membership, of(5)).configuration.index, 9);
+        assert_eq!(members(&membership, of(12)).configuration.index, 12, "the file lags");
     }
 
     #[test]

@@ -65,6 +65,11 @@ pub enum Refusal {
         /// Which node.
         node_id: NodeId,
     },
+    /// It hasn't heard of the newest members yet, and will from its leader.
+    Lags {
+        /// Which node.
+        node_id: NodeId,
+    },
     /// It was left behind and has what the forced log has not.
     Diverged {
         /// Which node.
@@ -89,7 +94,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether the same greeting may be accepted later without anyone acting.
     pub fn passes(&self) -> bool {
-        matches!(self, Refusal::NotAdopted { .. } | Refusal::LeftBehind { .. })
+        matches!(self, Refusal::NotAdopted { .. } | Refusal::LeftBehind { .. } | Refusal::Lags { .. })
     }
 }
 
@@ -110,6 +115,12 @@ impl fmt::Display for Refusal {
                 formatter,
                 "the voters were set by force without node {node_id}; it will be told by the node that leads"
             ),
+            Refusal::Lags { node_id } => {
+                write!(
+                    formatter,
+                    "node {node_id} hasn't heard of the newest members yet, and will from its leader"
+                )
+            }
             Refusal::Diverged { node_id, applied, through } => write!(
                 formatter,
                 "LEFT BEHIND BY `promote` WITH `force`: node {node_id} has applied entries up to {applied} that are not \

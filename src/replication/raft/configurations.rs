@@ -31,13 +31,14 @@ impl Configurations {
         &self.known[later.saturating_sub(1)]
     }
 
-    /// What an entry says; `None` if it was overruled by force.
+    /// What an entry says; `None` if it was overruled by force, or by what is known already:
+    /// a node that was taken in again reads of what it was before.
     ///
     /// # Panics
     ///
     /// If it can't be read. Checksums were right all the way: it is a fault of a node's own.
     pub fn decode(&self, entry: &LogEntry) -> Option<Configuration> {
-        if entry.index <= self.forced_through {
+        if entry.index <= self.forced_through.max(self.newest().index) {
             return None;
         }
         let decoded = Configuration::decode(&entry.payload);
@@ -55,7 +56,11 @@ impl Configurations {
         self.known.drain(..later.saturating_sub(1));
     }
 
-    pub fn comes_with_snapshot(&mut self, mark: &SnapshotMark) {
+    /// If later members are known already they count.
+    pub fn comes_with_snapshot(&mut self, mark: &mut SnapshotMark) {
+        if self.newest().index > mark.configuration.index {
+            mark.configuration = self.newest().clone();
+        }
         self.coming = Some(mark.clone());
     }
 

@@ -3,7 +3,7 @@
 use super::convert;
 use super::effect::Effect;
 use super::replica::Replica;
-use crate::persistence::Configuration;
+use crate::persistence::{Configuration, is_witness};
 use crate::replication::message::{EntryKind, LogEntry};
 use ::raft::StateRole;
 
@@ -29,6 +29,34 @@ impl Replica {
         }
         self.configurations.push(to);
         self.configured();
+        self.step_down_if_removed();
+    }
+
+    /// The crate lets a leader go on that was removed: it answers reads without asking the
+    /// one voter that is left, and looks for itself among the members when it has written.
+    fn step_down_if_removed(&mut self) {
+        let votes = self.configuration().members.votes(self.options.node_id);
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !votes {
+            raft.become_follower(raft.term, 0);
+        }
+    }
+
+    /// A leader that the change under way removes leaves it to one that stays to end it:
+    /// who is out can tell nobody that it is done.
+    pub(super) fn hand_over_if_leaving(&mut self) {
+        let members = &self.configurations.newest().members;
+        let stays = members.voters.contains(&self.options.node_id);
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader || stays || raft.lead_transferee.is_some() {
+            return;
+        }
+        let heard = |id: &u64| raft.prs().get(*id).filter(|progress| progress.recent_active);
+        let voters = members.voters.iter().filter(|voter| !is_witness(**voter));
+        let heirs = voters.filter_map(|id| Some((heard(id)?.matched, *id)));
+        if let Some((_, heir)) = heirs.max_by_key(|(matched, _)| *matched) {
+            self.node.transfer_leader(heir);
+        }
     }
 
     pub(super) fn configured(&mut self) {

@@ -203,6 +203,7 @@ impl Replica {
         let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX));
         self.node.raft.set_randomized_election_timeout(timeout);
         self.node.tick();
+        self.hand_over_if_leaving();
         self.tick_witness();
     }
 
@@ -248,7 +249,7 @@ impl Replica {
         store.snapshot = Some(mark);
     }
 
-    fn receive(&mut self, message: Message) {
+    fn receive(&mut self, mut message: Message) {
         self.hosting.heard(message.from);
         if self.hosting.is_witness(message.to) && message.from != self.options.node_id {
             return self.witness_hears(&message);
@@ -265,7 +266,7 @@ impl Replica {
         if message.kind == MessageKind::TimeoutNow && message.term == self.node.raft.term {
             self.invited_to = message.term + 1;
         }
-        if let Some(mark) = &message.snapshot {
+        if let Some(mark) = &mut message.snapshot {
             self.configurations.comes_with_snapshot(mark);
         }
         // A peer that isn't a member (any more), or a message that this state has no use for.

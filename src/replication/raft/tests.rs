@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Effect, HardState, Input, Options, Persist, Replica, Role, Start, StartMembers};
 use crate::persistence::{Configuration, Member};
-use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind};
+use crate::replication::message::{EntryKind, LogEntry, Members, Message, MessageKind, SnapshotMark};
 
 const ELECTION_TICKS: usize = 10;
 
@@ -250,4 +250,60 @@ fn a_node_whose_disk_forgot_what_it_promised_says_so_and_does_not_go_on() {
     assert_eq!(effects, [Effect::PromiseBroken { promised: 11, last: 10 }]);
     heartbeat.commit = 10;
     assert!(!receive(&mut replica, heartbeat).is_empty(), "what it has it may be told of");
+}
+
+/// The log says that node 1 was the only voter, once; it has been removed since, and
+/// added again on an empty disk.
+#[test]
+fn who_was_taken_in_again_is_not_once_more_what_it_was_before() {
+    let node = |node_id| Member { node_id, host: "h".into(), port: 1, node: None };
+    let nodes = vec![node(1), node(2)];
+    let members = Members { voters: vec![2], learners: vec![1], ..Members::default() };
+    let told = Configuration { index: 9, members, nodes: nodes.clone() };
+    let base = Configuration::founding(nodes, 1);
+    let members = StartMembers { configuration: told.clone(), base: base.clone(), forced_through: 0 };
+    let options = replica(1, &[1]).options;
+    let hard_state = HardState { term: 3, vote: 2, ..HardState::default() };
+    let start = Start { hard_state, members, cut: (0, 0), applied: vec![], tail: vec![] };
+    let mut replica = Replica::new(options, start);
+    let mut alone = base.clone();
+    alone.members = Members { voters: vec![1], ..Members::default() };
+    let payload = alone.encode().into();
+    let mut append = message(MessageKind::Append, 2, 1, 3);
+    append.entries = vec![LogEntry { index: 1, term: 1, kind: EntryKind::Members, payload }];
+    append.commit = 1;
+    let effects = receive(&mut replica, append);
+    replica.step(Input::Persisted(persist(&effects).number));
+    let effects = replica.pump();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Commit(_))));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Configured(_))));
+    (0..100).for_each(|_| replica.step(Input::Tick));
+    assert_eq!((replica.status().role.role, replica.configuration()), (Role::Follower, &told));
+    let mut snapshot = message(MessageKind::Snapshot, 2, 1, 3);
+    snapshot.snapshot = Some(SnapshotMark { index: 5, term: 1, configuration: base });
+    let effects = receive(&mut replica, snapshot);
+    assert_eq!(persist(&effects).snapshot.as_ref().map(|mark| &mark.configuration), Some(&told));
+}
+
+#[test]
+fn a_leader_that_was_removed_answers_no_read_and_takes_no_write() {
+    let mut replica = elected(replica(1, &[1, 2]));
+    let has = |index| Message { index, ..message(MessageKind::AppendResponse, 2, 1, 1) };
+    receive(&mut replica, has(1));
+    let mut without = replica.configuration().clone();
+    without.members = Members { voters: vec![2], voters_outgoing: vec![1, 2], ..Members::default() };
+    for index in 2..=3 {
+        replica.step(Input::Reconfigure(Box::new(without.clone())));
+        let effects = replica.pump();
+        replica.step(Input::Persisted(persist(&effects).number));
+        receive(&mut replica, has(index));
+        without.members.voters_outgoing.clear();
+        without.index = index;
+    }
+    assert_eq!(replica.configuration().members.voters, [2]);
+    assert_eq!(replica.status().role.role, Role::Follower);
+    replica.step(Input::Read(7));
+    replica.step(Input::Propose(8, Bytes::from_static(b"w")));
+    let effects = replica.pump();
+    assert!(effects.contains(&Effect::ReadLost(7)) && effects.contains(&Effect::Dropped(8)), "{effects:?}");
 }

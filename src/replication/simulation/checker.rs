@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use super::history::{History, Request};
 use crate::engine::{Condition, Entry, StateHash, Version};
 use crate::error::{Detail, Error, Outcome};
+use crate::persistence::is_witness;
 use crate::replication::message::{LogEntry, NodeId};
 use crate::replication::raft::{Role, RoleChange};
 
@@ -121,8 +122,13 @@ impl Checker {
         asked
     }
 
-    /// A term has one leader.
+    /// A term has one leader, and that is a node with data.
     pub fn role(&mut self, node: NodeId, change: RoleChange) {
+        assert!(
+            change.leader.is_none_or(|leader| !is_witness(leader)),
+            "a witness leads in term {}",
+            change.term
+        );
         if change.role == Role::Leader {
             let leader = *self.leaders.entry(change.term).or_insert(node);
             assert_eq!(leader, node, "two leaders in term {}", change.term);

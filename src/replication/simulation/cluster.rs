@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use super::Mutant;
 use super::checker::{Checker, Counts, Operation};
 use super::faults::{Faults, Figures};
+use super::members::founded;
 use super::node::{Node, Process, SHARDS, State};
+use super::operator::Operator;
 use super::probes::Asker;
-use crate::persistence::{Member, Membership, host_of, next_random};
+use crate::persistence::{NodeUuid, host_of, next_random};
 use crate::replication::message::{Message, NodeId};
 use crate::replication::raft::{Effect, Input, Role};
 
@@ -22,7 +24,8 @@ const SLOW_QUEUE_MS: u64 = 200;
 /// What is to happen.
 pub enum Event {
     Tick(usize, u64),
-    Deliver(Box<Message>, Option<State>),
+    /// To a node on this directory: a connection doesn't outlive it.
+    Deliver(Box<Message>, Option<State>, NodeUuid),
     Synced(usize, u64),
     /// A shard takes the next of its queue.
     Shard(usize, u64, usize),
@@ -44,6 +47,7 @@ pub enum Event {
     SnapshotReport(usize, u64, NodeId, bool),
     Client(u64),
     Fault,
+    Operator,
     Restart(usize),
 }
 
@@ -63,11 +67,15 @@ pub struct Cluster {
     pub random: u64,
     schedule: BTreeMap<(u64, u64), Event>,
     pub nodes: Vec<Node>,
-    membership: Membership,
+    /// Who has greeted whom, as both were then.
+    pub greeted: BTreeMap<(usize, usize), (u64, u64)>,
+    pub operator: Option<Operator>,
     pub faults: Faults,
     pub checker: Checker,
     pub mutant: Option<Mutant>,
     pub calm: bool,
+    /// What is acknowledged must be on every disk, not only on a majority's.
+    pub all_disks: bool,
 }
 
 impl Cluster {
@@ -79,25 +87,49 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster of so many nodes, of as many as there are machines, with an operator
+    /// who changes that and loses disks. `sizes`: nodes at least and at most.
+    pub fn operated(
+        seed: u64,
+        (nodes, machines): (u64, u64),
+        sizes: (usize, usize),
+        mutant: Option<Mutant>,
+    ) -> Cluster {
+        let mut cluster = Cluster::with_machines(seed, (nodes, machines), mutant);
+        cluster.calm = false;
+        cluster.after(1_000, Event::Fault);
+        cluster.operator = Some(Operator::new(sizes));
+        cluster.after(500, Event::Operator);
+        cluster
+    }
+
     /// A cluster in which nothing goes wrong by itself.
     pub fn calm(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
-        let voters: Vec<NodeId> = (1..=nodes).collect();
-        let member =
-            |&node_id: &NodeId| Member { node_id, host: "h".into(), port: node_id as u16, node: None };
-        let membership = Membership::new("c".into(), 1, voters.iter().map(member).collect());
+        Cluster::with_machines(seed, (nodes, nodes), mutant)
+    }
+
+    fn with_machines(seed: u64, (nodes, machines): (u64, u64), mutant: Option<Mutant>) -> Cluster {
+        let founding: Vec<NodeId> = (1..=nodes).collect();
+        let membership = founded(&founding);
         let mut cluster = Cluster {
             now_ms: 0,
             order: 0,
             random: seed,
             schedule: BTreeMap::new(),
-            nodes: voters.iter().map(|id| Node::new(*id, seed, mutant)).collect(),
-            membership,
+            nodes: (1..=machines).map(|id| Node::new(id, seed, mutant)).collect(),
+            greeted: BTreeMap::new(),
+            operator: None,
             faults: Faults::default(),
             checker: Checker::default(),
             mutant,
             calm: true,
+            all_disks: false,
         };
-        (0..cluster.nodes.len()).for_each(|place| cluster.start(place));
+        cluster.checker.history.founded(membership.base.clone());
+        for place in 0..founding.len() {
+            cluster.nodes[place].directory.store(membership.clone());
+            cluster.start(place);
+        }
         (0..CLIENTS).for_each(|client| cluster.after(client, Event::Client(client)));
         cluster
     }
@@ -140,26 +172,42 @@ impl Cluster {
             self.checker.counts.acknowledged > before,
             "nothing was acknowledged when all was well again"
         );
-        let leaders = self.processes().filter(|process| process.replica.status().role.role == Role::Leader);
+        let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
+        assert!(
+            self.is_settled(),
+            "the members are not as they should be: {:?} of {:?}: {statuses:#?}",
+            self.operator,
+            self.checker.history.members()
+        );
+        let leaders = self.members().filter(|process| process.leads());
         assert_eq!(leaders.count(), 1, "one leader when all is well");
         let (first, last) = self
-            .processes()
+            .members()
             .map(|process| process.notices.handed_over())
             .fold((u64::MAX, 0), |(low, high), at| (low.min(at), high.max(at)));
-        let statuses: Vec<_> = self.processes().map(|process| process.replica.status()).collect();
+        let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
         assert!(first + 50 > last, "a node hasn't caught up: {first} and {last} are applied: {statuses:#?}");
-        let lives = |place: usize, incarnation| self.is_running(place, incarnation);
+        // Who was removed may wait for ever for what the others have.
+        let newest = self.checker.history.members();
+        let lives = |place: usize, incarnation| {
+            self.is_running(place, incarnation) && newest.node(self.nodes[place].id).is_some()
+        };
         self.checker.end(self.now_ms, lives);
         Report {
             milliseconds: self.now_ms,
             counts: self.checker.counts,
             committed: self.checker.history.last(),
-            figures: self.faults.figures,
+            figures: Figures { changes: self.checker.history.changes(), ..self.faults.figures },
         }
     }
 
-    fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.nodes.iter().filter_map(|node| node.process.as_ref())
+    /// The processes of those that belong to the cluster.
+    fn members(&self) -> impl Iterator<Item = &Process> {
+        let members = self.checker.history.members();
+        self.nodes
+            .iter()
+            .filter(|node| members.node(node.id).is_some())
+            .filter_map(|node| node.process.as_ref())
     }
 
     pub fn run_until(&mut self, end_ms: u64) {
@@ -184,7 +232,7 @@ impl Cluster {
     }
 
     pub fn start(&mut self, place: usize) {
-        let (applied, committed) = self.nodes[place].start(&self.membership);
+        let Some((applied, committed)) = self.nodes[place].start() else { return };
         let id = self.nodes[place].id;
         committed.iter().for_each(|entry| self.checker.applied(id, entry));
         (0..SHARDS).for_each(|shard| self.compare(place, shard, applied));
@@ -192,8 +240,7 @@ impl Cluster {
     }
 
     pub fn crash(&mut self, place: usize) {
-        self.nodes[place].process = None;
-        self.nodes[place].disk.crash();
+        self.nodes[place].crash();
     }
 
     fn happen(&mut self, event: Event) {
@@ -206,9 +253,11 @@ impl Cluster {
                     self.after(TICK_MS, Event::Tick(place, incarnation));
                     self.step(place, Input::Tick);
                     self.hand_over(place);
+                    self.go_on_with_members(place);
+                    self.witness_campaigns(place);
                 }
             }
-            Event::Deliver(message, state) => self.deliver(message, state),
+            Event::Deliver(message, state, uuid) => self.deliver(message, state, uuid),
             Event::Probe(place, asker) => self.probed(place, asker),
             Event::Synced(place, incarnation) => self.synced(place, incarnation),
             Event::Shard(place, incarnation, ..)
@@ -247,6 +296,7 @@ impl Cluster {
                 self.after(pause, Event::Fault);
                 self.fault();
             }
+            Event::Operator => self.operate(),
             Event::Restart(place) => {
                 if self.nodes[place].process.is_none() {
                     self.start(place);
@@ -281,11 +331,15 @@ impl Cluster {
         self.after(self.nodes[place].paused_until_ms - self.now_ms, event);
     }
 
-    fn deliver(&mut self, message: Box<Message>, state: Option<State>) {
+    fn deliver(&mut self, message: Box<Message>, state: Option<State>, uuid: NodeUuid) {
         let place = host_of(message.to) as usize - 1;
         if self.is_paused(place) {
-            return self.when_it_goes_on(place, Event::Deliver(message, state));
+            return self.when_it_goes_on(place, Event::Deliver(message, state, uuid));
         }
+        if self.nodes[place].directory.uuid != uuid {
+            return;
+        }
+        self.witness_is_elected(place, &message);
         let Some(process) = &mut self.nodes[place].process else { return };
         if let (Some(mark), Some(state)) = (&message.snapshot, state) {
             process.received.insert(mark.index, state);
@@ -304,7 +358,9 @@ impl Cluster {
 
     fn hand_over(&mut self, place: usize) {
         let Some(process) = &mut self.nodes[place].process else { return };
-        if let Some(to) = process.policy.tick(&process.replica.status()) {
+        let status = process.replica.status();
+        if let Some(to) = process.policy.tick(&status) {
+            self.faults.figures.hand_backs += u64::from(status.hosts_witness);
             self.step(place, Input::TransferTo(to));
         }
     }
@@ -318,7 +374,7 @@ impl Cluster {
             Effect::Proposed(_, index, term) => self.proposed(place, index, term),
             Effect::Dropped(_) => self.dropped(place),
             Effect::Commit(entries) => self.commit(place, entries),
-            Effect::Configured(_) => {}
+            Effect::Configured(to) => self.nodes[place].directory.configured(*to),
             Effect::ReadReady(handle, index) => self.round_done(place, handle, index),
             Effect::ReadLost(handle) => self.round_lost(place, handle),
             Effect::Fetch { number, low, high, bytes_max } => {

@@ -184,7 +184,7 @@ impl SimulatedDisk {
         )
         .expect("a log that only crashes have touched opens");
         let mut places = recovery.places;
-        let mut hard_state = recovery.hard_state.map_or(HardState::default(), |bytes| {
+        let mut hard_state = recovery.hard_state.map_or(first_hard_state(membership), |bytes| {
             HardState::decode(&bytes).expect("a hard state that was written")
         });
         if must_restart(&places, &mark) {
@@ -264,9 +264,20 @@ impl SimulatedDisk {
         is_in_snapshot || (index < self.places.next_index() && self.places.term(index) == Some(term))
     }
 
+    /// For the disk that takes this one's place.
+    pub fn seed_of_next(&mut self) -> u64 {
+        next_random(&mut self.random)
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         next_random(&mut self.random) % bound
     }
+}
+
+/// What a node begins with that was adopted: in the term of who did that it votes for nobody else.
+fn first_hard_state(membership: &Membership) -> HardState {
+    let (term, vote) = membership.first_vote;
+    HardState { term, vote, witness_term: term, witness_vote: vote, ..HardState::default() }
 }
 
 /// Sealed and refused, a write is done again.

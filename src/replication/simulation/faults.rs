@@ -20,6 +20,35 @@ pub struct Figures {
     pub installed: u64,
     pub slow_shards: u64,
     pub promotions: u64,
+    /// Of members, each committed one.
+    pub changes: u64,
+    pub adoptions: u64,
+    pub wipes: u64,
+    /// From a witness' host to the other node.
+    pub hand_backs: u64,
+    pub forced: u64,
+    pub rejoined: u64,
+}
+
+impl Figures {
+    pub fn add(&mut self, more: &Figures) {
+        self.crashes += more.crashes;
+        self.partitions += more.partitions;
+        self.pauses += more.pauses;
+        self.slow_disks += more.slow_disks;
+        self.failed_syncs += more.failed_syncs;
+        self.lost_messages += more.lost_messages;
+        self.snapshots += more.snapshots;
+        self.installed += more.installed;
+        self.slow_shards += more.slow_shards;
+        self.promotions += more.promotions;
+        self.changes += more.changes;
+        self.adoptions += more.adoptions;
+        self.wipes += more.wipes;
+        self.hand_backs += more.hand_backs;
+        self.forced += more.forced;
+        self.rejoined += more.rejoined;
+    }
 }
 
 /// What is wrong now.
@@ -37,6 +66,11 @@ pub struct Faults {
 impl Faults {
     pub fn heal(&mut self) {
         *self = Faults { figures: self.figures, ..Faults::default() };
+    }
+
+    /// Whether one of the two doesn't hear the other.
+    pub fn parts(&self, from: NodeId, to: NodeId) -> bool {
+        self.blocked.contains(&(from, to)) || self.blocked.contains(&(to, from))
     }
 
     /// When the message arrives, or `None` if it doesn't.
@@ -124,7 +158,7 @@ impl Cluster {
     }
 
     /// One node is parted from all others.
-    fn part(&mut self, place: usize, outwards: bool, inwards: bool) {
+    pub fn part(&mut self, place: usize, outwards: bool, inwards: bool) {
         self.faults.figures.partitions += 1;
         self.faults.blocked.clear();
         let alone = self.nodes[place].id;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::checker::{Key, Operation};
 use super::node::{SHARDS, placement};
 use crate::engine::{Effect, Entry, Requests, StateHash, Table, Version};
-use crate::replication::message::LogEntry;
+use crate::persistence::Configuration;
+use crate::replication::message::{EntryKind, LogEntry};
 
 /// One request of an entry.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct History {
     committed: BTreeMap<u64, (u64, Vec<u8>)>,
     tables: Vec<Table>,
     hashes: BTreeMap<u64, Vec<StateHash>>,
+    /// The members as they were founded, and each change.
+    members: Vec<Configuration>,
     /// Each key's writes, in the log's order; `None`: a deletion.
     keys: BTreeMap<Vec<u8>, Vec<(Version, Option<Operation>)>>,
 }
@@ -30,7 +33,7 @@ impl Default for History {
     fn default() -> Self {
         let tables = (0..SHARDS).map(|shard| Table::new(placement(), shard).with_state_hash()).collect();
         let (committed, hashes, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        History { committed, tables, hashes, keys }
+        History { committed, tables, hashes, members: Vec::new(), keys }
     }
 }
 
@@ -45,6 +48,11 @@ impl History {
         }
         assert_eq!(index, self.last() + 1, "node {node} leaves entries out");
         self.committed.insert(index, (entry.term, entry.payload.to_vec()));
+        if entry.kind == EntryKind::Members {
+            let made = Configuration::decode(&entry.payload).expect("members that were encoded");
+            self.members.push(Configuration { index, ..made });
+            return Vec::new();
+        }
         let mut requests: Vec<Request> = Vec::new();
         for item in Requests::new(&entry.payload) {
             let (ordinal, effect) = item.expect("a payload that was written");
@@ -56,6 +64,28 @@ impl History {
             effects.expect("pushed above").push((effect.key().to_vec(), operation_of(&effect)));
         }
         requests
+    }
+
+    /// Who belonged to the cluster before it ever changed.
+    pub fn founded(&mut self, base: Configuration) {
+        self.members = vec![base];
+    }
+
+    /// Who belongs to the cluster now.
+    pub fn members(&self) -> &Configuration {
+        self.members.last().expect("it was founded")
+    }
+
+    /// How often that has changed.
+    pub fn changes(&self) -> u64 {
+        self.members.len() as u64 - 1
+    }
+
+    /// Whether so many voters have an entry that it is committed: by the voters of then, which a
+    /// leader may count that has not applied the change before it, or by any since.
+    pub fn is_quorum(&self, index: u64, has: impl Fn(u64) -> bool) -> bool {
+        let later = self.members.partition_point(|members| members.index <= index);
+        self.members[later.saturating_sub(2)..].iter().any(|made| made.members.is_quorum(&has))
     }
 
     /// The state goes on to what a request made of it.

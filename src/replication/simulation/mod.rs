@@ -29,12 +29,16 @@ mod disk;
 mod faults;
 mod history;
 mod log_writer;
+mod members;
 mod node;
+mod operator;
 mod outside;
 mod probes;
 mod shards;
 mod snapshots;
 mod tests;
+mod witness_mistakes;
+mod witness_tests;
 
 pub use cluster::{Cluster, Report};
 
@@ -89,4 +93,10 @@ pub enum Mutant {
     GroupOutlivesOffice,
     /// A snapshot is taken for the state behind E, although entries behind S are in it in part.
     WalkNotReplayed,
+    /// A member that has lost its disk is let in, and votes, and its witness with it.
+    WipedVotes,
+    /// A witness campaigns, and says that it leads.
+    WitnessCampaigns,
+    /// A witness acknowledges what its host hasn't written yet.
+    WitnessBeforeDisk,
 }

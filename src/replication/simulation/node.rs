@@ -6,11 +6,11 @@ use super::Mutant;
 use super::checker::Operation;
 use super::disk::{Found, SimulatedDisk};
 use super::log_writer::GROUP_BYTES_WANTED;
+use super::members::Directory;
 use super::probes::Asker;
 use super::shards::SimulatedShard;
 use super::snapshots::Copying;
 use crate::engine::{Entry, Placement, Requests, Table, Version, replay};
-use crate::persistence::Membership;
 use crate::replication::appends::Appends;
 use crate::replication::message::{EntryKind, LogEntry, NodeId};
 use crate::replication::notices::Notices;
@@ -86,6 +86,9 @@ impl Process {
 pub struct Node {
     pub id: NodeId,
     pub disk: SimulatedDisk,
+    /// The last disk that was lost: what it had counted when it was asked for.
+    pub lost: Option<SimulatedDisk>,
+    pub directory: Directory,
     pub process: Option<Process>,
     /// Counts its starts, so that what an earlier process ordered reaches no later one.
     pub incarnation: u64,
@@ -103,13 +106,47 @@ pub const ELECTION_TICKS: usize = 10;
 impl Node {
     pub fn new(id: NodeId, seed: u64, mutant: Option<Mutant>) -> Node {
         let disk = SimulatedDisk::new(seed ^ id, mutant);
-        Node { id, disk, process: None, incarnation: 0, paused_until_ms: 0, sync_ms: 1, queue_ms: 2, mutant }
+        Node {
+            id,
+            disk,
+            lost: None,
+            directory: Directory::new(id),
+            process: None,
+            incarnation: 0,
+            paused_until_ms: 0,
+            sync_ms: 1,
+            queue_ms: 2,
+            mutant,
+        }
+    }
+
+    /// The process ends, with or without the power.
+    pub fn crash(&mut self) {
+        self.process = None;
+        self.directory.crash();
+        self.disk.crash();
+    }
+
+    /// An empty disk takes the place of what there was. The mistake of taking a number
+    /// for its directory: it is let in nevertheless.
+    pub fn wipe(&mut self, is_let_in: bool) {
+        if !is_let_in {
+            self.directory.wipe(self.id);
+        }
+        let seed = self.disk.seed_of_next();
+        self.lost = Some(std::mem::replace(&mut self.disk, SimulatedDisk::new(seed, self.mutant)));
+    }
+
+    /// Whether the entry is on its disk, or on the one that it lost.
+    pub fn has(&self, index: u64, term: u64) -> bool {
+        self.disk.has(index, term) || self.lost.as_ref().is_some_and(|disk| disk.has(index, term))
     }
 
     /// Starts a process from what the disk has. Gives the last entry that it has
-    /// applied, and those that it found in the log.
-    pub fn start(&mut self, membership: &Membership) -> (u64, Vec<LogEntry>) {
-        let Found { state, committed, start } = self.disk.open(membership);
+    /// applied, and those that it found in the log; `None`: it waits to be adopted.
+    pub fn start(&mut self) -> Option<(u64, Vec<LogEntry>)> {
+        let Found { state, committed, start } = self.disk.open(self.directory.membership.as_ref()?);
+        self.directory.started(&start.members.configuration);
         let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
         replay_entries(&mut tables, &committed, self.mutant);
         let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
@@ -135,7 +172,7 @@ impl Node {
             received: BTreeMap::new(),
             copying: None,
         });
-        (applied, committed)
+        Some((applied, committed))
     }
 }
 

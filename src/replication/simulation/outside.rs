@@ -25,6 +25,7 @@ impl Cluster {
             let promises = std::mem::take(&mut persist.then_send);
             promises.into_iter().for_each(|message| self.send(place, message));
         }
+        self.witness_speaks_early(place, &mut persist);
         let at_once = self.mutant == Some(Mutant::PersistedBeforeSync) && persist.snapshot.is_none();
         let number = persist.number;
         let promises = if at_once { std::mem::take(&mut persist.then_send) } else { Vec::new() };
@@ -61,7 +62,11 @@ impl Cluster {
     }
 
     pub fn send(&mut self, place: usize, message: Message) {
+        if !self.connects(place, host_of(message.to) as usize - 1) {
+            return self.not_sent(place, &message);
+        }
         let delay = self.faults.delay(host_of(message.from), host_of(message.to), &mut self.random);
+        let uuid = self.nodes[host_of(message.to) as usize - 1].directory.uuid;
         let mut state = None;
         if message.kind == MessageKind::Snapshot {
             state = self.state_of(place, message.snapshot.as_ref()).filter(|_| delay.is_some());
@@ -75,8 +80,16 @@ impl Cluster {
         let Some(delay) = delay else { return };
         if self.faults.doubles(&mut self.random) {
             let again = delay + self.below(100);
-            self.after(again, Event::Deliver(Box::new(message.clone()), state.clone()));
+            self.after(again, Event::Deliver(Box::new(message.clone()), state.clone(), uuid));
         }
-        self.after(delay, Event::Deliver(Box::new(message), state));
+        self.after(delay, Event::Deliver(Box::new(message), state, uuid));
+    }
+
+    /// Nobody is there who would take it.
+    fn not_sent(&mut self, place: usize, message: &Message) {
+        if message.kind == MessageKind::Snapshot {
+            let incarnation = self.nodes[place].incarnation;
+            self.after(20, Event::SnapshotReport(place, incarnation, message.to, false));
+        }
     }
 }

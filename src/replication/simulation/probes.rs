@@ -32,6 +32,9 @@ impl Cluster {
         process.probes.insert(operation);
         self.after(PATIENCE_MS, Event::Impatient(place, incarnation, operation));
         let (id, to) = (self.nodes[place].id, leader as usize - 1);
+        if !self.connects(place, to) {
+            return;
+        }
         if let Some(delay) = self.faults.delay(id, leader, &mut self.random) {
             self.after(delay, Event::Probe(to, Asker::There(place, incarnation, operation)));
         }

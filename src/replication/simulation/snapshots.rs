@@ -71,7 +71,10 @@ impl Cluster {
     /// The state of a snapshot, unless a newer one has taken its place: that behind E.
     pub fn state_of(&self, place: usize, mark: Option<&SnapshotMark>) -> Option<State> {
         let disk = &self.nodes[place].disk;
-        let (_, state) = disk.snapshot.as_ref().filter(|(newest, _)| Some(newest) == mark)?;
+        let mark = mark?;
+        let is_it =
+            |(newest, _): &&(SnapshotMark, State)| (newest.index, newest.term) == (mark.index, mark.term);
+        let (_, state) = disk.snapshot.as_ref().filter(is_it)?;
         if disk.replay_after == state.applied || self.mutant == Some(Mutant::WalkNotReplayed) {
             return Some(state.clone());
         }

@@ -1,6 +1,7 @@
 //! The runs.
 
 use super::checker::Counts;
+use super::faults::Figures;
 use super::{Cluster, Mutant, Report};
 
 const SEED: &str = "DATASTORE_SIMULATION_SEED";
@@ -29,20 +30,7 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
     for seed in seeds() {
         for nodes in [2, 3, 5] {
             eprintln!("{SEED}={seed}, {nodes} nodes");
-            let report = Cluster::new(seed, nodes, None).run(RUN_MS);
-            sum.milliseconds += report.milliseconds;
-            sum.committed += report.committed;
-            add(&mut sum.counts, &report.counts);
-            sum.figures.crashes += report.figures.crashes;
-            sum.figures.partitions += report.figures.partitions;
-            sum.figures.pauses += report.figures.pauses;
-            sum.figures.slow_disks += report.figures.slow_disks;
-            sum.figures.failed_syncs += report.figures.failed_syncs;
-            sum.figures.lost_messages += report.figures.lost_messages;
-            sum.figures.snapshots += report.figures.snapshots;
-            sum.figures.installed += report.figures.installed;
-            sum.figures.slow_shards += report.figures.slow_shards;
-            sum.figures.promotions += report.figures.promotions;
+            add_report(&mut sum, &Cluster::new(seed, nodes, None).run(RUN_MS));
         }
     }
     println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
@@ -56,6 +44,34 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
     ] {
         assert!(count > 100, "{count} {what} show nothing");
     }
+}
+
+/// Nodes at first and machines, and how many nodes there shall be.
+const OPERATED: [((u64, u64), (usize, usize)); 3] = [((1, 5), (1, 5)), ((2, 2), (2, 2)), ((3, 4), (2, 4))];
+
+#[test]
+fn nothing_that_must_hold_is_broken_by_an_operator() {
+    let mut sum = Report::default();
+    for seed in seeds() {
+        for (nodes, sizes) in OPERATED {
+            eprintln!("{SEED}={seed}, nodes and machines {nodes:?}, {sizes:?} wanted");
+            add_report(&mut sum, &Cluster::operated(seed, nodes, sizes, None).run(RUN_MS));
+        }
+    }
+    println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
+    let Figures { changes, adoptions, wipes, hand_backs, .. } = sum.figures;
+    for (what, count) in
+        [("changes", changes), ("adoptions", adoptions), ("wipes", wipes), ("hand-backs", hand_backs)]
+    {
+        assert!(count > 0 || variable(SEED).is_some(), "{count} {what} show nothing");
+    }
+}
+
+fn add_report(sum: &mut Report, report: &Report) {
+    sum.milliseconds += report.milliseconds;
+    sum.committed += report.committed;
+    add(&mut sum.counts, &report.counts);
+    sum.figures.add(&report.figures);
 }
 
 fn add(sum: &mut Counts, more: &Counts) {
@@ -126,6 +142,15 @@ fn a_higher_id_that_alone_is_up_to_date_wins_and_hands_over() {
     assert_eq!(cluster.leader(), Some(1), "node 3 was elected and handed over");
 }
 
+/// Where a bug may show.
+fn cluster_for(seed: u64, mutant: Mutant) -> Cluster {
+    match mutant {
+        Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
+        Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
+        _ => Cluster::new(seed, 3, Some(mutant)),
+    }
+}
+
 /// Runs with a bug until a seed catches it; gives what was said.
 fn caught(mutant: Mutant) -> Option<(u64, String)> {
     const TRIED_MAX: u64 = 200;
@@ -137,7 +162,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
         _ => 0,
     };
     (first..first + TRIED_MAX).find_map(|seed| {
-        let run = std::panic::catch_unwind(|| Cluster::new(seed, 3, Some(mutant)).run(RUN_MS));
+        let run = std::panic::catch_unwind(|| cluster_for(seed, mutant).run(RUN_MS));
         let said = run.err()?;
         let text = said.downcast_ref::<String>().cloned();
         Some((
@@ -149,7 +174,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 23] = [
+    const ALL: [Mutant; 26] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -173,6 +198,9 @@ fn every_seeded_bug_is_caught() {
         Mutant::PartsNotLetGo,
         Mutant::GroupOutlivesOffice,
         Mutant::WalkNotReplayed,
+        Mutant::WipedVotes,
+        Mutant::WitnessCampaigns,
+        Mutant::WitnessBeforeDisk,
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
