@@ -103,6 +103,15 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster in which nothing goes wrong but that leadership moves, again and again,
+    /// while shards are slow.
+    pub fn restless(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
+        let mut cluster = Cluster::new(seed, nodes, mutant);
+        cluster.faults.only_promotions = true;
+        cluster.nodes.iter_mut().for_each(|node| node.queue_ms = SLOW_QUEUE_MS);
+        cluster
+    }
+
     /// A cluster in which nothing goes wrong by itself.
     pub fn calm(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
         Cluster::with_machines(seed, (nodes, nodes), mutant)

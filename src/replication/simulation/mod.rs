@@ -21,6 +21,9 @@
 //! synced; a sync takes seconds, or fails and is done again; a node stops for
 //! seconds and goes on as if nothing had happened; a shard lags behind the others;
 //! leadership is moved on purpose. What must hold nevertheless is in `checker.rs`.
+//!
+//! Members change, too (`members.rs`, `operator.rs`): nodes are added, removed, and
+//! replaced after their disks were lost; who was removed goes on with what it has.
 
 mod checker;
 mod clients;
