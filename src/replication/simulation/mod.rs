@@ -30,6 +30,9 @@ mod clients;
 mod cluster;
 mod disk;
 mod faults;
+mod force;
+#[cfg(test)]
+mod force_tests;
 mod history;
 mod log_writer;
 mod members;
@@ -102,4 +105,6 @@ pub enum Mutant {
     WitnessCampaigns,
     /// A witness acknowledges what its host hasn't written yet.
     WitnessBeforeDisk,
+    /// Two sides that were forced, each without the other, talk to each other.
+    ForcedTwice,
 }
