@@ -3,7 +3,9 @@
 #
 #   utilities/simulate.sh [first seed]
 #
-# Each line: simulated hours so far, and what the last batch has seen. A failure
+# Each batch: clusters whose members stay, of 2, 3 and 5 nodes, and such with an
+# operator who changes them, up to 5 nodes. Each line: simulated hours so far, and
+# what the last batch has seen, members' changes, wipes and hand-backs included. A failure
 # says its seed and what was broken; it is replayed by
 #   DATASTORE_SIMULATION_SEED=… cargo test -p datastore --lib simulation::tests::nothing
 set -euo pipefail
@@ -21,8 +23,9 @@ while true; do
         tail -n 60 "$log"
         exit 1
     fi
-    line="$(grep "simulated hours" "$log")"
-    hours="$(awk -v sum="$hours" -v more="$(sed 's/ simulated hours.*//; s/.* //' <<<"$line")" 'BEGIN { print sum + more }')"
-    echo "seeds to $((first + batch - 1)), $hours simulated hours; the last batch: ${line#*: }"
+    while read -r line; do
+        hours="$(awk -v sum="$hours" -v more="$(sed 's/ simulated hours.*//; s/.* //' <<<"$line")" 'BEGIN { print sum + more }')"
+        echo "seeds to $((first + batch - 1)), $hours simulated hours; the last batch: ${line#*: }"
+    done < <(grep "simulated hours" "$log")
     first=$((first + batch))
 done

@@ -1,5 +1,7 @@
 //! Who belonged to the cluster as of which entry.
 
+use std::collections::BTreeMap;
+
 use super::effect::StartMembers;
 use crate::persistence::Configuration;
 use crate::replication::message::{LogEntry, SnapshotMark};
@@ -11,14 +13,15 @@ pub(super) struct Configurations {
     /// As the cluster was founded, or forced.
     base: Configuration,
     forced_through: u64,
-    /// Of a snapshot that the replica hears of: the crate keeps only who votes.
-    coming: Option<SnapshotMark>,
+    /// Of snapshots that the replica hears of, by index and term: the crate keeps only who votes.
+    /// While one is installed it may hear of others, and which one is next the crate decides.
+    coming: BTreeMap<(u64, u64), SnapshotMark>,
 }
 
 impl Configurations {
     pub fn new(members: StartMembers) -> Configurations {
         let StartMembers { configuration, base, forced_through } = members;
-        Configurations { known: vec![configuration], base, forced_through, coming: None }
+        Configurations { known: vec![configuration], base, forced_through, coming: BTreeMap::new() }
     }
 
     pub fn newest(&self) -> &Configuration {
@@ -61,7 +64,12 @@ impl Configurations {
         if self.newest().index > mark.configuration.index {
             mark.configuration = self.newest().clone();
         }
-        self.coming = Some(mark.clone());
+        self.coming.insert((mark.index, mark.term), mark.clone());
+    }
+
+    /// None of those that were heard of is to be installed.
+    pub fn no_snapshot_waits(&mut self) {
+        self.coming.clear();
     }
 
     /// A snapshot's mark with all that it came with.
@@ -70,8 +78,8 @@ impl Configurations {
     ///
     /// If none of that place came.
     pub fn of_snapshot(&mut self, mark: SnapshotMark) -> SnapshotMark {
-        let coming =
-            self.coming.take().filter(|coming| (coming.index, coming.term) == (mark.index, mark.term));
+        let later = self.coming.split_off(&(mark.index, mark.term + 1));
+        let coming = std::mem::replace(&mut self.coming, later).remove(&(mark.index, mark.term));
         coming.unwrap_or_else(|| panic!("a snapshot of entry {} is installed that never came", mark.index))
     }
 

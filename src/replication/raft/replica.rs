@@ -271,6 +271,9 @@ impl Replica {
         }
         // A peer that isn't a member (any more), or a message that this state has no use for.
         let _ = self.node.step(convert::incoming(message));
+        if self.node.raft.raft_log.unstable.snapshot.is_none() {
+            self.configurations.no_snapshot_waits();
+        }
     }
 
     fn propose(&mut self, handle: Handle, payload: Bytes) {

@@ -307,3 +307,19 @@ fn a_leader_that_was_removed_answers_no_read_and_takes_no_write() {
     let effects = replica.pump();
     assert!(effects.contains(&Effect::ReadLost(7)) && effects.contains(&Effect::Dropped(8)), "{effects:?}");
 }
+
+#[test]
+fn a_snapshot_that_is_heard_of_late_takes_no_other_one_s_place() {
+    let mut replica = replica(2, &[1, 2, 3]);
+    let configuration = replica.configuration().clone();
+    let coming = |index| {
+        let mark = SnapshotMark { index, term: 1, configuration: configuration.clone() };
+        Message { snapshot: Some(mark), ..message(MessageKind::Snapshot, 1, 2, 1) }
+    };
+    let first = receive(&mut replica, coming(10));
+    receive(&mut replica, coming(20));
+    receive(&mut replica, coming(15));
+    replica.step(Input::Persisted(persist(&first).number));
+    let effects = replica.pump();
+    assert_eq!(persist(&effects).snapshot.as_ref().map(|mark| mark.index), Some(20));
+}

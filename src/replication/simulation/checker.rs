@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::history::{History, Request};
 use crate::engine::{Condition, Entry, StateHash, Version};
 use crate::error::{Detail, Error, Outcome};
-use crate::persistence::is_witness;
+use crate::persistence::{Configuration, is_witness};
 use crate::replication::message::{LogEntry, NodeId};
 use crate::replication::raft::{Role, RoleChange};
 
@@ -61,6 +61,8 @@ struct Asked {
     /// Answers that are still to come.
     missing: usize,
     refused: bool,
+    /// Nobody waits for the answer any more.
+    given_up: bool,
     /// Where it is in the log.
     logged: Option<Version>,
 }
@@ -102,13 +104,36 @@ impl Checker {
     pub fn ask(&mut self, what: What, of: (usize, u64, u64)) -> Operation {
         let operation = self.operations.len() as u64 + 1;
         let missing = if matches!(what, What::Bulk { .. }) { super::node::SHARDS } else { 1 };
-        let asked = Asked { what, seen: self.seen, of, missing, refused: false, logged: None };
+        let asked =
+            Asked { what, seen: self.seen, of, missing, refused: false, given_up: false, logged: None };
         self.operations.insert(operation, asked);
         operation
     }
 
     pub fn what(&self, operation: Operation) -> &What {
         &self.operations[&operation].what
+    }
+
+    /// Whether someone waits for the answer, or has had it.
+    pub fn is_asked(&self, operation: Operation) -> bool {
+        !self.operations[&operation].given_up
+    }
+
+    /// One node goes on alone, with what its log holds: what it lacks is lost, though it
+    /// was acknowledged.
+    pub fn forced(&mut self, base: Configuration, through: u64, has: impl Fn(u64, u64) -> bool) {
+        let kept = self.history.forced(base, through, has);
+        self.leaders.clear();
+        for asked in self.operations.values_mut() {
+            asked.given_up |= asked.missing > 0;
+            asked.missing = 0;
+            asked.logged = asked.logged.filter(|at| at.index <= kept);
+        }
+        for versions in self.deletions.values_mut() {
+            versions.retain(|at| at.index <= kept);
+        }
+        self.recent.clear();
+        self.seen = self.seen.min(kept);
     }
 
     /// What clients last knew of a key.

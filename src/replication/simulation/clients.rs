@@ -36,7 +36,7 @@ impl Cluster {
         let place =
             if anywhere { self.below(self.nodes.len() as u64) as usize } else { self.one_of(&leaders) };
         // A paused node would read it when the client has gone.
-        if self.is_paused(place) || self.nodes[place].process.is_none() {
+        if self.is_paused(place) || self.nodes[place].process.is_none() || !self.is_judged(place) {
             return;
         }
         let of = (place, self.nodes[place].incarnation, self.now_ms);
@@ -100,6 +100,9 @@ impl Cluster {
 
     pub fn refuse(&mut self, place: usize, operation: Operation) {
         let error = Error::new(Code::NotLeader, "this node doesn't lead");
+        if !self.checker.is_asked(operation) {
+            return;
+        }
         let what = self.checker.what(operation).clone();
         self.checker.refused(operation, &error);
         match what {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Mutant;
+use super::force::settle;
 use super::node::State;
 use crate::persistence::{
     AppendEntry, AppendError, Configuration, CrashKind, EntryPlaces, FailedSync, Fault, Identity, Log,
@@ -155,7 +156,7 @@ impl SimulatedDisk {
     }
 
     /// A new process reads what is there.
-    pub fn open(&mut self, membership: &Membership) -> Found {
+    pub fn open(&mut self, membership: &mut Membership) -> Found {
         let (state, mark) = match &self.snapshot {
             Some((mark, state)) => (state.clone(), mark.clone()),
             None => (State::default(), SnapshotMark::default()),
@@ -187,6 +188,7 @@ impl SimulatedDisk {
         let mut hard_state = recovery.hard_state.map_or(first_hard_state(membership), |bytes| {
             HardState::decode(&bytes).expect("a hard state that was written")
         });
+        settle(membership, &places, recovery.final_index);
         if must_restart(&places, &mark) {
             // Installed, and the log not restarted behind it yet.
             hard_state.commit = hard_state.commit.max(mark.index);
@@ -256,6 +258,11 @@ impl SimulatedDisk {
     pub fn cut(&self) -> (u64, u64) {
         let mark = self.snapshot.as_ref().map_or_else(SnapshotMark::default, |(mark, _)| mark.clone());
         cut_of(&self.places, &mark)
+    }
+
+    /// The last entry that is durable.
+    pub fn last(&self) -> u64 {
+        self.places.next_index() - 1
     }
 
     /// Whether the entry of this index and term is on the disk.

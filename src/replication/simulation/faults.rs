@@ -60,6 +60,7 @@ pub struct Faults {
     double_percent: u64,
     delay_ms_max: u64,
     pub failed_syncs_percent: u64,
+    pub only_promotions: bool,
     pub figures: Figures,
 }
 
@@ -92,7 +93,8 @@ impl Cluster {
     /// One more thing goes wrong, or is mended.
     pub fn fault(&mut self) {
         let place = self.below(self.nodes.len() as u64) as usize;
-        match self.below(15) {
+        let which = if self.faults.only_promotions { 12 } else { self.below(15) };
+        match which {
             0 | 1 => self.crash_for_a_while(place),
             2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
             3 => self.part(place, true, true),

@@ -21,6 +21,8 @@ pub struct Request {
 pub struct History {
     /// Each committed entry: its term and payload.
     committed: BTreeMap<u64, (u64, Vec<u8>)>,
+    /// Members that entries up to this one name were set aside by force.
+    forced_through: u64,
     tables: Vec<Table>,
     hashes: BTreeMap<u64, Vec<StateHash>>,
     /// The members as they were founded, and each change.
@@ -33,7 +35,7 @@ impl Default for History {
     fn default() -> Self {
         let tables = (0..SHARDS).map(|shard| Table::new(placement(), shard).with_state_hash()).collect();
         let (committed, hashes, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        History { committed, tables, hashes, members: Vec::new(), keys }
+        History { committed, forced_through: 0, tables, hashes, members: Vec::new(), keys }
     }
 }
 
@@ -50,7 +52,9 @@ impl History {
         self.committed.insert(index, (entry.term, entry.payload.to_vec()));
         if entry.kind == EntryKind::Members {
             let made = Configuration::decode(&entry.payload).expect("members that were encoded");
-            self.members.push(Configuration { index, ..made });
+            if index > self.forced_through {
+                self.members.push(Configuration { index, ..made });
+            }
             return Vec::new();
         }
         let mut requests: Vec<Request> = Vec::new();
@@ -69,6 +73,28 @@ impl History {
     /// Who belonged to the cluster before it ever changed.
     pub fn founded(&mut self, base: Configuration) {
         self.members = vec![base];
+    }
+
+    /// One node goes on alone, and its log ends at `through`. Gives the last entry that was
+    /// committed before and is not lost.
+    pub fn forced(&mut self, base: Configuration, through: u64, has: impl Fn(u64, u64) -> bool) -> u64 {
+        let is_kept = |(index, (term, _)): &(&u64, &(u64, Vec<u8>))| has(**index, *term);
+        let kept = self.committed.iter().take_while(is_kept).map(|(index, _)| *index).last().unwrap_or(0);
+        self.committed.split_off(&(kept + 1));
+        self.hashes.split_off(&(kept + 1));
+        (self.members, self.forced_through) = (vec![base], through);
+        let written = std::mem::take(&mut self.keys);
+        let mut writes: Vec<_> = written
+            .into_iter()
+            .flat_map(|(key, writes)| writes.into_iter().map(move |(at, whose)| (at, key.clone(), whose)))
+            .filter(|(at, ..)| at.index <= kept)
+            .collect();
+        writes.sort();
+        self.tables = History::default().tables;
+        for (version, key, whose) in writes {
+            self.apply(&Request { version, effects: vec![(key, whose)] });
+        }
+        kept
     }
 
     /// Who belongs to the cluster now.

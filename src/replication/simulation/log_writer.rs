@@ -95,7 +95,9 @@ impl Cluster {
     /// Entries are committed.
     pub fn commit(&mut self, place: usize, entries: Vec<LogEntry>) {
         let id = self.nodes[place].id;
-        entries.iter().for_each(|entry| self.checker.applied(id, entry));
+        if self.is_judged(place) {
+            entries.iter().for_each(|entry| self.checker.applied(id, entry));
+        }
         if self.mutant == Some(Mutant::AcknowledgedByIndex) {
             entries.iter().for_each(|entry| self.acknowledge_proposed(place, entry.index));
         }
@@ -108,7 +110,9 @@ impl Cluster {
 
     /// Role, leader or term have changed.
     pub fn role_changed(&mut self, place: usize, change: RoleChange) {
-        self.checker.role(self.nodes[place].id, change);
+        if self.is_judged(place) {
+            self.checker.role(self.nodes[place].id, change);
+        }
         let at_election = self.mutant == Some(Mutant::OfficeAtElection);
         let Some(process) = &mut self.nodes[place].process else { return };
         if process.notices.role_changed(&change) && self.mutant != Some(Mutant::GroupOutlivesOffice) {

@@ -102,7 +102,9 @@ impl Cluster {
         if self.greeted.get(&(from, to)) == Some(&versions) {
             return true;
         }
-        if self.faults.parts(self.nodes[from].id, self.nodes[to].id) || !self.greet(from, to) {
+        let is_down = self.nodes[to].process.is_none() && self.nodes[to].directory.membership.is_some();
+        let is_reached = !is_down && !self.faults.parts(self.nodes[from].id, self.nodes[to].id);
+        if !is_reached || !self.greet(from, to) {
             self.greeted.remove(&(from, to));
             return false;
         }
@@ -119,7 +121,11 @@ impl Cluster {
         Own {
             node_id: node.id,
             node: node.directory.uuid,
-            membership: node.directory.membership.clone(),
+            membership: node
+                .directory
+                .membership
+                .clone()
+                .map(|known| Membership { epochs: self.epochs_of(Some(&known)), ..known }),
             protocol: PROTOCOL,
             leads: process.is_some_and(|process| process.leads()),
             applied: (applied, term),
@@ -131,9 +137,10 @@ impl Cluster {
     fn greet(&mut self, from: usize, to: usize) -> bool {
         let (greeter, greeted) = (self.own(from), self.own(to));
         let peer = greeted.node_id;
+        let epochs = self.epochs_of(greeter.membership.as_ref());
         let hello = |membership: Option<Membership>| {
             let known = greeter.membership.as_ref();
-            let epochs = known.map_or_else(Vec::new, |known| known.epochs.clone());
+            let epochs = epochs.clone();
             Hello {
                 protocol: PROTOCOL,
                 lane: Lane::Heartbeat,
@@ -151,7 +158,7 @@ impl Cluster {
         let mut welcome = Welcome {
             protocol: PROTOCOL.1,
             cluster: greeted.membership.as_ref().map(|known| known.cluster.clone()),
-            epochs: greeted.membership.as_ref().map_or_else(Vec::new, |known| known.epochs.clone()),
+            epochs: self.epochs_of(greeted.membership.as_ref()),
             lags: false,
             node_id: peer,
             node: greeted.node,

@@ -21,12 +21,18 @@
 //! synced; a sync takes seconds, or fails and is done again; a node stops for
 //! seconds and goes on as if nothing had happened; a shard lags behind the others;
 //! leadership is moved on purpose. What must hold nevertheless is in `checker.rs`.
+//!
+//! Members change, too (`members.rs`, `operator.rs`): nodes are added, removed, and
+//! replaced after their disks were lost; who was removed goes on with what it has.
 
 mod checker;
 mod clients;
 mod cluster;
 mod disk;
 mod faults;
+mod force;
+#[cfg(test)]
+mod force_tests;
 mod history;
 mod log_writer;
 mod members;
@@ -99,4 +105,6 @@ pub enum Mutant {
     WitnessCampaigns,
     /// A witness acknowledges what its host hasn't written yet.
     WitnessBeforeDisk,
+    /// Two sides that were forced, each without the other, talk to each other.
+    ForcedTwice,
 }

@@ -145,7 +145,11 @@ impl Node {
     /// Starts a process from what the disk has. Gives the last entry that it has
     /// applied, and those that it found in the log; `None`: it waits to be adopted.
     pub fn start(&mut self) -> Option<(u64, Vec<LogEntry>)> {
-        let Found { state, committed, start } = self.disk.open(self.directory.membership.as_ref()?);
+        let mut membership = self.directory.membership.clone()?;
+        let Found { state, committed, start } = self.disk.open(&mut membership);
+        if self.directory.membership.as_ref() != Some(&membership) {
+            self.directory.store(membership);
+        }
         self.directory.started(&start.members.configuration);
         let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
         replay_entries(&mut tables, &committed, self.mutant);

@@ -142,7 +142,9 @@ impl Cluster {
     /// The slice is behind this entry: every replica's is the same there.
     pub fn compare(&mut self, place: usize, number: usize, index: u64) {
         let id = self.nodes[place].id;
-        let Some(process) = &self.nodes[place].process else { return };
+        let Some(process) = self.nodes[place].process.as_ref().filter(|_| self.is_judged(place)) else {
+            return;
+        };
         let hash = process.shards[number].slice.table().state_hash().expect("it is kept");
         self.checker.state(id, number, index, hash);
     }
@@ -222,7 +224,13 @@ impl Cluster {
             let delay = self.below(3);
             self.after(delay, Event::Flush(place, incarnation, number));
         }
-        answers.into_iter().for_each(|(operation, answer)| self.answer(operation, answer, version));
+        let is_judged = self.is_judged(place);
+        answers
+            .into_iter()
+            .filter(|(operation, _)| is_judged && self.checker.is_asked(*operation))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|(operation, answer)| self.answer(operation, answer, version));
     }
 
     fn answer(&mut self, operation: Operation, answer: Answer, version: Option<Version>) {

@@ -145,6 +145,7 @@ fn a_higher_id_that_alone_is_up_to_date_wins_and_hands_over() {
 /// Where a bug may show.
 fn cluster_for(seed: u64, mutant: Mutant) -> Cluster {
     match mutant {
+        Mutant::PartsNotLetGo => Cluster::restless(seed, 3, Some(mutant)),
         Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
         Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
         _ => Cluster::new(seed, 3, Some(mutant)),
@@ -156,9 +157,10 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
     const TRIED_MAX: u64 = 200;
     // Rare ones begin where they were found last, to spare time; a change of the schedule moves that.
     let first = match mutant {
-        Mutant::VoteNotPersisted => 20,
+        Mutant::VoteNotPersisted => 150,
         Mutant::TermNotPersisted => 15,
-        Mutant::RefusalWithoutRound => 32,
+        Mutant::RefusalWithoutRound => 130,
+        Mutant::PartsNotLetGo => 25,
         _ => 0,
     };
     (first..first + TRIED_MAX).find_map(|seed| {
