@@ -116,6 +116,24 @@ fn when_the_majority_is_lost_one_goes_on_and_the_others_join_it_as_they_come_bac
     cluster.ok(&set("later", "here"));
 }
 
+#[test]
+fn of_two_the_one_that_is_gone_for_good_is_replaced_by_another_one() {
+    let mut cluster = Cluster::founded(2, 3, &[]);
+    cluster.wait_until_leads(1);
+    cluster.ok(&set("before", "here"));
+    cluster.kill(2);
+    cluster.wait_until_alone(1);
+    cluster.force(1);
+    cluster.leave_out(2);
+    cluster.wait_for_members();
+    cluster.add(3);
+    assert_eq!(cluster.may_fail(), [1]);
+    cluster.ok(&set("later", "here"));
+    cluster.kill(1);
+    cluster.wait_until_leads(3);
+    holds(&mut cluster, &[("before", "here"), ("later", "here")]);
+}
+
 /// Three nodes, the third of which has been forced and has "mine", while "theirs" is with the others.
 fn forced_beside_a_majority() -> Cluster {
     let cluster = Cluster::start(3);

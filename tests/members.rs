@@ -1,5 +1,5 @@
 //! Promise: nodes come and go while clients write and read, and nothing that was
-//! acknowledged is lost by that, whoever is killed meanwhile.
+//! acknowledged is lost by that, whoever is killed or cut off meanwhile.
 //!
 //! `DATASTORE_FAULT_ROUNDS` says how many changes the test of random ones makes (5 unless
 //! given), `DATASTORE_TEST_SEED` repeats its choices. A hundred of them:
@@ -30,6 +30,8 @@ const ANSWERS: usize = 100;
 /// Members at once, and nodes of which they are chosen.
 const MEMBERS_MAX: usize = 5;
 const NODES: u64 = 7;
+/// How long a change is waited for while a node is parted from the others.
+const PARTED: Duration = Duration::from_millis(500);
 
 fn set(key: &str, value: &str) -> Value {
     json!({"op": "set", "key": key, "value": value})
@@ -86,7 +88,7 @@ impl Change {
         // Without its data the cluster goes on only if it says so.
         let mortal = pick(random, &cluster.may_fail());
         let (may_grow, may_shrink) = (ids.len() < MEMBERS_MAX, ids.len() > 1);
-        match (random.below(4), mortal) {
+        match (random.below(6), mortal) {
             (0, _) if may_shrink => Change::Remove(pick(random, &ids).expect("there are some")),
             (1, Some(dead)) => Change::Replace(dead, new),
             (2, Some(dead)) => Change::Renew(dead),
@@ -95,7 +97,7 @@ impl Change {
         }
     }
 
-    /// Makes it, with kills while it is under way; gives how many changes and kills that were.
+    /// Makes it, with faults while it is under way; gives how many changes and faults that were.
     fn make(&self, cluster: &mut Cluster, random: &mut Random) -> (usize, usize) {
         match *self {
             Change::Add(id) => {
@@ -104,56 +106,64 @@ impl Change {
             }
             Change::Remove(id) => {
                 cluster.leave_out(id);
-                let kills = settle(cluster, random);
+                let faults = settle(cluster, random);
                 cluster.kill(id);
                 cluster.wipe(id);
-                (1, kills)
+                (1, faults)
             }
             Change::Replace(dead, new) => {
                 cluster.kill(dead);
                 cluster.leave_out(dead);
-                let kills = settle(cluster, random);
+                let faults = settle(cluster, random);
                 cluster.wipe(dead);
                 cluster.bring_in(new);
-                (2, 1 + kills + settle(cluster, random))
+                (2, 1 + faults + settle(cluster, random))
             }
-            Change::Renew(id) => {
-                let (_, kills) = Change::Replace(id, id).make(cluster, random);
-                (2, kills)
-            }
+            Change::Renew(id) => Change::Replace(id, id).make(cluster, random),
         }
     }
 }
 
-/// Lets what was asked for come about, mostly with a kill while it does; gives the kills.
+/// Lets what was asked for come about, mostly with faults while it does; gives how many.
 fn settle(cluster: &mut Cluster, random: &mut Random) -> usize {
-    let kills = random.below(3) as usize;
-    for _ in 0..kills {
-        // Asked, and not waited for: the kill falls before the change, within it, or behind it.
+    let faults = random.below(3) as usize;
+    for _ in 0..faults {
+        // Asked, and not waited for: the fault falls before the change, within it, or behind it.
         cluster.ask_for_members(Duration::from_millis(1 + random.below(150)));
         let leader = cluster.leader().filter(|_| random.below(2) == 0);
         let victim = leader.or_else(|| pick(random, &cluster.running())).expect("some run");
-        cluster.kill(victim);
-        cluster.restart(victim);
+        if random.below(3) > 0 {
+            cluster.kill(victim);
+            cluster.restart(victim);
+            continue;
+        }
+        let others: Vec<Id> = cluster.running().into_iter().filter(|id| *id != victim).collect();
+        cluster.part(&[victim], &others);
+        // Time for an election, if there can be one, and for a change on either side.
+        for _ in 0..4 {
+            cluster.ask_for_members(PARTED);
+            cluster.call(victim, &set("parted", "from the others")).ok();
+        }
+        cluster.heal();
     }
     cluster.wait_for_members();
-    kills
+    faults
 }
 
 #[test]
-fn nothing_is_lost_over_random_changes_with_kills_while_they_are_under_way() {
+fn nothing_is_lost_over_random_changes_with_faults_while_they_are_under_way() {
     let (mut cluster, clients, mut random) = under_load(3, NODES, "random");
-    let (mut changes, mut kills) = (0, 0);
+    let (mut changes, mut faults) = (0, 0);
     while changes < rounds(ROUNDS_DEFAULT) {
         let change = Change::choose(&cluster, &mut random);
         println!("{change:?} of {:?}", cluster.ids());
-        let (more_changes, more_kills) = change.make(&mut cluster, &mut random);
-        (changes, kills) = (changes + more_changes, kills + more_kills);
+        let (more_changes, more_faults) = change.make(&mut cluster, &mut random);
+        (changes, faults) = (changes + more_changes, faults + more_faults);
         clients.wait_for_answers(&cluster, ANSWERS);
     }
     let report = clients.finish(&mut cluster);
     println!(
-        "membership changes: {changes}, kills: {kills}, operations: {}, violations: {}",
+        "membership changes: {changes}, faults: {faults}, operations: {}, violations: {}",
         report.counts.answered + report.counts.refused + report.counts.unknown,
         report.violations.len()
     );

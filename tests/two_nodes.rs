@@ -16,6 +16,8 @@
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "common/slow_sync.rs"]
+mod slow_sync;
 
 use std::time::{Duration, Instant};
 
@@ -25,20 +27,28 @@ use cluster::under_load::{UnderLoad, rounds};
 use common::random;
 use datastore_utilities::random::Random;
 use serde_json::json;
+use slow_sync::SlowSync;
 
 const ROUNDS_DEFAULT: usize = 2;
 /// Answers between two faults.
 const ANSWERS: usize = 150;
 /// More than all clients can have under way.
 const UNDER_WAY: usize = 10;
+/// What a slow disk takes for a sync: shorter than an election timeout, and long beside all else.
+const SLOW: Duration = Duration::from_millis(250);
 
 /// Two nodes, and clients at work on them.
 fn pair(name: &str) -> (Cluster, UnderLoad, Random) {
-    let mut random = Random::new(random::seed());
     let cluster = Cluster::start(2);
-    is_healthy(&cluster);
-    let clients = UnderLoad::start(cluster.load(name), &mut random);
+    let (clients, random) = under_load(&cluster, name);
     (cluster, clients, random)
+}
+
+fn under_load(cluster: &Cluster, name: &str) -> (UnderLoad, Random) {
+    let mut random = Random::new(random::seed());
+    is_healthy(cluster);
+    let clients = UnderLoad::start(cluster.load(name), &mut random);
+    (clients, random)
 }
 
 /// The first leads, and hosts no witness: it may fail.
@@ -143,6 +153,36 @@ fn what_is_acknowledged_while_both_are_there_is_on_both_disks() {
         // Had it anything of its own, it would be kept out.
         cluster.restart(2);
         cluster.wait_for_members();
+    }
+    clients.finish(&mut cluster);
+}
+
+#[test]
+fn what_is_acknowledged_while_the_other_disk_is_slow_is_on_that_one_too() {
+    let Some(slow) = SlowSync::of(SLOW) else { return };
+    let mut cluster = Cluster::prepared(2, &[]);
+    slow.give_to(&mut cluster, 1);
+    cluster.restart_all();
+    let (clients, _) = under_load(&cluster, "slow-disk");
+    for _ in 0..rounds(ROUNDS_DEFAULT) {
+        clients.wait_for_answers(&cluster, ANSWERS);
+        cluster.kill(1);
+        cluster.wait_until_leads(2);
+        cluster.restart(1);
+        wait_until_caught_up(&cluster, 2, 1);
+        slow.begin();
+        clients.wait_for_answers(&cluster, ANSWERS / 2);
+        // What has not reached the slow disk is lost, and the other one, too.
+        cluster.kill(1);
+        cluster.kill(2);
+        slow.end();
+        cluster.restart(1);
+        cluster.wait_until_alone(1);
+        cluster.force(1);
+        clients.wait_for_answers(&cluster, ANSWERS);
+        cluster.restart(2);
+        cluster.wait_for_members();
+        is_healthy(&cluster);
     }
     clients.finish(&mut cluster);
 }

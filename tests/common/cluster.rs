@@ -44,8 +44,8 @@ pub struct Cluster {
     founders: u64,
     /// Those that are no members, or shall be none.
     spare: BTreeSet<Id>,
-    /// Those that begin with an empty directory in a cluster that is there.
-    newcomers: BTreeSet<Id>,
+    /// Those that began with an empty directory in a cluster that was there, and whom they name.
+    newcomers: BTreeMap<Id, Vec<Id>>,
     flags: HashMap<Id, Vec<String>>,
     environment: HashMap<Id, Vec<String>>,
     /// Directories that a test has chosen.
@@ -70,7 +70,6 @@ impl Cluster {
         let mut cluster = Cluster::prepared(total, flags);
         cluster.founders = count;
         cluster.spare = (count + 1..=total).collect();
-        cluster.newcomers = cluster.spare.clone();
         cluster.restart_all();
         cluster.wait_for_leader();
         // Members that are still on their way in would count as failures of the test's first step.
@@ -89,7 +88,7 @@ impl Cluster {
             stopped: BTreeSet::new(),
             founders: count,
             spare: BTreeSet::new(),
-            newcomers: BTreeSet::new(),
+            newcomers: BTreeMap::new(),
             environment: HashMap::new(),
             elsewhere: HashMap::new(),
             flags: ids.iter().map(|id| (*id, flags.clone())).collect(),
@@ -115,8 +114,8 @@ impl Cluster {
             let route = self.network.route(id, *to);
             json!({"node_id": to, "host": route.ip().to_string(), "port": route.port()})
         };
-        let is_new = self.newcomers.contains(&id);
-        let named = if is_new { self.ids() } else { (1..=self.founders).collect() };
+        let is_new = self.newcomers.contains_key(&id);
+        let named = self.newcomers.get(&id).cloned().unwrap_or_else(|| (1..=self.founders).collect());
         let peers: Vec<Value> = named.iter().filter(|other| **other != id).map(peer).collect();
         let (through, way_in_flags) = self.network.way_in(id);
         let mut options = Options::in_directory(self.directory(id)).with(&[

@@ -18,11 +18,12 @@ impl Cluster {
         let directory = self.directory(id).to_path_buf();
         std::fs::remove_dir_all(&directory).expect("its directory is there");
         std::fs::create_dir(&directory).expect("its parent is there");
-        self.newcomers.insert(id);
+        self.newcomers.insert(id, self.ids());
     }
 
     /// A spare node, started on its empty directory, shall be a member: see `wait_for_members`.
     pub fn bring_in(&mut self, id: Id) {
+        self.newcomers.insert(id, self.ids());
         self.spare.remove(&id);
         self.restart(id);
     }
