@@ -287,7 +287,10 @@ fn what_can_t_be_is_refused_and_changes_nothing() {
         request[field] = value;
         request
     };
-    let (third, new) = (cluster.add_member(3), cluster.add_member(4));
+    // Where the founder was told that it is.
+    let known = cluster.view(1).expect("it answers")["members"][2].clone();
+    let third = json!({"op": "add_member", "node_id": 3, "host": known["host"], "port": known["port"]});
+    let new = cluster.add_member(4);
     for (request, reason) in [
         (with(new.clone(), "node_id", json!(0)), "node_id"),
         (with(new.clone(), "node_id", json!(1_u64 << 53)), "node_id"),
