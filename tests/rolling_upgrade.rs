@@ -91,7 +91,7 @@ fn members_don_t_change_while_a_node_of_the_version_before_is_there() {
             let error = cluster.refused(1, &request);
             assert_eq!((&error["code"], &error["outcome"]), (&json!("bad_request"), &json!("not_applied")));
             let message = error["message"].as_str().unwrap();
-            let named = format!("node {earlier} runs an earlier version");
+            let named = format!("node {earlier} speaks a version");
             assert!(message.contains(&named), "{message}");
         }
         assert!(cluster.ids().into_iter().all(|id| is_plain(&cluster, id)));
