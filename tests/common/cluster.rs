@@ -1,10 +1,12 @@
 //! Clusters of real nodes, on a network that can be parted.
 //!
 //! Nodes are named by their number in the cluster, from 1 on; number 1 forms it. Each
-//! has a directory of its own, and keeps it and its address over restarts.
+//! has a directory of its own, and keeps it and its address over restarts. Some may be
+//! spare: there is room for them, and they become members later (`members.rs`).
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod members;
 pub mod namespaces;
 pub mod network;
 pub mod proxies;
@@ -38,6 +40,12 @@ pub struct Cluster {
     // In the order in which they must go: nodes before the network that they stand in.
     nodes: BTreeMap<Id, Node>,
     stopped: BTreeSet<Id>,
+    /// The first so many form the cluster.
+    founders: u64,
+    /// Those that are no members, or shall be none.
+    spare: BTreeSet<Id>,
+    /// Those that began with an empty directory in a cluster that was there, and whom they name.
+    newcomers: BTreeMap<Id, Vec<Id>>,
     flags: HashMap<Id, Vec<String>>,
     environment: HashMap<Id, Vec<String>>,
     /// Directories that a test has chosen.
@@ -54,7 +62,14 @@ impl Cluster {
 
     /// As `start`, with more flags for every node.
     pub fn start_with(count: u64, flags: &[&str]) -> Cluster {
-        let mut cluster = Cluster::prepared(count, flags);
+        Cluster::founded(count, count, flags)
+    }
+
+    /// As `start_with`, with room for more nodes, up to `total`.
+    pub fn founded(count: u64, total: u64, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepared(total, flags);
+        cluster.founders = count;
+        cluster.spare = (count + 1..=total).collect();
         cluster.restart_all();
         cluster.wait_for_leader();
         // Members that are still on their way in would count as failures of the test's first step.
@@ -71,6 +86,9 @@ impl Cluster {
         Cluster {
             nodes: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            founders: count,
+            spare: BTreeSet::new(),
+            newcomers: BTreeMap::new(),
             environment: HashMap::new(),
             elsewhere: HashMap::new(),
             flags: ids.iter().map(|id| (*id, flags.clone())).collect(),
@@ -96,7 +114,9 @@ impl Cluster {
             let route = self.network.route(id, *to);
             json!({"node_id": to, "host": route.ip().to_string(), "port": route.port()})
         };
-        let peers: Vec<Value> = self.ids().iter().filter(|other| **other != id).map(peer).collect();
+        let is_new = self.newcomers.contains_key(&id);
+        let named = self.newcomers.get(&id).cloned().unwrap_or_else(|| (1..=self.founders).collect());
+        let peers: Vec<Value> = named.iter().filter(|other| **other != id).map(peer).collect();
         let (through, way_in_flags) = self.network.way_in(id);
         let mut options = Options::in_directory(self.directory(id)).with(&[
             "--host",
@@ -106,7 +126,7 @@ impl Cluster {
             "--node-id",
             &id.to_string(),
             "--role",
-            if id == 1 { "primary" } else { "secondary" },
+            if id == 1 && !is_new { "primary" } else { "secondary" },
             "--peers",
             &json!(peers).to_string(),
             "--shards",
@@ -120,9 +140,9 @@ impl Cluster {
         options
     }
 
-    /// Every node's number.
+    /// Every node's number, without those that are spare.
     pub fn ids(&self) -> Vec<Id> {
-        self.directories.keys().copied().collect()
+        self.directories.keys().copied().filter(|id| !self.spare.contains(id)).collect()
     }
 
     /// Those that run and aren't stopped.
@@ -130,10 +150,10 @@ impl Cluster {
         self.nodes.keys().copied().filter(|id| !self.stopped.contains(id)).collect()
     }
 
-    /// Nodes as clients reach them.
+    /// Nodes as clients reach them, also those that are spare.
     pub fn places(&self) -> Vec<Place> {
         let place = |node_id| Place { node_id, address: self.network.address(node_id) };
-        self.ids().into_iter().map(place).collect()
+        self.directories.keys().copied().map(place).collect()
     }
 
     /// A load on this cluster.
@@ -407,7 +427,7 @@ impl Cluster {
             (None, true) => format!("node {id} doesn't answer"),
             (None, false) => format!("node {id} doesn't run"),
         };
-        self.ids().into_iter().map(describe).collect::<Vec<_>>().join("\n")
+        self.directories.keys().copied().map(describe).collect::<Vec<_>>().join("\n")
     }
 
     /// A node's directory.
@@ -430,5 +450,9 @@ impl Cluster {
     /// What a node has logged so far.
     pub fn log(&mut self, id: Id) -> String {
         self.nodes.get_mut(&id).expect("it runs").log()
+    }
+    /// Waits until a node has logged something that contains `text`; gives that line.
+    pub fn wait_for_log(&mut self, id: Id, text: &str) -> String {
+        self.nodes.get_mut(&id).expect("it runs").wait_for_log(text)
     }
 }
