@@ -107,8 +107,7 @@ impl Change {
             Change::Remove(id) => {
                 cluster.leave_out(id);
                 let faults = settle(cluster, random);
-                cluster.kill(id);
-                cluster.wipe(id);
+                cluster.retire(id);
                 (1, faults)
             }
             Change::Replace(dead, new) => {
@@ -134,7 +133,7 @@ fn settle(cluster: &mut Cluster, random: &mut Random) -> usize {
         let victim = leader.or_else(|| pick(random, &cluster.running())).expect("some run");
         if random.below(3) > 0 {
             cluster.kill(victim);
-            cluster.restart(victim);
+            cluster.restart_unless_removed(victim);
             continue;
         }
         let others: Vec<Id> = cluster.running().into_iter().filter(|id| *id != victim).collect();

@@ -43,10 +43,26 @@ impl Cluster {
     pub fn remove(&mut self, id: Id) {
         self.leave_out(id);
         self.wait_for_members();
+        self.retire(id);
+    }
+
+    /// Ends a removed node, if it runs, and empties its directory.
+    pub fn retire(&mut self, id: Id) {
         if self.nodes.contains_key(&id) {
             self.kill(id);
         }
         self.wipe(id);
+    }
+
+    /// Starts a node that may have been removed and know it: then it says so, and ends.
+    pub fn restart_unless_removed(&mut self, id: Id) {
+        match self.options(id).try_start() {
+            Ok(node) => drop(self.nodes.insert(id, node)),
+            Err((status, log)) => {
+                let knows = log.contains("the data directory belongs to a cluster of nodes");
+                assert!(self.spare.contains(&id) && knows && status.code() == Some(1), "node {id}: {log}");
+            }
+        }
     }
 
     /// The request that adds a node.
