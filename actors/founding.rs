@@ -77,6 +77,10 @@ fn found(identity: &Identity, settings: &Settings, port: u16) -> Result<Membersh
 /// durably, for its next start.
 pub(crate) fn found_with(settings: &Settings, port: u16, member: Member) -> Result<(), Error> {
     let internal = |error: &dyn std::fmt::Display| Error::new(Code::Internal, error.to_string());
+    if settings.peer_protocol_max < PROTOCOL_MEMBERS {
+        let error = ChangeError::EarlierVersion(settings.node_id);
+        return Err(Error::new(Code::BadRequest, error.to_string()));
+    }
     let disk = FileDisk::open(&settings.data_dir).map_err(|error| internal(&error))?;
     let identity = Identity::load(&disk).map_err(|error| internal(&error))?;
     let identity = identity.ok_or_else(|| internal(&"the directory has no identity"))?;

@@ -125,13 +125,13 @@ impl fmt::Display for Refusal {
                 formatter,
                 "LEFT BEHIND BY `promote` WITH `force`: node {node_id} has applied entries up to {applied} that are not \
                  in the log that was kept (up to {through}); what they hold is in its directory alone. Save what you \
-                 need of it (`export`), then start the node on an empty directory: it is taken in by itself"
+                 need of it (`export`), then start the node with --role secondary on an empty directory: it is taken in by itself"
             ),
             Refusal::ForcedApart { node_id } => write!(
                 formatter,
                 "FORCED APART: `promote` with `force` was used on both sides, and this node and node {node_id} are two \
                  clusters by now, each with writes of its own. Choose the one to keep; export what you need of the \
-                 other, stop its nodes and start them on empty directories: the kept one takes them in"
+                 other, stop its nodes and start them with --role secondary on empty directories: the kept one takes them in"
             ),
             Refusal::OtherNode { meant, found } => write!(
                 formatter,
@@ -155,7 +155,7 @@ impl fmt::Display for Refusal {
                 formatter,
                 "node {node_id} had directory {known} and comes with {found}: it has lost its data, and has no vote \
                  any more; stop it and give it back the directory that it had, or, if that is gone, say remove_member \
-                 and then add_member of node {node_id}, and start it on an empty directory"
+                 and then add_member of node {node_id}, and start it with --role secondary on an empty directory"
             ),
             Refusal::NotAdopted { node_id } => {
                 write!(formatter, "node {node_id} waits to be adopted by the founder of its cluster")
