@@ -81,14 +81,22 @@ pub fn configuration(
     made.max_by_key(|made| made.index).unwrap_or(&membership.base).clone()
 }
 
+/// More terms than a cluster ever has between two times that its voters are set by force.
+const EPOCH_TERMS: u64 = 1 << 32;
+
 /// Whom the replica begins with, where `configuration` is what its log says of it.
 /// The membership may know better: a node that is taken in again reads in the log
 /// what it was before, and must not be that once more.
+///
+/// Each time the voters are set by force the terms begin anew, far ahead: the other side
+/// may go on for a while, and an entry that a node has of it must not pass for one of the
+/// same place and term of the side that was kept.
 pub fn members(membership: &Membership, configuration: Configuration) -> StartMembers {
     let told = &membership.configuration;
     let configuration = if told.index > configuration.index { told.clone() } else { configuration };
     let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
-    StartMembers { configuration, base: membership.base.clone(), forced_through }
+    let term_least = membership.epochs.len() as u64 * EPOCH_TERMS;
+    StartMembers { configuration, base: membership.base.clone(), forced_through, term_least }
 }
 
 /// What the replica begins with: `applied` is the last entry in the state,
@@ -142,6 +150,13 @@ mod tests {
         membership.configuration.index = 9;
         assert_eq!(members(&membership, of(5)).configuration.index, 9);
         assert_eq!(members(&membership, of(12)).configuration.index, 12, "the file lags");
+        assert_eq!(members(&membership, of(12)).term_least, 0);
+        membership.epochs.push("f".into());
+        assert_eq!(
+            members(&membership, of(12)).term_least,
+            1 << 32,
+            "terms of a side that was left are none of these"
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) struct Configurations {
 
 impl Configurations {
     pub fn new(members: StartMembers) -> Configurations {
-        let StartMembers { configuration, base, forced_through } = members;
+        let StartMembers { configuration, base, forced_through, .. } = members;
         Configurations { known: vec![configuration], base, forced_through, coming: BTreeMap::new() }
     }
 

@@ -46,12 +46,14 @@ pub struct StartMembers {
     pub base: Configuration,
     /// Members that entries up to this one name count no more: they were set by force.
     pub forced_through: u64,
+    /// No term before this one is begun any more: see [`crate::replication::recovered::members`].
+    pub term_least: u64,
 }
 
 impl StartMembers {
     /// Nothing has changed them yet.
     pub fn founding(base: Configuration) -> StartMembers {
-        StartMembers { configuration: base.clone(), base, forced_through: 0 }
+        StartMembers { configuration: base.clone(), base, forced_through: 0, term_least: 0 }
     }
 }
 

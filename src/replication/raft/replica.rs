@@ -72,6 +72,9 @@ impl Replica {
         // What is applied was committed, even where the hard state that says so was not synced.
         let applied = start.cut.0 + start.applied.len() as u64;
         start.hard_state.commit = start.hard_state.commit.max(applied);
+        if start.hard_state.term < start.members.term_least {
+            (start.hard_state.term, start.hard_state.vote) = (start.members.term_least, 0);
+        }
         let members = start.members.configuration.members.clone();
         let mut storage = Storage::new(start.hard_state, members, start.cut);
         start.applied.into_iter().for_each(|term| storage.push_without_payload(term));

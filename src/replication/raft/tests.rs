@@ -261,7 +261,7 @@ fn who_was_taken_in_again_is_not_once_more_what_it_was_before() {
     let members = Members { voters: vec![2], learners: vec![1], ..Members::default() };
     let told = Configuration { index: 9, members, nodes: nodes.clone() };
     let base = Configuration::founding(nodes, 1);
-    let members = StartMembers { configuration: told.clone(), base: base.clone(), forced_through: 0 };
+    let members = StartMembers { configuration: told.clone(), ..StartMembers::founding(base.clone()) };
     let options = replica(1, &[1]).options;
     let hard_state = HardState { term: 3, vote: 2, ..HardState::default() };
     let start = Start { hard_state, members, cut: (0, 0), applied: vec![], tail: vec![] };

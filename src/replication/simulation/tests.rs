@@ -143,13 +143,43 @@ fn a_higher_id_that_alone_is_up_to_date_wins_and_hands_over() {
 }
 
 /// Where a bug may show.
-fn cluster_for(seed: u64, mutant: Mutant) -> Cluster {
-    match mutant {
+fn run_with(seed: u64, mutant: Mutant) -> Report {
+    let cluster = match mutant {
+        Mutant::ForcedTwice => forced_twice(seed, Some(mutant)),
         Mutant::PartsNotLetGo => Cluster::restless(seed, 3, Some(mutant)),
         Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
         Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
         _ => Cluster::new(seed, 3, Some(mutant)),
-    }
+    };
+    cluster.run(RUN_MS)
+}
+
+/// Two nodes, parted and forced on both sides, that reach each other again; then one is wiped.
+fn forced_twice(seed: u64, mutant: Option<Mutant>) -> Cluster {
+    let mut cluster = Cluster::calm(seed, 2, mutant);
+    cluster.run_until(3_000);
+    cluster.part(0, true, true);
+    cluster.run_until(6_000);
+    cluster.force(0, true);
+    cluster.force(1, false);
+    cluster.run_until(8_000);
+    // Of another term than the other one, which would pass over what it says.
+    cluster.crash(1);
+    cluster.start(1);
+    cluster.run_until(10_000);
+    cluster.faults.heal();
+    cluster.run_until(12_000);
+    let before = cluster.acknowledged();
+    cluster.run_until(15_000);
+    assert!(cluster.acknowledged() > before, "the one that was forced listens to the other side");
+    cluster.wipe(1);
+    cluster
+}
+
+#[test]
+fn who_was_forced_apart_and_is_wiped_belongs_to_the_cluster_again() {
+    let report = forced_twice(0, None).run(RUN_MS);
+    assert_eq!((report.figures.forced, report.figures.adoptions), (2, 1));
 }
 
 /// Runs with a bug until a seed catches it; gives what was said.
@@ -159,12 +189,12 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
     let first = match mutant {
         Mutant::VoteNotPersisted => 150,
         Mutant::TermNotPersisted => 15,
-        Mutant::RefusalWithoutRound => 130,
+        Mutant::RefusalWithoutRound => 220,
         Mutant::PartsNotLetGo => 25,
         _ => 0,
     };
     (first..first + TRIED_MAX).find_map(|seed| {
-        let run = std::panic::catch_unwind(|| cluster_for(seed, mutant).run(RUN_MS));
+        let run = std::panic::catch_unwind(|| run_with(seed, mutant));
         let said = run.err()?;
         let text = said.downcast_ref::<String>().cloned();
         Some((
@@ -176,7 +206,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 26] = [
+    const ALL: [Mutant; 27] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -203,6 +233,7 @@ fn every_seeded_bug_is_caught() {
         Mutant::WipedVotes,
         Mutant::WitnessCampaigns,
         Mutant::WitnessBeforeDisk,
+        Mutant::ForcedTwice,
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
