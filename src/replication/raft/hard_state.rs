@@ -42,6 +42,12 @@ impl HardState {
         bytes
     }
 
+    /// What a log begins with that begins anew behind a snapshot's entry: entries that come
+    /// with the snapshot are not there yet, and a crash may come before them.
+    pub fn at_restart(self, index: u64) -> HardState {
+        HardState { commit: self.commit.min(index), ..self }
+    }
+
     /// Reads what [`HardState::encode`] wrote; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<HardState> {
         matches!(bytes.len(), HARD_STATE_BYTES | HARD_STATE_BYTES_WITNESS).then_some(())?;
@@ -51,5 +57,17 @@ impl HardState {
         };
         let [term, vote, commit, witness_term, witness_vote] = [0, 8, 16, 24, 32].map(number);
         Some(HardState { term, vote, commit, witness_term, witness_vote })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_begins_anew_says_of_no_entry_behind_it_that_it_is_committed() {
+        let state = HardState { term: 17, vote: 1, commit: 3_887, ..HardState::default() };
+        assert_eq!(state.at_restart(3_880), HardState { commit: 3_880, ..state });
+        assert_eq!(state.at_restart(3_900), state);
     }
 }

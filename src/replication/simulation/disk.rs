@@ -95,7 +95,7 @@ impl SimulatedDisk {
     fn restart(&mut self, persist: &Persist) -> Result<(), AppendError> {
         let Some(mark) = &persist.snapshot else { return Ok(()) };
         let log = self.log.as_mut().expect("a process runs");
-        let hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        let hard_state = persist.hard_state.unwrap_or(self.hard_state).at_restart(mark.index);
         let appended = log.restart_at(mark.index, mark.term, &hard_state.encode())?;
         self.places.restarted(&appended, mark.term);
         Ok(())
