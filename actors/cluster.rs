@@ -195,6 +195,10 @@ impl Cluster {
         lock(&self.configurations).push(to.clone());
         let mut membership = lock(&self.membership);
         let Some(known) = membership.as_mut() else { return Vec::new() };
+        // Set by force a moment ago, for the next start: what the log says meanwhile counts no more.
+        if known.forced.as_ref().is_some_and(|forced| forced.through.is_none()) {
+            return Vec::new();
+        }
         let before = known.node_ids();
         // What this node has stored may be newer than what it has read of its log.
         if to.index > known.configuration.index {
@@ -221,7 +225,7 @@ impl Cluster {
     pub fn configuration_at(&self, index: u64) -> Configuration {
         let since = lock(&self.configurations);
         let made = since.iter().rev().find(|configuration| configuration.index <= index);
-        made.cloned().unwrap_or_default()
+        made.or(since.first()).cloned().unwrap_or_default()
     }
 
     /// This entry is committed, and those before it.

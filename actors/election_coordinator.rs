@@ -111,6 +111,11 @@ impl ElectionCoordinator {
         }
         self.settle_promotions(None);
         self.settle_resignation();
+        if self.cluster.is_left_behind() {
+            self.last_status = None;
+            self.changes.refuse_all(&self.cluster);
+            return self.see_members(None);
+        }
         if self.cluster.membership().is_none() {
             return self.see_members(None);
         }
@@ -241,7 +246,10 @@ impl ElectionCoordinator {
 
     /// Makes this node the only voter, whatever the others have: for a majority that is lost.
     fn force(&mut self, (connection, sequence): (Mailbox<Connection>, u64)) {
-        let leader = self.forced().inspect(|_| self.node.begin_anew());
+        let leader = self.forced().inspect(|_| {
+            self.tell(ReplicationMessage::BeginsAnew);
+            self.node.begin_anew();
+        });
         connection.send(ConnectionMessage::Promoted { sequence, leader });
     }
 

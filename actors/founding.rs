@@ -12,11 +12,15 @@
 //! take a new, empty cluster for the old one: it draws a new name for it, by
 //! which its peers know it for a stranger.
 
+use std::sync::Mutex;
+
 use datastore::error::{Code, Error};
 use datastore::persistence::{FileDisk, Identity, Member, Membership};
 use datastore::replication::handshake::PROTOCOL_MEMBERS;
 use datastore::replication::reconfiguration::{ChangeError, founded_with};
 use datastore::settings::{Settings, StartRole};
+
+use crate::mailbox::lock;
 
 use crate::random::random_u64;
 use crate::start_error::StartError;
@@ -81,7 +85,19 @@ pub(crate) fn found_with(settings: &Settings, port: u16, member: Member) -> Resu
         let error = ChangeError::EarlierVersion(settings.node_id);
         return Err(Error::new(Code::BadRequest, error.to_string()));
     }
+    if settings.truncate_damaged_log {
+        let message =
+            "a member's log is not cut (--truncate-damaged-log): start the node without that flag first";
+        return Err(Error::new(Code::BadRequest, message));
+    }
+    // Several connections may ask at once, and the first one is answered.
+    static FOUNDING: Mutex<()> = Mutex::new(());
+    let _founding = lock(&FOUNDING);
     let disk = FileDisk::open(&settings.data_dir).map_err(|error| internal(&error))?;
+    if Membership::load(&disk).map_err(|error| internal(&error))?.is_some() {
+        let message = "this node is about to begin anew as the first of a cluster; ask again in a moment";
+        return Err(Error::new(Code::Starting, message));
+    }
     let identity = Identity::load(&disk).map_err(|error| internal(&error))?;
     let identity = identity.ok_or_else(|| internal(&"the directory has no identity"))?;
     let cluster = cluster_name().map_err(|error| internal(&error))?;

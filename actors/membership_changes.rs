@@ -68,8 +68,8 @@ impl Changes {
         let earlier = own.or_else(|| cluster.links.speaks_earlier_than(PROTOCOL_MEMBERS));
         while let Some(change) = self.pending.first_mut() {
             let step = match earlier {
-                Some(node_id) => Err(ChangeError::EarlierVersion(node_id)),
-                None => step(&change.wish, &known, cluster, change.is_proposed),
+                Some(node_id) if !change.is_proposed => Err(ChangeError::EarlierVersion(node_id)),
+                _ => step(&change.wish, &known, cluster, change.is_proposed),
             };
             match step {
                 // One is under way: this leader goes on with that below.
@@ -82,7 +82,9 @@ impl Changes {
                 Err(error) => self.answer_first(Err(Error::new(Code::BadRequest, error.to_string()))),
             }
         }
-        let by_itself = if earlier.is_none() { next(&known, status, cluster.node_id) } else { None };
+        // What has begun is ended, whoever came meanwhile.
+        let goes_on = earlier.is_none() || known.members.is_joint();
+        let by_itself = if goes_on { next(&known, status, cluster.node_id) } else { None };
         by_itself.map(Step::Propose)
     }
 

@@ -109,10 +109,13 @@ impl PeerLinks {
         lock(&self.ways).entry(peer).or_default().protocol = protocol;
     }
 
-    /// A peer that is known to speak no version as late as this one.
+    /// A peer in contact that speaks no version as late as this one. One that isn't there will be
+    /// told when it comes.
     pub(crate) fn speaks_earlier_than(&self, protocol: u32) -> Option<NodeId> {
         let ways = lock(&self.ways);
-        ways.iter().find(|(_, way)| (1..protocol).contains(&way.protocol)).map(|(peer, _)| *peer)
+        ways.iter()
+            .find(|(_, way)| way.is_reached && (1..protocol).contains(&way.protocol))
+            .map(|(peer, _)| *peer)
     }
 
     /// It is no member any more: what it has to say is not heard.

@@ -183,6 +183,7 @@ impl Session {
                     epochs = membership.epochs.len(),
                     "the members have changed without this node; it begins anew with those that it was told"
                 );
+                self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::BeginsAnew));
                 self.node.begin_anew();
                 Error::new(Code::Starting, "this node begins anew with the members that it was told")
             }

@@ -24,6 +24,8 @@ pub struct RecoveredLog {
     pub hard_state: HardState,
     /// The last entry in the tables.
     pub applied: u64,
+    /// It has what the log that was kept by force hasn't, and takes no part.
+    pub has_diverged: bool,
 }
 
 /// Puts together what the disk holds. `entries`: those that name members, behind the snapshot's S.
@@ -41,10 +43,7 @@ pub(crate) fn recovered_log(
     };
     // What a node on its own has written is of a term, too, and says so in no hard state.
     hard_state.term = hard_state.term.max(places.term(places.next_index().saturating_sub(1)).unwrap_or(0));
-    settle_force(disk, membership, &places, final_index)?;
-    let membership = membership.as_ref();
-    let newest = snapshot.map(|report| mark(report, &places, membership));
-    let mark = newest.clone().unwrap_or_default();
+    let mark = snapshot.map_or(SnapshotMark::default(), |report| snapshot_mark(report, &places, None));
     let installed = snapshot.and_then(|report| SnapshotState::decode(&report.state));
     let mut applied = final_index.max(mark.index);
     if installed.is_some_and(|state| state.installed) && must_restart(&places, &mark) {
@@ -57,13 +56,19 @@ pub(crate) fn recovered_log(
             "the log begins anew behind a snapshot whose installation was cut short"
         );
     }
+    settle_force(disk, membership, &places, applied)?;
+    let membership = membership.as_ref();
+    let newest = snapshot.map(|report| snapshot_mark(report, &places, membership));
+    let mark = newest.clone().unwrap_or_default();
     let tail = tail(disk, &places, applied)?;
-    let start = membership.map(|membership| {
+    let term = places.term(applied).unwrap_or(mark.term);
+    let has_diverged = membership.is_some_and(|known| recovered::has_diverged(known, applied, term));
+    let start = membership.filter(|_| !has_diverged).map(|membership| {
         let configuration = recovered::configuration(membership, &mark, entries, applied);
         let members = recovered::members(membership, configuration);
         recovered::start(&places, &mark, hard_state, members, applied, tail)
     });
-    Ok(RecoveredLog { start, newest, places, hard_state, applied })
+    Ok(RecoveredLog { start, newest, places, hard_state, applied, has_diverged })
 }
 
 /// The voters were set by force when the node ended: from here on the log says what
@@ -86,7 +91,11 @@ fn settle_force(
 }
 
 /// A snapshot's place in the log, and who belonged to the cluster there.
-fn mark(report: &SnapshotReport, places: &EntryPlaces, membership: Option<&Membership>) -> SnapshotMark {
+fn snapshot_mark(
+    report: &SnapshotReport,
+    places: &EntryPlaces,
+    membership: Option<&Membership>,
+) -> SnapshotMark {
     let said = SnapshotState::decode(&report.state);
     let term = said.as_ref().map(|state| state.term).or_else(|| places.term(report.through));
     let configuration = said.and_then(|state| state.configuration).unwrap_or_default();

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
@@ -94,8 +95,14 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         let recovered =
             recovered_log(&disk, &mut log, recovery, snapshot.as_ref(), (&mut membership, &members))?;
         last_index = recovered.applied;
+        let member = the_cluster(&disk, &identity, settings, membership)?;
+        if recovered.has_diverged {
+            member.applied_index.store(recovered.applied, Ordering::Relaxed);
+            member.set_left_behind();
+            tracing::error!("{}", member.refusal());
+        }
         replicated = Some(recovered);
-        cluster = Some(Arc::new(the_cluster(&disk, &identity, settings, membership)?));
+        cluster = Some(Arc::new(member));
         tables = tables.into_iter().map(Table::with_state_hash).collect();
     }
     Ok(Recovered {

@@ -154,6 +154,7 @@ impl ReplicatedLog {
         match message {
             ReplicationMessage::Adopted => self.adopted(),
             ReplicationMessage::LeftBehind => self.left_behind(),
+            ReplicationMessage::BeginsAnew => self.take_no_more_part(),
             ReplicationMessage::Tick => {
                 self.reads.tick();
                 self.step(Input::Tick);
@@ -354,6 +355,10 @@ impl ReplicatedLog {
     /// on it, and nothing is added.
     fn left_behind(&mut self) {
         self.cluster.set_left_behind();
+        self.take_no_more_part();
+    }
+
+    fn take_no_more_part(&mut self) {
         self.notices.end(&lost());
         self.office_ended();
         self.replica = None;

@@ -58,6 +58,9 @@ pub enum ReplicationMessage {
     },
     /// From the peers' handshake: this node was adopted.
     Adopted,
+    /// From the peers' handshake, or the ElectionCoordinator: the process is about to begin
+    /// anew with other members. Nothing more is decided with those of now.
+    BeginsAnew,
     /// From the peers' handshake: the voters were set by force without this node, which
     /// has what the others have not. It takes no more part.
     LeftBehind,

@@ -262,6 +262,10 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                 let (theirs, ours) = (theirs.clone(), membership.cluster.clone());
                 return Err(Refusal::OtherCluster { theirs, ours });
             }
+            if membership.member(own.node_id).is_none() {
+                // It was removed, and knows: nobody may take its directory for that of a new node.
+                return Err(Refusal::NoMember { node_id: own.node_id, members: membership.node_ids() });
+            }
             match lineage(&membership.epochs, &hello.epochs) {
                 Lineage::Same => match meets(membership, hello.node_id, hello.node) {
                     Err(_) if hello.configuration > membership.configuration.index => {
@@ -331,11 +335,18 @@ fn left_behind(own: &Own, hello: &Hello, protocol: u32) -> Result<Decision, Refu
     if membership.member(node_id).is_none() {
         return Err(Refusal::NoMember { node_id, members: membership.node_ids() });
     }
+    if let Some(known) =
+        membership.member(node_id).and_then(|member| member.node).filter(|node| *node != own.node)
+    {
+        return Err(Refusal::LostData { node_id, known, found: own.node });
+    }
     let forced = membership.forced.as_ref();
     if membership.epochs != hello.epochs || forced.is_none_or(|forced| forced.through.is_none()) {
         return Err(Refusal::NotForMe { from: hello.node_id });
     }
-    if applied > 0 && forced.is_none_or(|forced| !forced.has(applied, term)) {
+    // Of the force before the last one it isn't known any more what was kept.
+    let missed = hello.epochs.len() - own.membership.as_ref().map_or(0, |known| known.epochs.len());
+    if applied > 0 && (missed > 1 || forced.is_none_or(|forced| !forced.has(applied, term))) {
         let through = forced.and_then(|forced| forced.through).unwrap_or_default();
         return Err(Refusal::Diverged { node_id, applied, through });
     }
@@ -625,10 +636,29 @@ mod tests {
             let rejoin = Decision::Rejoin { membership: forced.clone() };
             assert_eq!(decide(&behind(applied), &told), rejoin, "{applied:?}");
         }
+        let twice = vec!["f".to_string(), "g".to_string()];
+        let told_late = Hello {
+            epochs: twice.clone(),
+            membership: Some(Membership { epochs: twice, ..forced.clone() }),
+            ..hello(1, 2)
+        };
+        assert!(matches!(refusal(&behind((9, 1)), &told_late), Refusal::Diverged { applied: 9, .. }));
+        assert!(matches!(decide(&behind((0, 0)), &told_late), Decision::Rejoin { .. }), "it has nothing");
         for (applied, term) in [(71, 3), (40, 1)] {
             let diverged = Refusal::Diverged { node_id: 2, applied, through: 70 };
             assert_eq!(refusal(&behind((applied, term)), &told), diverged);
         }
+    }
+
+    #[test]
+    fn a_node_that_knows_that_it_was_removed_is_met_by_nobody() {
+        let mut own = own(3, Some(&[1, 2, 3]));
+        let known = own.membership.as_mut().unwrap();
+        let mut without = known.configuration.clone();
+        without.nodes.retain(|node| node.node_id != 3);
+        without.index = 7;
+        known.changed(without);
+        assert!(matches!(refusal(&own, &hello(1, 3)), Refusal::NoMember { node_id: 3, .. }));
     }
 
     #[test]

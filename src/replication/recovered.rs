@@ -93,10 +93,21 @@ const EPOCH_TERMS: u64 = 1 << 32;
 /// same place and term of the side that was kept.
 pub fn members(membership: &Membership, configuration: Configuration) -> StartMembers {
     let told = &membership.configuration;
-    let configuration = if told.index > configuration.index { told.clone() } else { configuration };
+    let is_later = told.index > configuration.index && !membership.is_forced_past(told.index);
+    let configuration = if is_later { told.clone() } else { configuration };
     let forced_through = membership.forced.as_ref().and_then(|forced| forced.through).unwrap_or(0);
     let term_least = membership.epochs.len() as u64 * EPOCH_TERMS;
     StartMembers { configuration, base: membership.base.clone(), forced_through, term_least }
+}
+
+/// Whether this node has applied what a log that was forced hasn't: it can't go on with
+/// that log. `term` is that of the entry `applied`.
+pub fn has_diverged(membership: &Membership, applied: u64, term: u64) -> bool {
+    let Some(forced) = membership.forced.as_ref().filter(|_| !membership.epochs.is_empty()) else {
+        return false;
+    };
+    let is_of_before = term < membership.epochs.len() as u64 * EPOCH_TERMS;
+    applied > 0 && is_of_before && !forced.has(applied, term)
 }
 
 /// What the replica begins with: `applied` is the last entry in the state,
@@ -157,6 +168,18 @@ mod tests {
             1 << 32,
             "terms of a side that was left are none of these"
         );
+    }
+
+    #[test]
+    fn entries_of_before_a_force_must_be_in_the_log_that_was_kept() {
+        let mut membership = Membership::new("c".into(), 1, vec![]);
+        membership.forced =
+            Some(crate::persistence::Forced { through: Some(70), committed: 30, terms: vec![(31, 3)] });
+        assert!(!has_diverged(&membership, 99, 3), "a node that was on its own");
+        membership.epochs.push("f".into());
+        assert!(!has_diverged(&membership, 30, 2) && !has_diverged(&membership, 70, 3));
+        assert!(has_diverged(&membership, 71, 3) && has_diverged(&membership, 40, 2));
+        assert!(!has_diverged(&membership, 90, EPOCH_TERMS + 4), "written since");
     }
 
     #[test]

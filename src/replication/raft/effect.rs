@@ -153,7 +153,7 @@ pub enum Effect {
     Dropped(Handle),
     /// Apply, in order. An index with another term than proposed was decided otherwise.
     Commit(Vec<LogEntry>),
-    /// These are the members from here on: an entry of the last [`Effect::Commit`], or a
+    /// These are the members from here on: an entry of the next [`Effect::Commit`], or a
     /// snapshot's, names them.
     Configured(Box<Configuration>),
     /// The read may be answered when this index is applied.

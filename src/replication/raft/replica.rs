@@ -393,7 +393,8 @@ impl Replica {
     /// The next of what must be durable, in order.
     pub(super) fn order(&mut self, persist: Persist, ready: Option<u64>) {
         self.persists_begun = persist.number;
-        let (term, witness_term) = (self.node.raft.term, self.hard_state.witness_term);
+        // What is written; while a snapshot is installed the crate may be further.
+        let (term, witness_term) = (self.hard_state.term, self.hard_state.witness_term);
         self.persisting.push(Persisting { number: persist.number, ready, term, witness_term });
         self.effects.push(Effect::Persist(persist));
     }
@@ -420,8 +421,9 @@ impl Replica {
         self.handed_out = last.index;
         let changes: Vec<LogEntry> =
             committed.iter().filter(|entry| entry.kind == EntryKind::Members).cloned().collect();
-        self.effects.push(Effect::Commit(committed));
+        // First: whoever hears of an entry may ask who the members are there.
         changes.iter().for_each(|entry| self.change_members(entry));
+        self.effects.push(Effect::Commit(committed));
         self.node.advance_apply_to(self.handed_out);
     }
 
