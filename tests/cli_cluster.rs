@@ -56,9 +56,11 @@ fn a_node_on_its_own_is_a_cluster_of_one() {
     let directory = temporary_directory();
     let node = Options::in_directory(directory.path()).start();
     let shown = ok(node.address, &["cluster", "--table"]);
-    let row =
-        format!("│ 1    ┆ {} ┆ primary ┆ serving ┆ 0           ┆ 0      ┆ 0            │\n", node.address);
-    assert!(shown.contains(&row) && shown.contains("tolerates  0 more nodes failing\n"), "{shown}");
+    let row = format!(
+        "│ 1    ┆ {} ┆ primary ┆ true  ┆ serving ┆ 0           ┆ 0      ┆ 0            │\n",
+        node.address
+    );
+    assert!(shown.contains(&row) && shown.contains("tolerates  0 more nodes failing, whichever"), "{shown}");
     let refused = run(node.address, &["promote"]);
     assert!(refused.code == Some(3) && refused.stderr.starts_with("unsupported_in_mode: "), "{refused:?}");
 }
