@@ -47,7 +47,8 @@ pub(crate) fn recovered_log(
     let installed = snapshot.and_then(|report| SnapshotState::decode(&report.state));
     let mut applied = final_index.max(mark.index);
     if installed.is_some_and(|state| state.installed) && must_restart(&places, &mark) {
-        hard_state.commit = hard_state.commit.max(mark.index);
+        // No more than that: what was behind it goes with the log.
+        hard_state.commit = mark.index;
         let restarted = log.restart_at(mark.index, mark.term, &hard_state.encode());
         places.restarted(&restarted.map_err(StartError::Restart)?, mark.term);
         applied = mark.index;

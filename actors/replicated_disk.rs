@@ -118,10 +118,11 @@ impl<D: Disk> DiskThread<D> {
         if let Some(mark) = batch.persists.first().and_then(|persist| persist.snapshot.clone()) {
             let restarted = self.until_it_succeeds(|this| {
                 let Some(replicated) = &mut this.replicated else { return Ok(()) };
-                let hard_state = replicated.hard_state.encode();
-                let appended = this.log.restart_at(mark.index, mark.term, &hard_state)?;
+                let hard_state = replicated.hard_state.at_restart(mark.index);
+                let appended = this.log.restart_at(mark.index, mark.term, &hard_state.encode())?;
                 replicated.places.restarted(&appended, mark.term);
-                replicated.hard_state_waits = false;
+                // What is known of entries behind it is written with them.
+                replicated.hard_state_waits = hard_state != replicated.hard_state;
                 Ok(())
             });
             if !restarted {
