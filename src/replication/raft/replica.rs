@@ -348,6 +348,7 @@ impl Replica {
         let at_once = ready.take_messages();
         let persisted = ready.take_persisted_messages();
         let mut then_send = Vec::new();
+        let needs_own_disk = self.needs_own_disk();
         for (message, may_leave) in
             at_once.into_iter().map(|m| (m, true)).chain(persisted.into_iter().map(|m| (m, false)))
         {
@@ -356,6 +357,7 @@ impl Replica {
                 mark.configuration = self.configurations.at(mark.index).clone();
             }
             let promises_nothing = message.kind == MessageKind::HeartbeatResponse;
+            let may_leave = may_leave && (message.entries.is_empty() || !needs_own_disk);
             if (may_leave || promises_nothing) && message.term <= self.durable_term {
                 self.send_at_once(message);
             } else {
@@ -388,6 +390,15 @@ impl Replica {
         for read in reads {
             self.round_done(&read.request_ctx, read.index);
         }
+    }
+
+    /// Without this node's own disk nothing is committed, before a change under way or
+    /// behind it. If others had what it loses in a crash, then one that is about to vote
+    /// would refuse it its vote, and not know yet that it may lead itself.
+    fn needs_own_disk(&self) -> bool {
+        let members = &self.configuration().members;
+        let is_alone = |voters: &[NodeId]| voters == [self.options.node_id];
+        is_alone(&members.voters) || is_alone(&members.voters_outgoing)
     }
 
     /// The next of what must be durable, in order.

@@ -323,3 +323,23 @@ fn a_snapshot_that_is_heard_of_late_takes_no_other_one_s_place() {
     let effects = replica.pump();
     assert_eq!(persist(&effects).snapshot.as_ref().map(|mark| mark.index), Some(20));
 }
+
+#[test]
+fn who_votes_alone_sends_what_is_on_its_own_disk() {
+    let mut replica = replica(1, &[1]);
+    let effects = campaign(&mut replica);
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    let node = Member { node_id: 2, host: "h".into(), port: 2, node: None };
+    let with = crate::replication::reconfiguration::add(replica.configuration(), node).unwrap().unwrap();
+    replica.step(Input::Reconfigure(Box::new(with)));
+    let effects = replica.pump();
+    replica.step(Input::Persisted(persist(&effects).number));
+    replica.pump();
+    let has = Message { index: 2, ..message(MessageKind::AppendResponse, 2, 1, 1) };
+    receive(&mut replica, has);
+    replica.step(Input::Propose(1, Bytes::from_static(b"w")));
+    let effects = replica.pump();
+    assert_eq!(sent(&effects), []);
+    assert_eq!(persist(&effects).then_send[0].kind, MessageKind::Append);
+}
