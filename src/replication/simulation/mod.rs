@@ -24,6 +24,7 @@
 //!
 //! Members change, too (`members.rs`, `operator.rs`): nodes are added, removed, and
 //! replaced after their disks were lost; who was removed goes on with what it has.
+//! Voters are set by force (`force.rs`) in directed tests only.
 
 mod checker;
 mod clients;
