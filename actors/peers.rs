@@ -43,10 +43,10 @@ impl Peers {
 }
 
 /// One ReplicatorPeer for each other node that the cluster has now, and none for any else.
-/// A node that was removed has nobody to talk to.
+/// A node that was removed keeps them: those that don't know yet may need its vote.
 pub(crate) fn follow_members(node: &Arc<Node>, cast: &Arc<Cast>, cluster: &Arc<Cluster>) {
     let Some(arbiter) = &cast.replication_arbiter else { return };
-    let wanted = if cluster.is_removed() { Vec::new() } else { cluster.others() };
+    let wanted = cluster.others();
     for (peer, mailbox) in cast.peers.take_others(&wanted) {
         mailbox.send(PeerMessage::Stop);
         cluster.links.forget(peer);

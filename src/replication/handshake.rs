@@ -262,8 +262,11 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                 let (theirs, ours) = (theirs.clone(), membership.cluster.clone());
                 return Err(Refusal::OtherCluster { theirs, ours });
             }
-            if membership.member(own.node_id).is_none() {
-                // It was removed, and knows: nobody may take its directory for that of a new node.
+            if membership.member(own.node_id).is_none()
+                && hello.configuration > membership.configuration.index
+            {
+                // It was removed, and added again since: nobody may take its directory for that of a new
+                // node. Those that don't know of the removal yet may still need its vote.
                 return Err(Refusal::NoMember { node_id: own.node_id, members: membership.node_ids() });
             }
             match lineage(&membership.epochs, &hello.epochs) {
@@ -651,14 +654,16 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_knows_that_it_was_removed_is_met_by_nobody() {
+    fn a_node_that_knows_that_it_was_removed_is_no_new_one_of_its_number() {
         let mut own = own(3, Some(&[1, 2, 3]));
         let known = own.membership.as_mut().unwrap();
         let mut without = known.configuration.clone();
         without.nodes.retain(|node| node.node_id != 3);
         without.index = 7;
         known.changed(without);
-        assert!(matches!(refusal(&own, &hello(1, 3)), Refusal::NoMember { node_id: 3, .. }));
+        let since = Hello { configuration: 8, ..hello(1, 3) };
+        assert!(matches!(refusal(&own, &since), Refusal::NoMember { node_id: 3, .. }));
+        assert!(matches!(decide(&own, &hello(1, 3)), Decision::Accept { .. }), "it doesn't know yet");
     }
 
     #[test]
