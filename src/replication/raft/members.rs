@@ -4,7 +4,7 @@ use super::convert;
 use super::effect::Effect;
 use super::replica::Replica;
 use crate::persistence::{Configuration, is_witness};
-use crate::replication::message::{EntryKind, LogEntry};
+use crate::replication::message::{EntryKind, LogEntry, NodeId};
 use ::raft::StateRole;
 
 impl Replica {
@@ -83,5 +83,14 @@ impl Replica {
             raft.pending_conf_index = raft.raft_log.last_index();
             raft.bcast_append();
         }
+    }
+
+    /// Without this node's own disk nothing is committed, before a change under way or
+    /// behind it. If others had what it loses in a crash, then one that is about to vote
+    /// would refuse it its vote, and not know yet that it may lead itself.
+    pub(super) fn needs_own_disk(&self) -> bool {
+        let members = &self.configuration().members;
+        let is_alone = |voters: &[NodeId]| voters == [self.options.node_id];
+        is_alone(&members.voters) || is_alone(&members.voters_outgoing)
     }
 }

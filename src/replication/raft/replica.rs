@@ -392,15 +392,6 @@ impl Replica {
         }
     }
 
-    /// Without this node's own disk nothing is committed, before a change under way or
-    /// behind it. If others had what it loses in a crash, then one that is about to vote
-    /// would refuse it its vote, and not know yet that it may lead itself.
-    fn needs_own_disk(&self) -> bool {
-        let members = &self.configuration().members;
-        let is_alone = |voters: &[NodeId]| voters == [self.options.node_id];
-        is_alone(&members.voters) || is_alone(&members.voters_outgoing)
-    }
-
     /// The next of what must be durable, in order.
     pub(super) fn order(&mut self, persist: Persist, ready: Option<u64>) {
         self.persists_begun = persist.number;
