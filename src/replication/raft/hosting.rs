@@ -147,7 +147,7 @@ impl Replica {
 
     /// What the witness promises becomes durable, and then leaves.
     pub(super) fn persist_witness(&mut self) {
-        let number = self.next_persist();
+        let number = self.persists_begun + 1;
         let Some(witness) = &mut self.hosting.witness else { return };
         if !witness.is_dirty && self.hosting.promises.is_empty() {
             return;

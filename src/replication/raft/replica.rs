@@ -46,7 +46,7 @@ pub struct Replica {
     pub(super) hard_state: HardState,
     /// The term of the hard state that is durable.
     durable_term: u64,
-    persists_begun: u64,
+    pub(super) persists_begun: u64,
     /// The last persist that is durable.
     persists_done: u64,
     persisting: Vec<Persisting>,
@@ -399,11 +399,6 @@ impl Replica {
         let (term, witness_term) = (self.hard_state.term, self.hard_state.witness_term);
         self.persisting.push(Persisting { number: persist.number, ready, term, witness_term });
         self.effects.push(Effect::Persist(persist));
-    }
-
-    /// The number of the next persist.
-    pub(super) fn next_persist(&self) -> u64 {
-        self.persists_begun + 1
     }
 
     /// Makes readable what the crate is about to count as written.
