@@ -423,7 +423,7 @@ impl Handler<Counted<ConnectionMessage>> for Connection {
                 self.gather(sequence, |gathering| gathering.snapshot_made(made));
             }
             ConnectionMessage::ReadReady { round, ready } => self.rounds.done(round, ready),
-            ConnectionMessage::Promoted { sequence, leader } => self.promoted(sequence, &leader),
+            ConnectionMessage::Promoted { sequence, leader } => self.promoted(sequence, leader),
             ConnectionMessage::MembersChanged { sequence, outcome } => {
                 self.members_changed(sequence, outcome);
             }

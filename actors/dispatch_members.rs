@@ -36,14 +36,8 @@ impl Connection {
     }
 
     /// What became of a `promote`.
-    pub(crate) fn promoted(&mut self, sequence: u64, leader: &Result<u64, Error>) {
-        let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
-        let mut line = Vec::new();
-        match leader {
-            Ok(leader) => reply::object(&mut line, &id, format!("{{\"leader\":{leader}}}").as_bytes()),
-            Err(error) => reply::error(&mut line, &id, error),
-        }
-        self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));
+    pub(crate) fn promoted(&mut self, sequence: u64, leader: Result<u64, Error>) {
+        self.answer_later(sequence, leader.map(|leader| format!("{{\"leader\":{leader}}}")));
     }
 
     /// `add_member`, `remove_member`.
@@ -88,13 +82,15 @@ impl Connection {
     }
 
     fn answer_members(&mut self, sequence: u64, outcome: Result<Standing, Error>) {
+        self.answer_later(sequence, outcome.map(|standing| members_body(&standing)));
+    }
+
+    /// The answer of a request that waited for the coordinator.
+    fn answer_later(&mut self, sequence: u64, body: Result<String, Error>) {
         let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
         let mut line = Vec::new();
-        match outcome {
-            Ok(standing) => {
-                let body = members_body(&standing);
-                reply::object(&mut line, &id, body.as_bytes());
-            }
+        match body {
+            Ok(body) => reply::object(&mut line, &id, body.as_bytes()),
             Err(error) => reply::error(&mut line, &id, &error),
         }
         self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));

@@ -21,7 +21,6 @@ use datastore::replication::reconfiguration::{ChangeError, founded_with};
 use datastore::settings::{Settings, StartRole};
 
 use crate::mailbox::lock;
-
 use crate::random::random_u64;
 use crate::start_error::StartError;
 

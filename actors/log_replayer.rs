@@ -115,8 +115,8 @@ impl Router {
         match EntryKind::from_byte(entry.kind) {
             Some(EntryKind::Writes) => {}
             Some(EntryKind::Members) => {
-                let made = Configuration::decode(entry.payload).ok_or("it names no members")?;
-                self.members.push(Configuration { index: entry.index, ..made });
+                let made = Configuration::of_entry(entry.index, entry.payload);
+                self.members.push(made.ok_or("it names no members")?);
                 return Ok(());
             }
             Some(EntryKind::Empty) => return Ok(()),

@@ -76,6 +76,8 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 
 /// Members of a cluster. Every write waits for a majority: more of them make it slower, not safer.
 pub const MEMBERS_MAX: usize = 9;
+/// A node that lacks no more entries than this has caught up: it may lead, vote and be waited for.
+pub const CAUGHT_UP_LAG_ENTRIES_MAX: u64 = 64;
 /// The highest node id: every client can say it, and a witness' number is never one.
 pub const NODE_ID_MAX: u64 = 9_007_199_254_740_991;
 /// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.

@@ -126,6 +126,11 @@ impl Configuration {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// Reads the entry of this index, which then names when it came to be so.
+    pub fn of_entry(index: u64, payload: &[u8]) -> Option<Configuration> {
+        Some(Configuration { index, ..Configuration::decode(payload)? })
+    }
+
     /// Reads what [`Configuration::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Option<Configuration> {
         serde_json::from_slice(bytes).ok()

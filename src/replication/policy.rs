@@ -19,9 +19,7 @@
 
 use super::message::NodeId;
 use super::raft::{Role, Status};
-
-/// A lower id that lacks no more than this takes over at once.
-const LAG_ENTRIES_MAX: u64 = 64;
+use crate::limits::CAUGHT_UP_LAG_ENTRIES_MAX;
 
 /// For so long, in election timeouts, the other one of two nodes must have been there.
 const STEADY_ELECTIONS: usize = 20;
@@ -69,7 +67,7 @@ impl HandOver {
         match status.followers.iter().find(lower) {
             // What little is missing the leader sends before it lets the other one campaign;
             // under a steady load nobody ever has all of it.
-            Some(&(id, matched, _)) if status.last - matched <= LAG_ENTRIES_MAX => {
+            Some(&(id, matched, _)) if status.last - matched <= CAUGHT_UP_LAG_ENTRIES_MAX => {
                 self.settled = true;
                 Some(id)
             }
@@ -87,7 +85,7 @@ impl HandOver {
     /// From the witness' host to the other node.
     fn hand_back(&mut self, status: &Status) -> Option<NodeId> {
         let other = status.followers.iter().find(|(_, matched, is_active)| {
-            *is_active && status.last - (*matched).min(status.last) <= LAG_ENTRIES_MAX
+            *is_active && status.last - (*matched).min(status.last) <= CAUGHT_UP_LAG_ENTRIES_MAX
         });
         // Activity is counted anew at every election timeout: for a moment nobody is active.
         self.away = if other.is_some() { 0 } else { self.away + 1 };

@@ -21,13 +21,10 @@ use std::fmt;
 
 use super::message::NodeId;
 use super::raft::Status;
-use crate::limits::{MEMBERS_MAX, NODE_ID_MAX};
+use crate::limits::{CAUGHT_UP_LAG_ENTRIES_MAX, MEMBERS_MAX, NODE_ID_MAX};
 use crate::persistence::{
     Configuration, Forced, Member, Members, Membership, WITNESS, is_witness, voters_of,
 };
-
-/// A learner that lacks no more than this becomes a voter.
-const LAG_ENTRIES_MAX: u64 = 64;
 
 /// Why members don't change so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +154,7 @@ pub fn next(current: &Configuration, status: &Status, leader: NodeId) -> Option<
     let mut nodes = nodes_that_vote(current);
     let has_caught_up = |&&(id, matched, is_active): &&(NodeId, u64, bool)| {
         let is_met = current.node(id).is_some_and(|node| node.node.is_some());
-        is_active && is_met && status.last - matched.min(status.last) <= LAG_ENTRIES_MAX
+        is_active && is_met && status.last - matched.min(status.last) <= CAUGHT_UP_LAG_ENTRIES_MAX
     };
     if let Some(&(id, ..)) = status.learners.iter().find(has_caught_up) {
         insert(&mut nodes, id);

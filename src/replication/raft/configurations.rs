@@ -44,9 +44,8 @@ impl Configurations {
         if entry.index <= self.forced_through.max(self.newest().index) {
             return None;
         }
-        let decoded = Configuration::decode(&entry.payload);
-        let decoded = decoded.unwrap_or_else(|| panic!("entry {} names no members", entry.index));
-        Some(Configuration { index: entry.index, ..decoded })
+        let made = Configuration::of_entry(entry.index, &entry.payload);
+        Some(made.unwrap_or_else(|| panic!("entry {} names no members", entry.index)))
     }
 
     pub fn push(&mut self, next: Configuration) {

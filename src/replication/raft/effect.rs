@@ -52,6 +52,7 @@ pub struct StartMembers {
 
 impl StartMembers {
     /// Nothing has changed them yet.
+    #[cfg(test)]
     pub fn founding(base: Configuration) -> StartMembers {
         StartMembers { configuration: base.clone(), base, forced_through: 0, term_least: 0 }
     }

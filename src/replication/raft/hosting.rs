@@ -12,12 +12,10 @@ use super::convert;
 use super::effect::{Effect, Options, Persist};
 use super::replica::Replica;
 use super::witness::Witness;
+use crate::limits::CAUGHT_UP_LAG_ENTRIES_MAX;
 use crate::persistence::{is_witness, witness_in};
 use crate::replication::message::{Message, MessageKind, NodeId};
 use ::raft::{SnapshotStatus, StateRole};
-
-/// A node that lacks no more than this has caught up.
-const LAG_ENTRIES_MAX: u64 = 64;
 
 /// How far another node is, and for how long.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,7 +112,7 @@ impl Replica {
             other.stalled = if gets_nothing { other.stalled + 1 } else { 0 };
             other.matched = progress.matched;
             let is_there = other.silent <= patience && other.stalled <= 2 * patience;
-            let has_caught_up = progress.matched + LAG_ENTRIES_MAX >= persisted;
+            let has_caught_up = progress.matched + CAUGHT_UP_LAG_ENTRIES_MAX >= persisted;
             withholds |= is_there && (self.hosting.withholds || has_caught_up);
         }
         self.hosting.withholds = withholds;

@@ -212,10 +212,7 @@ impl SimulatedDisk {
         let applied = committed.last().map_or(mark.index, |entry| entry.index.max(mark.index));
         let entries: Vec<Configuration> = (committed.iter())
             .filter(|entry| entry.kind == EntryKind::Members)
-            .filter_map(|entry| {
-                let made = Configuration::decode(&entry.payload)?;
-                Some(Configuration { index: entry.index, ..made })
-            })
+            .filter_map(|entry| Configuration::of_entry(entry.index, &entry.payload))
             .collect();
         let configuration = recovered::configuration(membership, &mark, &entries, applied);
         let members = recovered::members(membership, configuration);
