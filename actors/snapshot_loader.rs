@@ -25,6 +25,7 @@ pub(crate) fn load_snapshot(
     info: &SnapshotInfo,
     node: NodeUuid,
     placement: Placement,
+    new_table: fn(Placement, usize) -> Table,
 ) -> Result<(Vec<Table>, SnapshotReport), SnapshotError> {
     let mut reader = SnapshotReader::open(disk, info, node)?;
     let parsers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -35,7 +36,7 @@ pub(crate) fn load_snapshot(
         let builders: Vec<_> = receivers
             .into_iter()
             .enumerate()
-            .map(|(shard, batches)| scope.spawn(move || build(Table::new(placement, shard), &batches)))
+            .map(|(shard, batches)| scope.spawn(move || build(new_table(placement, shard), &batches)))
             .collect();
         let parsing: Vec<_> = (0..parsers)
             .map(|_| {
@@ -88,8 +89,7 @@ fn parse_chunks(
         for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             let parsed = parse_line(line)?;
             let hash = placement.hash(&parsed.key);
-            let entry = Entry::new(parsed.version, &parsed.key, parsed.value, parsed.vector.as_deref());
-            batches[placement.shard(hash)].push((hash, entry));
+            batches[placement.shard(hash)].push((hash, parsed.entry()));
         }
         for (sender, batch) in senders.iter().zip(batches) {
             // A builder ends only when its senders do.
@@ -102,7 +102,11 @@ fn parse_chunks(
 fn build(mut table: Table, batches: &Receiver<EntryBatch>) -> Table {
     for batch in batches {
         for (hash, entry) in batch {
-            table.insert(entry, hash);
+            if entry.is_tombstone() {
+                table.bury(entry, hash);
+            } else {
+                table.insert(entry, hash);
+            }
         }
     }
     table

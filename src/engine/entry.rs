@@ -12,12 +12,29 @@
 //! one copy and nobody waits for anybody. The vector stands first, so that it
 //! is aligned for its numbers. A value is never empty (JSON has no empty text),
 //! so an empty rest means "no value".
+//!
+//! In dynamo mode value and vector are decided each by itself, and the older of
+//! the two keeps its version in 12 bytes behind the value; two bits of the key's
+//! length say which it is. An entry with neither part is a tombstone there: the
+//! version of a delete.
 
 use std::fmt;
 
 use triomphe::ThinArc;
 
 use crate::version::Version;
+
+/// Bits of the key's length: which part is older than the entry's version.
+const OLDER_VALUE: u16 = 1 << 15;
+const OLDER_VECTOR: u16 = 1 << 14;
+const KEY_BYTES_MASK: u16 = OLDER_VECTOR - 1;
+/// The older part's version: index and ordinal.
+const OLDER_BYTES: usize = 12;
+
+const _: () = assert!(crate::limits::KEY_BYTES_MAX <= KEY_BYTES_MASK as usize);
+
+/// One part of an entry with the version that wrote it.
+pub type Part<'a> = (Version, &'a [u8]);
 
 struct Header {
     index: u64,
@@ -72,15 +89,48 @@ impl Entry {
         Entry::assemble(version, key, value, &native)
     }
 
+    /// The version of a delete, which has neither value nor vector.
+    pub fn tombstone(version: Version, key: &[u8]) -> Entry {
+        Entry::assemble(version, key, &[], &[])
+    }
+
+    /// An entry whose parts were written apart; the vector as this machine's f32s.
+    /// `None` when there is neither.
+    pub fn of_parts(key: &[u8], value: Option<Part<'_>>, vector: Option<Part<'_>>) -> Option<Entry> {
+        let (value_version, vector_version) = (value.map(|part| part.0), vector.map(|part| part.0));
+        let newest = value_version.max(vector_version)?;
+        let (value, vector) = (value.map_or(&[][..], |part| part.1), vector.map_or(&[][..], |part| part.1));
+        let older = match (value_version, vector_version) {
+            (Some(of_value), Some(of_vector)) if of_value < of_vector => Some((OLDER_VALUE, of_value)),
+            (Some(of_value), Some(of_vector)) if of_vector < of_value => Some((OLDER_VECTOR, of_vector)),
+            _ => None,
+        };
+        Some(Entry::assemble_with(newest, key, value, vector, older))
+    }
+
     fn assemble(version: Version, key: &[u8], value: &[u8], vector: &[u8]) -> Entry {
+        Entry::assemble_with(version, key, value, vector, None)
+    }
+
+    fn assemble_with(
+        version: Version,
+        key: &[u8],
+        value: &[u8],
+        vector: &[u8],
+        older: Option<(u16, Version)>,
+    ) -> Entry {
         assert!(key.len() <= crate::limits::KEY_BYTES_MAX, "key of {} bytes", key.len());
         assert!(vector.len() / 4 <= crate::limits::VECTOR_LENGTH_MAX, "vector of {} bytes", vector.len());
         let header = Header {
             index: version.index,
             ordinal: version.ordinal,
-            key_bytes: key.len() as u16,
+            key_bytes: key.len() as u16 | older.map_or(0, |(which, _)| which),
             vector_length: (vector.len() / 4) as u16,
         };
+        if let Some((_, Version { index, ordinal })) = older {
+            let rest = [&index.to_le_bytes()[..], &ordinal.to_le_bytes()].concat();
+            return Entry(ThinArc::from_header_and_slice(header, &[vector, key, value, &rest].concat()));
+        }
         let total = vector.len() + key.len() + value.len();
         // Most entries are small: they are put together on the stack and cost one allocation.
         const SMALL_BYTES: usize = 512;
@@ -95,7 +145,8 @@ impl Entry {
         }
     }
 
-    fn vector_bytes(&self) -> &[u8] {
+    /// The vector as this machine's f32s.
+    pub(super) fn vector_bytes(&self) -> &[u8] {
         &self.0.slice[..self.0.header.header.vector_length as usize * 4]
     }
 
@@ -105,16 +156,54 @@ impl Entry {
         Version { index: header.index, ordinal: header.ordinal }
     }
 
+    fn older(&self) -> Option<(u16, Version)> {
+        let which = self.0.header.header.key_bytes & !KEY_BYTES_MASK;
+        if which == 0 {
+            return None;
+        }
+        let rest = &self.0.slice[self.0.slice.len() - OLDER_BYTES..];
+        let (mut index, mut ordinal) = ([0; 8], [0; 4]);
+        index.copy_from_slice(&rest[..8]);
+        ordinal.copy_from_slice(&rest[8..]);
+        Some((which, Version { index: u64::from_le_bytes(index), ordinal: u32::from_le_bytes(ordinal) }))
+    }
+
+    fn part_version(&self, flag: u16) -> Version {
+        self.older().filter(|(which, _)| *which == flag).map_or_else(|| self.version(), |(_, older)| older)
+    }
+
+    /// The value with the version that wrote it.
+    pub fn value_part(&self) -> Option<Part<'_>> {
+        self.value().map(|value| (self.part_version(OLDER_VALUE), value))
+    }
+
+    /// The vector, as this machine's f32s, with the version that wrote it.
+    pub fn vector_part(&self) -> Option<Part<'_>> {
+        let vector = self.vector_bytes();
+        (!vector.is_empty()).then(|| (self.part_version(OLDER_VECTOR), vector))
+    }
+
+    /// Whether it is the version of a delete.
+    pub fn is_tombstone(&self) -> bool {
+        self.value().is_none() && self.vector_bytes().is_empty()
+    }
+
+    fn key_bytes(&self) -> usize {
+        usize::from(self.0.header.header.key_bytes & KEY_BYTES_MASK)
+    }
+
     /// The key's UTF-8.
     pub fn key(&self) -> &[u8] {
         let start = self.0.header.header.vector_length as usize * 4;
-        &self.0.slice[start..start + self.0.header.header.key_bytes as usize]
+        &self.0.slice[start..start + self.key_bytes()]
     }
 
     /// The value's JSON text as it was sent, `None` when the key has only a vector.
     pub fn value(&self) -> Option<&[u8]> {
         let header = &self.0.header.header;
-        let value = &self.0.slice[header.vector_length as usize * 4 + header.key_bytes as usize..];
+        let start = header.vector_length as usize * 4 + self.key_bytes();
+        let tail = if header.key_bytes > KEY_BYTES_MASK { OLDER_BYTES } else { 0 };
+        let value = &self.0.slice[start..self.0.slice.len() - tail];
         (!value.is_empty()).then_some(value)
     }
 
@@ -193,6 +282,22 @@ mod tests {
             assert_eq!(entry.vector(), Some(&[1.5, -2.0, 3.25][..]));
             assert_eq!(entry.version(), VERSION);
         }
+    }
+
+    #[test]
+    fn parts_that_were_written_apart_keep_their_versions() {
+        let later = Version { index: 9, ordinal: 1 };
+        let vector: Vec<u8> = [1.5f32, 2.0].iter().flat_map(|number| number.to_ne_bytes()).collect();
+        for (of_value, of_vector) in [(VERSION, later), (later, VERSION), (later, later)] {
+            let entry = Entry::of_parts(b"k", Some((of_value, b"7")), Some((of_vector, &vector))).unwrap();
+            assert_eq!((entry.key(), entry.version()), (&b"k"[..], later));
+            assert_eq!(entry.value_part(), Some((of_value, &b"7"[..])));
+            assert_eq!(entry.vector_part(), Some((of_vector, &vector[..])));
+            assert_eq!(entry.vector(), Some(&[1.5f32, 2.0][..]));
+        }
+        assert!(Entry::of_parts(b"k", None, None).is_none());
+        let tombstone = Entry::tombstone(later, b"k");
+        assert!(tombstone.is_tombstone() && tombstone.version() == later && tombstone.key() == b"k");
     }
 
     #[test]

@@ -6,25 +6,28 @@
 //! applied, and shown to anyone, only when the log says that it is durable
 //! ([`Slice::committed`]).
 
+mod converge;
 mod effect;
 mod entry;
 mod in_flight;
 mod placement;
 mod prefetch;
 mod slice;
+mod slice_converging;
 mod slice_logged;
 mod state_hash;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use converge::{Conflict, SameVersion, Seen, Side, Stamp, Written};
 pub use effect::{DecodeError, Effect, Requests, encode_effect, encode_request_header};
-pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry};
+pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry, Part};
 pub use in_flight::{Condition, WriteKind};
 pub use placement::Placement;
 pub(crate) use prefetch::prefetch;
 pub use slice::{Answer, Append, Output, PREFETCH_WINDOW, PartAppend, Slice, replay};
-pub use state_hash::StateHash;
+pub use state_hash::{StateHash, entry_hash};
 pub use table::Table;
 
 pub use crate::version::Version;

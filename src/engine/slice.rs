@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::converge::{Conflict, Merged, Seen, Stamp, merge_effect};
 use super::effect::{Effect, encode_effect, encode_request_header};
 use super::entry::{Change, Entry};
 use super::in_flight::{Condition, InFlightKeys, Waiter, WaitingWrite, WriteKind};
@@ -94,11 +95,13 @@ pub struct Output<T> {
     pub answers: Vec<(T, Answer)>,
     /// For the log.
     pub append: Append,
+    /// In dynamo mode: writes that were lost to others, which didn't know of them.
+    pub conflicts: Vec<Conflict>,
 }
 
 impl<T> Default for Output<T> {
     fn default() -> Self {
-        Output { changes: Vec::new(), answers: Vec::new(), append: Append::default() }
+        Output { changes: Vec::new(), answers: Vec::new(), append: Append::default(), conflicts: Vec::new() }
     }
 }
 
@@ -140,6 +143,8 @@ pub struct Slice<T> {
     next_ticket: u64,
     pub(super) applied_index: u64,
     pub(super) output: Output<T>,
+    /// In dynamo mode: what was applied here of each other origin.
+    pub(super) seen: Option<Seen>,
 }
 
 impl<T> Slice<T> {
@@ -153,6 +158,7 @@ impl<T> Slice<T> {
             next_ticket: 0,
             applied_index,
             output: Output::default(),
+            seen: None,
         }
     }
 
@@ -288,6 +294,19 @@ impl<T> Slice<T> {
     /// The log made these writes durable in entry `index`, each with the
     /// ordinal of its request. They are applied in this order.
     pub fn committed(&mut self, index: u64, writes: &[(u32, u32)]) {
+        self.committed_as(index, writes, |ordinal| Version { index, ordinal });
+    }
+
+    /// As [`Slice::committed`], in dynamo mode: their versions are this stamp's.
+    pub fn committed_at(&mut self, index: u64, stamp: Stamp, writes: &[(u32, u32)]) {
+        self.committed_as(index, writes, |ordinal| stamp.version(ordinal));
+        let last = writes.iter().map(|(_, ordinal)| *ordinal).max();
+        if let (Some(seen), Some(last)) = (&mut self.seen, last) {
+            seen.raise(stamp.origin, stamp.version(last).index);
+        }
+    }
+
+    fn committed_as(&mut self, index: u64, writes: &[(u32, u32)], version: impl Fn(u32) -> Version) {
         assert!(index >= self.applied_index, "entry {index} after {}", self.applied_index);
         self.applied_index = index;
         for window in writes.chunks(PREFETCH_WINDOW) {
@@ -297,7 +316,7 @@ impl<T> Slice<T> {
                 }
             }
             for &(write, ordinal) in window {
-                self.apply(Version { index, ordinal }, write);
+                self.apply(version(ordinal), write);
             }
         }
     }
@@ -327,7 +346,14 @@ impl<T> Slice<T> {
     /// Applies one key's write and says whether the key existed before.
     fn apply_one(&mut self, version: Version, write: &KeyWrite) -> bool {
         let effect = write.effect();
-        let (old, new) = self.table.update(&write.key, write.hash, |old| applied(&effect, version, old));
+        let (old, new) = if self.seen.is_some() {
+            // Its writer is this node, which has seen all that is here.
+            let merged = merge_effect(&mut self.table, &effect, write.hash, version, &|_| true, &mut |_| {});
+            let Merged { old, new } = merged;
+            (old, new)
+        } else {
+            self.table.update(&write.key, write.hash, |old| applied(&effect, version, old))
+        };
         let existed = old.is_some();
         if existed || new.is_some() {
             self.output.changes.push(Change { old, new });

@@ -39,7 +39,7 @@ impl fmt::Debug for StateHash {
 }
 
 /// One entry's hash.
-pub(super) fn entry_hash(entry: &Entry) -> StateHash {
+pub fn entry_hash(entry: &Entry) -> StateHash {
     const ABSENT: u64 = u64::MAX;
     let mut hasher = SipHasher13::new();
     let version = entry.version();
@@ -57,6 +57,13 @@ pub(super) fn entry_hash(entry: &Entry) -> StateHash {
     }
     for number in entry.vector().unwrap_or_default() {
         hasher.write_u32(number.to_bits());
+    }
+    // Parts that were written apart: the older one's version counts, too.
+    for (part, _) in [entry.value_part(), entry.vector_part()].into_iter().flatten() {
+        if part != version {
+            hasher.write_u64(part.index);
+            hasher.write_u32(part.ordinal);
+        }
     }
     StateHash(hasher.finish128().as_u128())
 }

@@ -10,6 +10,7 @@ use super::entry::Entry;
 use super::placement::Placement;
 use super::state_hash::{StateHash, entry_hash};
 use crate::limits::BUCKETS;
+use crate::version::Version;
 
 /// What a table's slot costs beside the entry: a pointer and a control byte, at the usual load.
 const SLOT_BYTES: usize = 13;
@@ -23,6 +24,20 @@ pub struct Table {
     entry_bytes: usize,
     /// Kept up to date at every change, where someone compares it.
     state_hash: Option<StateHash>,
+    /// In dynamo mode: a bucket of tombstones beside each bucket of entries. They are
+    /// in no count, no index and no hash.
+    tombstones: Tombstones,
+}
+
+/// The versions of deletes, until no earlier write can come any more.
+#[derive(Default)]
+struct Tombstones {
+    /// Empty where nobody keeps any.
+    buckets: Vec<HashTable<Entry>>,
+    count: usize,
+    bytes: usize,
+    /// The highest index of their versions.
+    newest: u64,
 }
 
 impl Table {
@@ -35,7 +50,59 @@ impl Table {
             entries: 0,
             entry_bytes: 0,
             state_hash: None,
+            tombstones: Tombstones::default(),
         }
+    }
+
+    /// The same table, and from now on it may keep tombstones.
+    #[must_use]
+    pub fn with_tombstones(mut self) -> Table {
+        self.tombstones.buckets.resize_with(self.buckets.len(), HashTable::new);
+        self
+    }
+
+    /// The version of the key's last delete, while it is kept.
+    pub fn tombstone(&self, key: &[u8], hash: u64) -> Option<Version> {
+        let bucket = self.tombstones.buckets.get(self.local(hash))?;
+        bucket.find(hash, |entry| entry.key() == key).map(Entry::version)
+    }
+
+    /// Keeps the version of a delete, in place of an earlier one.
+    pub fn bury(&mut self, tombstone: Entry, hash: u64) {
+        let local = self.local(hash);
+        let placement = self.placement;
+        let kept = &mut self.tombstones;
+        let Some(bucket) = kept.buckets.get_mut(local) else { return };
+        kept.newest = kept.newest.max(tombstone.version().index);
+        if let Some(slot) = bucket.find_mut(hash, |other| other.key() == tombstone.key()) {
+            *slot = tombstone;
+            return;
+        }
+        kept.count += 1;
+        kept.bytes += tombstone.memory_bytes() + SLOT_BYTES;
+        bucket.insert_unique(hash, tombstone, |entry| placement.hash(entry.key()));
+    }
+
+    /// Forgets the tombstones whose versions have an index up to `through`.
+    pub fn collect_tombstones(&mut self, through: u64) -> usize {
+        let kept = &mut self.tombstones;
+        let before = kept.count;
+        for bucket in kept.buckets.iter_mut().filter(|bucket| !bucket.is_empty()) {
+            bucket.retain(|entry| {
+                let stays = entry.version().index > through;
+                if !stays {
+                    kept.count -= 1;
+                    kept.bytes -= entry.memory_bytes() + SLOT_BYTES;
+                }
+                stays
+            });
+        }
+        before - kept.count
+    }
+
+    /// How many tombstones there are, and the highest index of their versions.
+    pub fn tombstones(&self) -> (usize, u64) {
+        (self.tombstones.count, if self.tombstones.count == 0 { 0 } else { self.tombstones.newest })
     }
 
     /// The same table, and from now on it knows the hash of its entries.
@@ -158,7 +225,7 @@ impl Table {
 
     /// What the entries and their slots occupy, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.entry_bytes + self.entries * SLOT_BYTES
+        self.entry_bytes + self.entries * SLOT_BYTES + self.tombstones.bytes
     }
 
     /// How many buckets a walk visits.
@@ -173,6 +240,18 @@ impl Table {
         let mut next = position;
         while next < self.buckets.len() && entries.len() < entries_wanted {
             entries.extend(self.walk(next).cloned());
+            next += 1;
+        }
+        (entries, next)
+    }
+
+    /// As [`Table::walk_step`], with the tombstones.
+    pub fn walk_step_whole(&self, position: usize, entries_wanted: usize) -> (Vec<Entry>, usize) {
+        let mut entries = Vec::new();
+        let mut next = position;
+        while next < self.buckets.len() && entries.len() < entries_wanted {
+            entries.extend(self.walk(next).cloned());
+            entries.extend(self.tombstones.buckets.get(next).into_iter().flatten().cloned());
             next += 1;
         }
         (entries, next)

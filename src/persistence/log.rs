@@ -47,7 +47,7 @@ use super::recovery;
 use super::recovery_report::{
     OpenError, RecoveredEntry, RecoveryReport, Replay, ReplicatedRecovery, VisitError,
 };
-use super::replayer::{AtCommit, AtOnce, CommitOf};
+use super::replayer::{AtCommit, AtOnce, CommitOf, Committed};
 use super::rotation::is_disk_full;
 use super::segment::{SEGMENT_HEADER_BYTES, ready_spares};
 
@@ -76,6 +76,18 @@ pub(super) struct Position {
     pub(super) hard_state: Option<Vec<u8>>,
     /// Whether the last frame has entries or a hard state, which only a further frame proves durable.
     pub(super) last_has_content: bool,
+}
+
+/// Recovers a log and where its entries lie.
+fn recover_places<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+    identity: &Identity,
+    replay: Replay,
+    mut replayer: AtCommit<'_, D>,
+) -> Result<(recovery::Recovered<D::File>, Committed), OpenError> {
+    let recovered = recovery::recover(disk, options, identity.node, replay, &mut replayer)?;
+    Ok((recovered, replayer.into_committed()))
 }
 
 /// The log, open for appending.
@@ -166,17 +178,42 @@ impl<D: Disk> Log<D> {
         salts: impl FnMut() -> u64 + Send + 'static,
         visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
     ) -> Result<(Log<D>, ReplicatedRecovery), OpenError> {
-        let mut replayer = AtCommit::new(&disk, &options, replay, commit_of, visit);
-        let recovered = recovery::recover(&disk, &options, identity.node, replay, &mut replayer)?;
-        let committed = replayer.into_committed();
+        let replayer = AtCommit::new(&disk, &options, replay, commit_of, visit);
+        let (recovered, committed) = recover_places(&disk, &options, identity, replay, replayer)?;
+        let finality = Finality::AtCommit { commit_of, through: committed.through };
+        Ok(Log::with_places(disk, options, identity, salts, (recovered, committed), finality))
+    }
+
+    /// Recovers a log whose entries are read back while it is appended to, and of
+    /// which each is final once it is durable.
+    pub fn open_converging(
+        disk: D,
+        options: LogOptions,
+        identity: &Identity,
+        replay: Replay,
+        salts: impl FnMut() -> u64 + Send + 'static,
+        visit: &mut dyn FnMut(RecoveredEntry<'_>) -> Result<(), VisitError>,
+    ) -> Result<(Log<D>, ReplicatedRecovery), OpenError> {
+        let replayer = AtCommit::all_final(&disk, &options, replay, visit);
+        let recovered = recover_places(&disk, &options, identity, replay, replayer)?;
+        Ok(Log::with_places(disk, options, identity, salts, recovered, Finality::AtOnce))
+    }
+
+    fn with_places(
+        disk: D,
+        options: LogOptions,
+        identity: &Identity,
+        salts: impl FnMut() -> u64 + Send + 'static,
+        (recovered, committed): (recovery::Recovered<D::File>, Committed),
+        finality: Finality,
+    ) -> (Log<D>, ReplicatedRecovery) {
         let position = &recovered.position;
         let hard_state = position.hard_state.clone();
         let is_empty = committed.places.next_index() == 0;
         let places = if is_empty { EntryPlaces::new(position.next_index, None) } else { committed.places };
-        let finality = Finality::AtCommit { commit_of, through: committed.through };
         let (log, report) = Log::recovered(disk, options, identity, salts, recovered, finality);
         let (final_index, tail) = (committed.through, committed.tail);
-        Ok((log, ReplicatedRecovery { report, hard_state, final_index, tail, places }))
+        (log, ReplicatedRecovery { report, hard_state, final_index, tail, places })
     }
 
     fn recovered(

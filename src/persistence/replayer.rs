@@ -168,6 +168,16 @@ impl<'a, D: Disk> AtCommit<'a, D> {
         }
     }
 
+    /// As of a log of which nothing is ever replaced, with the places of its entries.
+    pub(super) fn all_final(
+        disk: &'a D,
+        options: &'a LogOptions,
+        replay: Replay,
+        visit: Visit<'a>,
+    ) -> AtCommit<'a, D> {
+        AtCommit { commit: u64::MAX, ..AtCommit::new(disk, options, replay, |_| u64::MAX, visit) }
+    }
+
     pub(super) fn into_committed(self) -> Committed {
         Committed { through: self.commit, places: self.places, tail: self.tail }
     }

@@ -3,7 +3,13 @@
 //! ```text
 //! {"key":"k","version":[7,0],"vector":[1.5,-2.0],"value":{"a":1}}
 //!                            └── absent without ──┘└─ absent w/o ┘
+//! {"key":"k","version":[7,3],"value_version":[6,2],"vector":[1.5,-2.0],"value":1}
+//! {"key":"k","version":[7,3]}
 //! ```
+//!
+//! In dynamo mode the part that is older than the entry's version has one of its
+//! own (`value_version` or `vector_version`), and a line with neither part is a
+//! tombstone.
 //!
 //! The line is JSON for everybody else. Here it is read as exactly what is
 //! written: these fields in this order without white space, and in keys only the
@@ -20,6 +26,8 @@ use crate::limits::{KEY_BYTES_MAX, VECTOR_LENGTH_MAX};
 
 const KEY: &[u8] = b"{\"key\":\"";
 const VERSION: &[u8] = b"\",\"version\":[";
+const VALUE_VERSION: &[u8] = b",\"value_version\":[";
+const VECTOR_VERSION: &[u8] = b",\"vector_version\":[";
 const VECTOR: &[u8] = b",\"vector\":[";
 const VALUE: &[u8] = b",\"value\":";
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -35,6 +43,24 @@ pub struct SnapshotLine<'a> {
     pub value: Option<&'a [u8]>,
     /// The vector.
     pub vector: Option<Vec<f32>>,
+    /// The value's own version, where it is older.
+    pub value_version: Option<Version>,
+    /// The vector's own version, where it is older.
+    pub vector_version: Option<Version>,
+}
+
+impl SnapshotLine<'_> {
+    /// The entry, or tombstone, that the line stands for.
+    pub fn entry(&self) -> Entry {
+        if self.value_version.is_none() && self.vector_version.is_none() {
+            return Entry::new(self.version, &self.key, self.value, self.vector.as_deref());
+        }
+        let vector: Vec<u8> = self.vector.iter().flatten().flat_map(|number| number.to_ne_bytes()).collect();
+        let of = |version: Option<Version>| version.unwrap_or(self.version);
+        let value = self.value.map(|value| (of(self.value_version), value));
+        let vector = self.vector.is_some().then_some((of(self.vector_version), &vector[..]));
+        Entry::of_parts(&self.key, value, vector).unwrap_or_else(|| Entry::tombstone(self.version, &self.key))
+    }
 }
 
 /// A line that no snapshot has.
@@ -62,6 +88,13 @@ pub(super) fn write_line(out: &mut Vec<u8>, entry: &Entry) {
     let version = entry.version();
     // Writing to a Vec can't fail.
     let _ = write!(out, "{},{}]", version.index, version.ordinal);
+    let parts = [(VALUE_VERSION, entry.value_part()), (VECTOR_VERSION, entry.vector_part())];
+    for (name, part) in parts {
+        if let Some((older, _)) = part.filter(|(part, _)| *part != version) {
+            out.extend_from_slice(name);
+            let _ = write!(out, "{},{}]", older.index, older.ordinal);
+        }
+    }
     if let Some(vector) = entry.vector() {
         out.extend_from_slice(VECTOR);
         for (place, number) in vector.iter().enumerate() {
@@ -100,21 +133,16 @@ pub fn parse_line(line: &[u8]) -> Result<SnapshotLine<'_>, LineError> {
     cursor.literal(KEY, "{\"key\":\"")?;
     let key = cursor.key()?;
     cursor.literal(VERSION, "\",\"version\":[")?;
-    let index = cursor.number("an index")?;
-    cursor.literal(b",", "a comma")?;
-    let ordinal = cursor.number("an ordinal")?;
-    let ordinal = u32::try_from(ordinal).or_else(|_| cursor.fail("an ordinal of 32 bits"))?;
-    cursor.literal(b"]", "]")?;
+    let version = cursor.version()?;
+    let value_version = if cursor.skip(VALUE_VERSION) { Some(cursor.version()?) } else { None };
+    let vector_version = if cursor.skip(VECTOR_VERSION) { Some(cursor.version()?) } else { None };
     let vector = if cursor.skip(VECTOR) { Some(cursor.vector()?) } else { None };
     let value = if cursor.skip(VALUE) { Some(cursor.value()?) } else { None };
     cursor.literal(b"}", "}")?;
     if cursor.offset != line.len() {
         return cursor.fail("the end of the line");
     }
-    if value.is_none() && vector.is_none() {
-        return cursor.fail("a value or a vector");
-    }
-    Ok(SnapshotLine { key, version: Version { index, ordinal }, value, vector })
+    Ok(SnapshotLine { key, version, value, vector, value_version, vector_version })
 }
 
 struct Cursor<'a> {
@@ -192,6 +220,16 @@ impl<'a> Cursor<'a> {
         if self.offset == start { self.fail(expected) } else { Ok(number) }
     }
 
+    /// Index and ordinal, with the bracket behind them.
+    fn version(&mut self) -> Result<Version, LineError> {
+        let index = self.number("an index")?;
+        self.literal(b",", "a comma")?;
+        let ordinal = self.number("an ordinal")?;
+        let ordinal = u32::try_from(ordinal).or_else(|_| self.fail("an ordinal of 32 bits"))?;
+        self.literal(b"]", "]")?;
+        Ok(Version { index, ordinal })
+    }
+
     fn vector(&mut self) -> Result<Vec<f32>, LineError> {
         let rest = self.rest();
         let Some(end) = rest.iter().position(|&byte| byte == b']') else {
@@ -252,6 +290,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn parts_that_were_written_apart_and_tombstones_come_back() {
+        let (older, newer) = (Version { index: 5, ordinal: 7 }, Version { index: 6, ordinal: 1 });
+        let vector = 1.5f32.to_ne_bytes();
+        for (of_value, of_vector) in [(older, newer), (newer, older), (newer, newer)] {
+            let entry = Entry::of_parts(b"k", Some((of_value, b"1")), Some((of_vector, &vector))).unwrap();
+            let mut line = Vec::new();
+            write_line(&mut line, &entry);
+            let read = parse_line(&line[..line.len() - 1]).unwrap().entry();
+            assert_eq!((read.value_part(), read.vector_part()), (entry.value_part(), entry.vector_part()));
+        }
+        let mut line = Vec::new();
+        write_line(&mut line, &Entry::tombstone(older, b"k"));
+        assert_eq!(line, b"{\"key\":\"k\",\"version\":[5,7]}\n");
+        let read = parse_line(&line[..line.len() - 1]).unwrap().entry();
+        assert!(read.is_tombstone() && read.version() == older);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum EntryKind {
     Members,
     /// What a new leader begins its term with: nothing, so that it learns what is committed.
     Empty,
+    /// Dynamo mode's, whatever it holds: see `src/replication/dynamo/entry.rs`.
+    Converging,
 }
 
 impl EntryKind {
@@ -29,12 +31,13 @@ impl EntryKind {
             EntryKind::Writes => 0,
             EntryKind::Members => 1,
             EntryKind::Empty => 2,
+            EntryKind::Converging => 3,
         }
     }
 
     /// The kind that a byte stands for.
     pub fn from_byte(byte: u8) -> Option<EntryKind> {
-        [EntryKind::Writes, EntryKind::Members, EntryKind::Empty]
+        [EntryKind::Writes, EntryKind::Members, EntryKind::Empty, EntryKind::Converging]
             .into_iter()
             .find(|kind| kind.to_byte() == byte)
     }

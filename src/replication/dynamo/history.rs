@@ -1,0 +1,164 @@
+//! What a converging log has led to: the vector of all that is in it, the members,
+//! and from where in it a peer can be served.
+//!
+//! ```text
+//!   index      1 … 256 │ 257 … 512 │ 513 …            a mark every so many entries: what
+//!   mark         V₁    │    V₂     │  V₃              was there before that index
+//! ```
+//!
+//! A peer that has V₂ needs nothing from before index 257. Where the log was cut, or
+//! where a state was taken over that didn't come by entries, the marks begin anew: a
+//! peer that lacks something from before the first one needs a state, too.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Content, Decoded};
+use super::members::{MemberChange, Members};
+use super::vector::VersionVector;
+
+/// Entries between two marks.
+const MARK_EVERY: u64 = 256;
+
+/// What a snapshot says of its S, beside the entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotVector {
+    /// All that is in the log up to S.
+    pub vector: VersionVector,
+    /// The members as of S.
+    pub members: Members,
+}
+
+impl SnapshotVector {
+    /// The bytes for a snapshot's trailer.
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing plain fields into memory can't fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads what [`SnapshotVector::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Option<SnapshotVector> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+/// What the log has led to.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// All that is here.
+    pub vector: VersionVector,
+    /// Who belongs to the cluster.
+    pub members: Members,
+    next_index: u64,
+    /// Index, and what was there before it. Never empty.
+    marks: VecDeque<(u64, VersionVector)>,
+}
+
+impl History {
+    /// Behind entry `index`, up to which a snapshot has everything.
+    pub fn new(index: u64, state: SnapshotVector) -> History {
+        let SnapshotVector { vector, members } = state;
+        let marks = VecDeque::from([(index + 1, vector.clone())]);
+        History { vector, members, next_index: index + 1, marks }
+    }
+
+    /// What a snapshot that is made now says.
+    pub fn state(&self) -> SnapshotVector {
+        SnapshotVector { vector: self.vector.clone(), members: self.members.clone() }
+    }
+
+    /// Behind the last entry.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// The next entry of the log. Says whether it changed the members.
+    pub fn take(&mut self, index: u64, entry: &Decoded) -> bool {
+        if self.marks.back().is_none_or(|(last, _)| index >= last + MARK_EVERY) {
+            self.marks.push_back((index, self.vector.clone()));
+        }
+        self.next_index = index + 1;
+        match entry {
+            Decoded::Dotted(dotted) => {
+                self.vector.raise(dotted.row());
+                let Content::Members(body) = &dotted.content else { return false };
+                let Some(change) = MemberChange::decode(body) else { return false };
+                self.members.apply(&change, dotted.stamp().version(0));
+                true
+            }
+            Decoded::Seen(vector) => {
+                self.vector.merge(vector);
+                self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
+                false
+            }
+            Decoded::States { .. } | Decoded::Forgotten(_) => false,
+        }
+    }
+
+    /// From which index on a peer that has this is sent what it lacks; `None`: the
+    /// log doesn't reach back far enough.
+    pub fn position(&self, has: &VersionVector) -> Option<u64> {
+        let covered = self.marks.partition_point(|(_, before)| has.covers(before));
+        covered.checked_sub(1).map(|place| self.marks[place].0)
+    }
+
+    /// The log begins at this index now.
+    pub fn cut(&mut self, first_index: u64) {
+        self.marks.retain(|(index, _)| *index >= first_index);
+        if self.marks.is_empty() {
+            self.marks.push_back((self.next_index, self.vector.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Seen;
+    use crate::replication::dynamo::entry::Dotted;
+    use crate::replication::dynamo::vector::Row;
+
+    fn watermark(origin: u32, sequence: u64) -> Decoded {
+        let (first, requests) = (sequence * 10, 1);
+        let (context, content) = (Seen::default(), Content::Watermark);
+        Decoded::Dotted(Dotted { origin, sequence, first, requests, context, content })
+    }
+
+    fn has(origin: u32, sequence: u64) -> VersionVector {
+        let mut vector = VersionVector::default();
+        vector.raise(Row { origin, sequence, time: sequence * 10 });
+        vector
+    }
+
+    #[test]
+    fn a_peer_is_served_from_the_last_mark_that_it_covers() {
+        let mut history = History::new(0, SnapshotVector::default());
+        for index in 1..=600 {
+            history.take(index, &watermark(1, index));
+        }
+        assert_eq!(history.position(&VersionVector::default()), Some(1));
+        assert_eq!(history.position(&has(1, 255)), Some(1));
+        assert_eq!(history.position(&has(1, 256)), Some(257));
+        assert_eq!(history.position(&has(1, 600)), Some(513));
+        history.cut(300);
+        assert_eq!(history.position(&has(1, 511)), None, "what it lacks was cut");
+        assert_eq!(history.position(&has(1, 512)), Some(513));
+        history.cut(590);
+        assert_eq!(history.position(&has(1, 599)), None);
+        assert_eq!(history.position(&has(1, 600)), Some(601));
+    }
+
+    #[test]
+    fn what_came_as_a_state_can_t_be_sent_as_entries() {
+        let mut history = History::new(0, SnapshotVector::default());
+        history.take(1, &watermark(1, 1));
+        history.take(2, &Decoded::Seen(has(2, 9)));
+        history.take(3, &watermark(1, 2));
+        assert_eq!(history.position(&has(1, 1)), None);
+        let mut both = has(1, 1);
+        both.merge(&has(2, 9));
+        assert_eq!(history.position(&both), Some(3));
+        assert_eq!(history.vector.sequence(2), 9);
+    }
+}

@@ -1,0 +1,42 @@
+//! Dynamo mode: every node takes writes through any partition, and all converge.
+//!
+//! ```text
+//!   clock      versions: hybrid time and origin             vector     who has what
+//!   entry      the log's entries                            members    who belongs to it
+//!   history    what the log has led to                      peer       what a peer is sent next
+//!   stability  when a tombstone may go                      roots      equal writes, equal keys?
+//!   skew       whose clock is wrong                         replica    all of it: inputs in, effects out
+//! ```
+//!
+//! What becomes of a key when writes meet is decided by the slices, in
+//! `src/engine/converge.rs`. Clocks, randomness, disks and sockets are arguments: the
+//! simulation in `simulation/` runs clusters of this over virtual ones.
+
+mod apply;
+mod cache;
+pub mod clock;
+pub mod entry;
+mod history;
+mod members;
+mod message;
+#[cfg(test)]
+mod mistake;
+mod peer;
+mod replica;
+mod roots;
+mod sending;
+mod skew;
+mod stability;
+mod vector;
+mod view;
+
+pub use apply::{apply, begin};
+pub use history::{History, SnapshotVector};
+pub use members::{MemberChange, Members, Place, Stream};
+pub use message::{Applied, Effect, Message, Pulse};
+pub use replica::{Replica, Start};
+pub use roots::{Difference, Root};
+pub use skew::Skew;
+pub use stability::{Stability, stability};
+pub use vector::{Origin, Row, VersionVector};
+pub use view::MemberView;

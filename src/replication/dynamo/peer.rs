@@ -1,0 +1,132 @@
+//! What a peer has, and what it is to be sent next.
+//!
+//! ```text
+//!           nothing was heard ─► Unknown ── its vector ─► At(index) ◄──────────────┐
+//!                                   ▲                       │ entries from memory   │
+//!     connection lost, no progress ─┘                       ├ older: Fetching ──────┘
+//!                                                           └ cut: Behind ── takes over a state
+//! ```
+//!
+//! One cursor goes through this node's log, in its order; what the peer has already is
+//! left out. An entry that another node wrote is normally sent by that node: it is
+//! relayed only if the peer still lacks it after a while, and what is behind it waits,
+//! so that a peer never has an entry before those that its writer had seen.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::vector::{Origin, Row, VersionVector};
+
+/// How long an entry of another node's stream is left to that node, in ticks.
+pub(super) const RELAY_TICKS: u64 = 3;
+/// Without progress for so long, what was sent counts as lost.
+pub(super) const STALL_TICKS: u64 = 60;
+/// Bytes that may be on their way to a peer.
+pub(super) const WINDOW_BYTES: usize = 8 << 20;
+
+/// Where the cursor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cursor {
+    /// The peer is to say first what it has.
+    Unknown,
+    /// This entry is next.
+    At(u64),
+    /// This entry is next, and is being read back.
+    Fetching { number: u64, index: u64 },
+    /// The log doesn't reach back to what it lacks.
+    Behind,
+}
+
+/// A peer as this node knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// What is on its disk, as far as it has said so; `None`: nothing was heard.
+    pub(super) vector: Option<VersionVector>,
+    pub(super) cursor: Cursor,
+    /// What was sent and is not known to be there.
+    sent: VecDeque<(Row, usize)>,
+    pub(super) sent_bytes: usize,
+    /// Streams whose owners don't reach it, and up to where they were sent from here.
+    relayed: BTreeMap<Origin, u64>,
+    /// When it last had something new.
+    pub(super) progress_tick: u64,
+    /// When something was last heard of it.
+    pub(super) heard_tick: u64,
+}
+
+impl Peer {
+    pub(super) fn new() -> Peer {
+        Peer {
+            vector: None,
+            cursor: Cursor::Unknown,
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+            relayed: BTreeMap::new(),
+            progress_tick: 0,
+            heard_tick: 0,
+        }
+    }
+
+    pub(super) fn has(&self, row: &Row) -> bool {
+        self.vector.as_ref().is_some_and(|vector| vector.sequence(row.origin) >= row.sequence)
+    }
+
+    /// It has said what it has. Says whether that is less than before: its directory is an older copy.
+    pub(super) fn said(&mut self, vector: VersionVector, tick: u64) -> bool {
+        let before = self.vector.replace(vector);
+        let vector = self.vector.clone().unwrap_or_default();
+        if before.as_ref() != Some(&vector) {
+            self.progress_tick = tick;
+        }
+        self.relayed.retain(|origin, sent| vector.sequence(*origin) <= *sent);
+        self.settle();
+        before.is_some_and(|before| !vector.covers(&before))
+    }
+
+    /// It has sent this entry, and so it has it.
+    pub(super) fn wrote(&mut self, row: Row) {
+        let vector = self.vector.get_or_insert_default();
+        if vector.sequence(row.origin) + 1 == row.sequence {
+            vector.raise(row);
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some((row, bytes)) = self.sent.front().copied()
+            && self.has(&row)
+        {
+            self.sent.pop_front();
+            self.sent_bytes -= bytes;
+        }
+        if self.sent.is_empty() {
+            self.sent_bytes = 0;
+        }
+    }
+
+    pub(super) fn sends(&mut self, row: Row, bytes: usize, is_foreign: bool, tick: u64) {
+        if self.sent.is_empty() {
+            self.progress_tick = tick;
+        }
+        self.sent.push_back((row, bytes));
+        self.sent_bytes += bytes;
+        if is_foreign {
+            self.relayed.insert(row.origin, row.sequence);
+        }
+    }
+
+    /// Whether an entry of another node's stream, durable here since `since`, is to be relayed now.
+    pub(super) fn relays(&self, origin: Origin, since: u64, tick: u64) -> bool {
+        self.relayed.contains_key(&origin) || tick >= since + RELAY_TICKS
+    }
+
+    /// What is on its way counts as lost.
+    pub(super) fn begin_again(&mut self) {
+        self.cursor = Cursor::Unknown;
+        self.sent.clear();
+        self.sent_bytes = 0;
+    }
+
+    /// Nothing came of what was sent for too long.
+    pub(super) fn is_stalled(&self, tick: u64) -> bool {
+        !self.sent.is_empty() && tick >= self.progress_tick + STALL_TICKS
+    }
+}

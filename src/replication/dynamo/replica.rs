@@ -1,0 +1,496 @@
+//! The state machine of dynamo mode: every node takes writes, and all converge.
+//!
+//! ```text
+//!   write     ─► stamp, dot ─┐
+//!   received  ─► in sequence?┴─► Persist ─► (disk) ─► persisted ─► Apply
+//!                                                       └────────► Send: entries to peers that lack them,
+//!                                                                  and what is on this disk now
+//! ```
+//!
+//! Nothing is sent, shown or counted before it is on this node's disk: a dot that a
+//! crash took back is used again, and must never have been seen. The log is what a
+//! peer that was away is served from; memory holds only the newest of it.
+//!
+//! What becomes of keys is the slices' business (`src/engine/converge.rs`); here it is
+//! decided which entries there are, in which order this node has them, and who has what.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::cache::{Cache, Cached};
+use super::clock::HybridClock;
+use super::entry::{Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states};
+use super::history::History;
+use super::members::{MemberChange, Place};
+use super::message::{Applied, Effect, Message, Pulse};
+use super::peer::{Cursor, Peer};
+use super::roots::{Root, Roots};
+use super::skew::{Clocks, Skew};
+use super::stability::{Stability, stability};
+use super::vector::{Origin, Row, VersionVector};
+use crate::engine::{SameVersion, Seen};
+use crate::persistence::NodeUuid;
+use crate::replication::message::NodeId;
+use crate::version::Version;
+
+/// A peer that is silent for so many ticks is not in contact.
+pub(super) const SILENCE_TICKS: u64 = 20;
+/// Ticks between two pulses, roots and looks for tombstones that may go.
+const PULSE_TICKS: u64 = 2;
+const ROOT_TICKS: u64 = 10;
+const COLLECT_TICKS: u64 = 10;
+/// How many entries are read back at once, at most.
+pub(super) const FETCH_ENTRIES: u64 = 4_096;
+
+/// What a replica begins with.
+pub struct Start {
+    /// This node, its directory and address.
+    pub place: Place,
+    /// What its log has led to, and what of a snapshot is before it.
+    pub history: History,
+    /// Nodes that the flags name, with their addresses.
+    pub named: Vec<Place>,
+    /// The directory has lost entries: it goes on as another stream.
+    pub begins_anew: bool,
+    /// Draws names of streams, at random.
+    pub origins: Box<dyn FnMut() -> Origin + Send>,
+}
+
+/// Ordered, and not on the disk yet.
+struct Pending {
+    index: u64,
+    own: bool,
+    payload: Bytes,
+    entry: Decoded,
+}
+
+/// The state machine.
+pub struct Replica {
+    place: Place,
+    directory: NodeUuid,
+    origin: Origin,
+    origins: Box<dyn FnMut() -> Origin + Send>,
+    clock: HybridClock,
+    /// All that is in the log or on its way there.
+    ordered: VersionVector,
+    next_index: u64,
+    pending: VecDeque<Pending>,
+    /// What is durable.
+    pub(super) history: History,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) cache: Cache,
+    pub(super) tick: u64,
+    clocks: Clocks,
+    pub(super) skew: Skew,
+    pub(super) roots: Roots,
+    /// The vector of the root that was asked for.
+    hashing: Option<VersionVector>,
+    /// A peer's state is being taken over.
+    pulling: Option<NodeId>,
+    /// Peers that take over this node's state, and from where on they will need its log.
+    transfers: BTreeMap<NodeId, u64>,
+    walk_under_way: bool,
+    collected: u64,
+    pub(super) stable: Stability,
+    pub(super) next_fetch: u64,
+    pub(super) effects: Vec<Effect>,
+    #[cfg(test)]
+    pub(super) mistake: Option<super::mistake::Mistake>,
+}
+
+impl Replica {
+    /// A replica that goes on where its log ends; `begin` is to be called before anything else.
+    pub fn new(start: Start) -> Replica {
+        let Start { place, mut history, named, begins_anew, origins } = start;
+        let directory = place.directory.unwrap_or(NodeUuid([0; 16]));
+        for node in named.iter().chain([&place]) {
+            history.members.named(node.node_id, &node.host, node.port);
+        }
+        let known = history.members.current_stream(directory).filter(|_| !begins_anew);
+        let origin = known.map_or(0, |stream| stream.origin);
+        let mut clock = HybridClock::default();
+        clock.observe(history.vector.latest());
+        Replica {
+            directory,
+            origin,
+            origins,
+            clock,
+            ordered: history.vector.clone(),
+            next_index: history.next_index(),
+            pending: VecDeque::new(),
+            cache: Cache::new(history.next_index()),
+            peers: BTreeMap::new(),
+            tick: 0,
+            clocks: Clocks::default(),
+            skew: Skew::default(),
+            roots: Roots::default(),
+            hashing: None,
+            pulling: None,
+            transfers: BTreeMap::new(),
+            walk_under_way: false,
+            collected: 0,
+            stable: Stability::default(),
+            next_fetch: 0,
+            effects: Vec::new(),
+            place,
+            history,
+            #[cfg(test)]
+            mistake: None,
+        }
+    }
+
+    /// Begins this node's stream, if its directory has none.
+    pub fn begin(&mut self, now_ms: u64) {
+        self.follow_members();
+        if self.origin == 0 {
+            self.begin_stream(now_ms);
+        }
+    }
+
+    fn begin_stream(&mut self, now_ms: u64) {
+        let taken = |origin: Origin, history: &History| {
+            origin == 0 || history.members.stream(origin).is_some() || history.vector.sequence(origin) > 0
+        };
+        let mut origin = (self.origins)();
+        while taken(origin, &self.history) {
+            origin = (self.origins)();
+        }
+        self.origin = origin;
+        let change = MemberChange::Begin { origin, node: self.place.clone() };
+        self.order_own(Content::Members(change.encode()), 1, now_ms);
+    }
+
+    /// What is to be done now.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Writes of this node become an entry: gives its index, and the stamp is in what is applied.
+    pub fn write(&mut self, body: Bytes, requests: u32, now_ms: u64) -> u64 {
+        self.order_own(Content::Writes(body), requests, now_ms)
+    }
+
+    fn order_own(&mut self, content: Content, requests: u32, now_ms: u64) -> u64 {
+        let first = self.clock.stamp(now_ms, requests);
+        let origin = self.origin;
+        let rows = self.ordered.rows().iter().filter(|row| row.origin != origin);
+        let context = Seen::of(rows.map(|row| (row.origin, row.time)));
+        let sequence = self.ordered.sequence(origin) + 1;
+        let dotted = Dotted { origin, sequence, first, requests, context, content };
+        let payload = dotted.encode();
+        self.order(Decoded::Dotted(dotted), payload, true)
+    }
+
+    /// An entry takes its place in the log.
+    fn order(&mut self, entry: Decoded, payload: Bytes, own: bool) -> u64 {
+        let index = self.next_index;
+        self.next_index += 1;
+        match &entry {
+            Decoded::Dotted(dotted) => self.ordered.raise(dotted.row()),
+            Decoded::Seen(vector) => self.ordered.merge(vector),
+            Decoded::States { .. } | Decoded::Forgotten(_) => {}
+        }
+        self.effects.push(Effect::Persist { index, payload: payload.clone() });
+        self.pending.push_back(Pending { index, own, payload, entry });
+        index
+    }
+
+    /// A peer's entries. `Err`: they are none, and the peer is not to be listened to.
+    pub fn received(&mut self, from: NodeId, entries: Vec<Bytes>) -> Result<(), &'static str> {
+        let (mut gap, mut any) = (false, false);
+        for payload in entries {
+            let Some(Decoded::Dotted(dotted)) = decode(&payload) else {
+                return Err("an entry of no stream");
+            };
+            let row = dotted.row();
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.wrote(row);
+            }
+            let has = self.ordered.row(row.origin);
+            if row.sequence <= has.sequence {
+                continue;
+            }
+            if row.sequence != has.sequence + 1 {
+                gap = true;
+                continue;
+            }
+            if dotted.first <= has.time {
+                return Err("an entry that is earlier than the one before it");
+            }
+            if self.observes() {
+                self.clock.observe(row.time);
+            }
+            self.order(Decoded::Dotted(dotted), payload, false);
+            any = true;
+        }
+        if gap || !any {
+            // What was sent twice must be told, too: its sender waits to hear that it is here.
+            self.send(from, Message::Vector { vector: self.history.vector.clone(), again: gap });
+        }
+        Ok(())
+    }
+
+    /// Everything up to this entry is durable.
+    pub fn persisted(&mut self, through: u64) {
+        let (mut foreign, mut members) = (false, false);
+        while self.pending.front().is_some_and(|pending| pending.index <= through) {
+            let Some(Pending { index, own, payload, entry }) = self.pending.pop_front() else { break };
+            members |= self.history.take(index, &entry);
+            foreign |= !own;
+            let row = match &entry {
+                Decoded::Dotted(dotted) => Some(dotted.row()),
+                _ => None,
+            };
+            self.cache.push(Cached { index, payload, row, since: self.tick });
+            self.effects.push(Effect::Apply(Applied { index, own, entry }));
+        }
+        if members {
+            self.follow_members();
+            self.effects.push(Effect::MembersChanged);
+        }
+        if foreign {
+            let vector = &self.history.vector;
+            for to in self.peers.keys() {
+                let message = Message::Vector { vector: vector.clone(), again: false };
+                self.effects.push(Effect::Send { to: *to, message });
+            }
+        }
+        self.pump_all();
+    }
+
+    /// A peer for each other member, and none for any else.
+    fn follow_members(&mut self) {
+        let ids = self.history.members.node_ids();
+        let me = self.place.node_id;
+        for gone in self.peers.keys().copied().filter(|id| !ids.contains(id)).collect::<Vec<_>>() {
+            self.peers.remove(&gone);
+            self.clocks.forget(gone);
+            self.roots.forget(gone);
+            self.transfers.remove(&gone);
+        }
+        for id in ids.into_iter().filter(|id| *id != me) {
+            self.peers.entry(id).or_insert_with(Peer::new);
+        }
+    }
+
+    /// What a peer has on its disk.
+    pub fn heard_vector(&mut self, from: NodeId, vector: VersionVector, again: bool, now_ms: u64) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.heard_tick = self.tick;
+        let own = vector.row(self.origin);
+        if own.sequence > self.ordered.sequence(self.origin) && !self.reuses_origins() {
+            // It has entries of this stream that this directory hasn't: they were written, and lost here.
+            self.effects.push(Effect::BeganAnew);
+            self.clock.observe(vector.latest());
+            self.begin_stream(now_ms);
+        }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let is_older = peer.said(vector, self.tick);
+        if again || is_older {
+            peer.begin_again();
+        }
+        self.pump(from);
+    }
+
+    /// A peer's sign of life.
+    pub fn heard_pulse(&mut self, from: NodeId, pulse: Pulse, now_ms: u64) {
+        let Pulse { vector, clock_ms, root } = pulse;
+        self.clocks.heard(from, self.tick, clock_ms as i64 - now_ms as i64);
+        if let Some(root) = root {
+            self.roots.peer(from, root);
+        }
+        self.heard_vector(from, vector, false, now_ms);
+    }
+
+    /// The way to a peer was cut: what was on it is lost.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.begin_again();
+        }
+    }
+
+    /// Time goes on; `tombstones` is the latest time among those that are kept, 0 for none.
+    pub fn tick(&mut self, now_ms: u64, tombstones: u64) {
+        self.tick += 1;
+        self.pulse(now_ms);
+        self.watch_clock();
+        self.watch_roots();
+        self.watch_tombstones(now_ms, tombstones);
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if peer.is_stalled(self.tick) {
+                peer.begin_again();
+            }
+            if peer.cursor == Cursor::Behind && self.tick.is_multiple_of(SILENCE_TICKS) {
+                self.send(id, Message::TooFarBehind);
+            }
+            self.pump(id);
+        }
+    }
+
+    fn pulse(&mut self, now_ms: u64) {
+        if !self.tick.is_multiple_of(PULSE_TICKS) {
+            return;
+        }
+        for to in self.peers.keys() {
+            let root = self.roots.last().cloned();
+            let pulse = Pulse { vector: self.history.vector.clone(), clock_ms: now_ms, root };
+            self.effects.push(Effect::Send { to: *to, message: Message::Pulse(pulse) });
+        }
+    }
+
+    fn watch_clock(&mut self) {
+        let skew = self.clocks.skew(self.tick);
+        if (skew.is_wrong, skew.is_doubtful) != (self.skew.is_wrong, self.skew.is_doubtful) {
+            self.effects.push(Effect::Skew(skew));
+        }
+        self.skew = skew;
+    }
+
+    fn watch_roots(&mut self) {
+        let is_quiet = self.pending.is_empty() && self.hashing.is_none();
+        let is_news = self.roots.own_vector() != Some(&self.history.vector);
+        if is_quiet && is_news && self.pulling.is_none() && self.tick.is_multiple_of(ROOT_TICKS) {
+            self.hashing = Some(self.history.vector.clone());
+            self.effects.push(Effect::Hash);
+        }
+        let in_contact = self.in_contact();
+        let Some(difference) = self.roots.compare(&in_contact, self.tick) else { return };
+        if let (Some(same), None) = (difference.repair, self.pulling) {
+            self.pulling = Some(difference.peer);
+            self.effects.push(Effect::Pull { from: difference.peer, repair: Some(same) });
+        }
+        self.effects.push(Effect::Differs(difference));
+    }
+
+    fn watch_tombstones(&mut self, now_ms: u64, tombstones: u64) {
+        if !self.tick.is_multiple_of(COLLECT_TICKS) {
+            return;
+        }
+        let own = self.ordered.row(self.origin).time;
+        if tombstones > own && self.pending.is_empty() {
+            self.order_own(Content::Watermark, 1, now_ms);
+        }
+        let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();
+        for (id, peer) in &self.peers {
+            vectors.extend(peer.vector.clone().map(|vector| (*id, vector)));
+        }
+        vectors.insert(self.place.node_id, self.history.vector.clone());
+        self.stable = stability(&self.history.members, &vectors);
+        let through = self.stable_through(tombstones, now_ms);
+        if tombstones > 0 && !self.walk_under_way && through > self.collected {
+            self.collected = through;
+            self.effects.push(Effect::Collect { through });
+        }
+    }
+
+    /// Every shard has answered: the state that was asked for hashes to this.
+    pub fn hashed(&mut self, hash: u128) {
+        if let Some(vector) = self.hashing.take() {
+            self.roots.own(Root { vector, hash });
+        }
+    }
+
+    /// A snapshot's walk begins, or is over: while it goes on no tombstone goes, since
+    /// what the log says behind the snapshot's beginning may need it again.
+    pub fn walk(&mut self, under_way: bool) {
+        self.walk_under_way = under_way;
+    }
+
+    /// A peer says that its log doesn't reach back to what this node lacks.
+    pub fn too_far_behind(&mut self, from: NodeId) {
+        if self.pulling.is_none() && self.peers.contains_key(&from) {
+            self.pulling = Some(from);
+            self.effects.push(Effect::Pull { from, repair: None });
+        }
+    }
+
+    /// States that a peer has sent, of a time when it had this vector: gives their entry's index.
+    pub fn states(&mut self, vector: &VersionVector, same: SameVersion, states: Bytes) -> u64 {
+        let payload = encode_states(vector, same, &states);
+        self.order(Decoded::States { vector: vector.clone(), same, states }, payload, false)
+    }
+
+    /// Parts of keys that the peer had seen and has no more.
+    pub fn forget<'a>(&mut self, rows: impl Iterator<Item = (&'a [u8], Version)>) -> u64 {
+        let payload = encode_forgotten(rows);
+        let body = payload.slice(1..);
+        self.order(Decoded::Forgotten(body), payload, false)
+    }
+
+    /// All states have come: what the peer had is here now.
+    pub fn pulled(&mut self, vector: VersionVector) -> u64 {
+        self.pulling = None;
+        self.roots.repaired();
+        self.clock.observe(vector.latest());
+        let payload = encode_seen(&vector);
+        self.order(Decoded::Seen(vector), payload, false)
+    }
+
+    /// They have not, or not all.
+    pub fn pull_failed(&mut self) {
+        self.pulling = None;
+        self.roots.repaired();
+    }
+
+    /// A peer takes over this node's state: gives the vector that it has at least, and
+    /// keeps the log from there on.
+    pub fn transfer_begins(&mut self, to: NodeId) -> VersionVector {
+        self.transfers.insert(to, self.history.next_index());
+        self.history.vector.clone()
+    }
+
+    /// It has it, or has given up.
+    pub fn transfer_ended(&mut self, to: NodeId) {
+        self.transfers.remove(&to);
+    }
+
+    /// How far the log may be cut that needn't reach back beyond `through`.
+    pub fn may_cut(&self, through: u64) -> u64 {
+        self.transfers.values().fold(through, |least, from| least.min(from.saturating_sub(1)))
+    }
+
+    /// The log was cut.
+    pub fn cut(&mut self, first_index: u64) {
+        self.history.cut(first_index);
+    }
+
+    /// A node joins that nobody has named.
+    pub fn admit(&mut self, node: Place, now_ms: u64) {
+        self.order_own(Content::Members(MemberChange::Admit { node }.encode()), 1, now_ms);
+    }
+
+    /// A node is gone for good.
+    pub fn evict(&mut self, node_id: NodeId, now_ms: u64) {
+        let directory = self.history.members.member(node_id).and_then(|place| place.directory);
+        let change = MemberChange::Evict { node_id, directory };
+        self.order_own(Content::Members(change.encode()), 1, now_ms);
+    }
+
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        self.effects.push(Effect::Send { to, message });
+    }
+
+    /// Whether a stream is another node's.
+    pub(super) fn is_foreign(&self, row: &Row) -> bool {
+        let stream = self.history.members.stream(row.origin);
+        row.origin != self.origin && stream.is_none_or(|stream| stream.directory != self.directory)
+    }
+
+    /// Up to which time tombstones may go.
+    #[cfg(not(test))]
+    fn stable_through(&self, _tombstones: u64, _now_ms: u64) -> u64 {
+        self.stable.through
+    }
+
+    #[cfg(not(test))]
+    fn reuses_origins(&self) -> bool {
+        false
+    }
+
+    #[cfg(not(test))]
+    fn observes(&self) -> bool {
+        true
+    }
+}

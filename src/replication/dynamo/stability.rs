@@ -1,0 +1,133 @@
+//! When a tombstone may go: when no write that is earlier than it can come any more.
+//!
+//! ```text
+//!   what each member has, durably, of each stream, by time
+//!
+//!              stream 1   stream 2   stream 3
+//!   node 1        90         80         70
+//!   node 2        85         80         60    ◄─ the lowest of all: 60
+//!   node 3        90         75         70
+//! ```
+//!
+//! Streams are taken in sequence and their times grow: who has a stream up to 60 has
+//! every write of it up to 60. So if *everyone* has *every* stream up to 60, whatever
+//! is still on its way is later than 60, and a delete at or before 60 has nothing left
+//! to suppress. It isn't enough that all have the tombstone itself: an older write of
+//! a third node may still be on its way.
+//!
+//! An idle stream would hold everything back; it writes a watermark. A member that is
+//! down does hold it back, until it comes again or is evicted.
+//!
+//! A stream that has ended (its directory was evicted, or began another one) grows no
+//! more. It counts until every member knows of its end, so that none takes anything
+//! of it from its owner any more, and all have the same of it.
+
+use std::collections::BTreeMap;
+
+use super::members::Members;
+use super::vector::VersionVector;
+use crate::replication::message::NodeId;
+
+/// Up to which time everyone has everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stability {
+    /// Deletes up to this time may be forgotten.
+    pub through: u64,
+    /// The members that don't have more than that, or that haven't been heard: who holds it back.
+    pub held_by: Vec<NodeId>,
+}
+
+/// Of the members with what each of them has, durably; one that is missing in
+/// `vectors` has nothing, as far as this node knows.
+pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -> Stability {
+    let nothing = VersionVector::default();
+    let of = |node_id: &NodeId| vectors.get(node_id).unwrap_or(&nothing);
+    let node_ids = members.node_ids();
+    let all: Vec<&VersionVector> = node_ids.iter().map(of).collect();
+    let counts = |origin| match members.stream(origin).and_then(|stream| members.ended(stream)) {
+        None => true,
+        Some(end) => {
+            let same = all.windows(2).all(|pair| pair[0].sequence(origin) == pair[1].sequence(origin));
+            !(same && all.iter().all(|vector| vector.has(end)))
+        }
+    };
+    let mut origins: Vec<u32> = members.streams().iter().map(|stream| stream.origin).collect();
+    origins.extend(all.iter().flat_map(|vector| vector.rows().iter().map(|row| row.origin)));
+    origins.sort_unstable();
+    origins.dedup();
+    origins.retain(|origin| counts(*origin));
+    // A member that has begun no stream yet may begin one at any time.
+    let has_stream = |node_id: &NodeId| {
+        let directory = members.member(*node_id).and_then(|place| place.directory);
+        directory.is_some_and(|directory| members.current_stream(directory).is_some())
+    };
+    let silent: Vec<NodeId> = node_ids.iter().copied().filter(|node_id| !has_stream(node_id)).collect();
+    if !silent.is_empty() {
+        return Stability { through: 0, held_by: silent };
+    }
+    let lowest = |vector: &VersionVector| origins.iter().map(|origin| vector.row(*origin).time).min();
+    let lows: Vec<u64> = all.iter().map(|vector| lowest(vector).unwrap_or(0)).collect();
+    let through = lows.iter().copied().min().unwrap_or(0);
+    let held = node_ids.into_iter().zip(lows).filter(|(_, low)| *low == through);
+    Stability { through, held_by: held.map(|(node_id, _)| node_id).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::persistence::NodeUuid;
+    use crate::replication::dynamo::members::{MemberChange, Place};
+    use crate::replication::dynamo::vector::Row;
+    use crate::version::Version;
+
+    fn begun(node_ids: &[u8]) -> Members {
+        let mut members = Members::default();
+        for &id in node_ids {
+            let directory = Some(NodeUuid([id; 16]));
+            let node = Place { node_id: u64::from(id), directory, host: "h".into(), port: 1 };
+            let origin = u32::from(id);
+            members.apply(
+                &MemberChange::Begin { origin, node },
+                Version { index: u64::from(id), ordinal: origin },
+            );
+        }
+        members
+    }
+
+    fn has(times: &[u64]) -> VersionVector {
+        let mut vector = VersionVector::default();
+        for (place, &time) in times.iter().enumerate() {
+            vector.raise(Row { origin: place as u32 + 1, sequence: time, time });
+        }
+        vector
+    }
+
+    #[test]
+    fn it_is_the_lowest_of_all_streams_at_all_members() {
+        let vectors =
+            BTreeMap::from([(1, has(&[90, 80, 70])), (2, has(&[85, 80, 60])), (3, has(&[90, 75, 70]))]);
+        assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![2] });
+    }
+
+    #[test]
+    fn who_was_not_heard_or_has_begun_nothing_holds_all_back() {
+        let vectors = BTreeMap::from([(1, has(&[90, 80])), (2, has(&[90, 80]))]);
+        let mut members = begun(&[1, 2]);
+        assert_eq!(stability(&members, &vectors).through, 80);
+        members.named(3, "h", 1);
+        assert_eq!(stability(&members, &vectors), Stability { through: 0, held_by: vec![3] });
+        let heard = BTreeMap::from([(1, has(&[90, 80]))]);
+        assert_eq!(stability(&begun(&[1, 2]), &heard), Stability { through: 0, held_by: vec![2] });
+    }
+
+    #[test]
+    fn an_ended_stream_counts_until_all_know_its_end_and_have_the_same_of_it() {
+        let mut members = begun(&[1, 2, 3]);
+        let evict = MemberChange::Evict { node_id: 3, directory: Some(NodeUuid([3; 16])) };
+        members.apply(&evict, Version { index: 95, ordinal: 1 });
+        let vectors = |one: [u64; 3], other: [u64; 3]| BTreeMap::from([(1, has(&one)), (2, has(&other))]);
+        assert_eq!(stability(&members, &vectors([100, 100, 7], [94, 100, 7])).through, 7, "not told yet");
+        assert_eq!(stability(&members, &vectors([100, 100, 7], [96, 100, 6])).through, 6, "lacks one");
+        assert_eq!(stability(&members, &vectors([100, 100, 7], [96, 100, 7])).through, 96);
+    }
+}

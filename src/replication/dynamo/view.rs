@@ -1,0 +1,98 @@
+//! What others may know of a replica.
+
+use super::clock::milliseconds;
+use super::peer::Cursor;
+use super::replica::{Replica, SILENCE_TICKS};
+use super::skew::Skew;
+use super::stability::Stability;
+use super::vector::VersionVector;
+use super::{History, Members};
+use crate::replication::message::NodeId;
+use crate::version::Version;
+
+/// A member as a replica sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// Its number.
+    pub node_id: NodeId,
+    /// Something was heard of it lately.
+    pub in_contact: bool,
+    /// Entries that are here and, as far as is known, not there; `None`: it was never heard.
+    pub lag_entries: Option<u64>,
+    /// For how long it has lacked the oldest of them, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// It takes over a state, since no log reaches back to what it lacks.
+    pub is_far_behind: bool,
+}
+
+impl Replica {
+    /// All that is on this node's disk.
+    pub fn vector(&self) -> &VersionVector {
+        &self.history.vector
+    }
+
+    /// What a snapshot made now says.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Everyone.
+    pub fn members(&self) -> &Members {
+        &self.history.members
+    }
+
+    /// How this node's clock stands.
+    pub fn skew(&self) -> Skew {
+        self.skew
+    }
+
+    /// Which deletes everyone is behind of, and who holds the others back.
+    pub fn stability(&self) -> &Stability {
+        &self.stable
+    }
+
+    /// How often all in contact had the same state.
+    pub fn equal_roots(&self) -> u64 {
+        self.roots.equal
+    }
+
+    /// The peers that were heard lately.
+    pub fn in_contact(&self) -> Vec<NodeId> {
+        let lately = |heard: u64| heard > 0 && heard + SILENCE_TICKS >= self.tick;
+        self.peers.iter().filter(|(_, peer)| lately(peer.heard_tick)).map(|(id, _)| *id).collect()
+    }
+
+    /// How many members have this write on their disks, this node among them.
+    pub fn copies(&self, version: Version) -> usize {
+        let has = |vector: &VersionVector| vector.has(version);
+        let peers = self.peers.values().filter(|peer| peer.vector.as_ref().is_some_and(has));
+        usize::from(has(&self.history.vector)) + peers.count()
+    }
+
+    /// The other members.
+    pub fn view(&self, now_ms: u64) -> Vec<MemberView> {
+        let in_contact = self.in_contact();
+        let own = &self.history.vector;
+        let views = self.peers.iter().map(|(id, peer)| {
+            let lag = peer.vector.as_ref().map(|vector| {
+                let missing = own.rows().iter().filter(|row| vector.sequence(row.origin) < row.sequence);
+                let oldest = missing.map(|row| vector.row(row.origin).time.max(1)).min();
+                let since = oldest.map_or(0, |time| now_ms.saturating_sub(milliseconds(time)));
+                (vector.lacks(own), since)
+            });
+            MemberView {
+                node_id: *id,
+                in_contact: in_contact.contains(id),
+                lag_entries: lag.map(|(entries, _)| entries),
+                lag_ms: lag.map(|(_, since)| since),
+                is_far_behind: peer.cursor == Cursor::Behind,
+            }
+        });
+        views.collect()
+    }
+
+    /// Whether something waits to be done.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+}
