@@ -20,9 +20,10 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::{Bytes, BytesMut};
 use datastore::error::Error;
 use datastore::limits;
-use datastore::messaging::{Decoded, Operation, reply};
+use datastore::messaging::{Asks, Decoded, Operation, reply};
 use datastore::ordering::{Barrier, Class};
 use datastore::query::{Gathering, Part};
+use datastore::settings::Mode;
 use tokio::net::TcpStream;
 
 use crate::Cast;
@@ -33,7 +34,7 @@ use crate::peer_session;
 use crate::replication_messages::ReplicationMessage;
 use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
-use crate::slot::{Slot, SlotState, class, error_line, gathers};
+use crate::slot::{Slot, SlotState, class, error_line, gathers, not_in_mode};
 use crate::wal_writer::WalMessage;
 
 /// What a Connection hears.
@@ -166,7 +167,7 @@ impl Connection {
             let id = if request.id.is_empty() { Bytes::new() } else { request.id.slice(&arena) };
             let mut slot =
                 Slot { id, class: Class::Other, state: SlotState::Queued, line_bytes, arrived: now };
-            let operation = match request.operation {
+            let operation = match self.in_mode(request.asks.as_deref()).and(request.operation) {
                 Ok(operation) => operation,
                 Err(error) => {
                     slot.state = SlotState::Line(error_line(&slot.id, &error));
@@ -204,6 +205,14 @@ impl Connection {
             let (reply_to, round) = (self.address.clone(), self.rounds.begin());
             let read = ReplicationMessage::Read { reply_to, round, staleness_ms_max };
             self.cast.wal_writer.send(WalMessage::Replication(read));
+        }
+    }
+
+    /// Whether this node's mode knows what is asked for: decoding knows no mode.
+    fn in_mode(&self, asks: Option<&Asks>) -> Result<(), Box<Error>> {
+        match asks {
+            Some(asks) if self.node.settings.mode != Mode::Dynamo => Err(Box::new(not_in_mode(asks))),
+            _ => Ok(()),
         }
     }
 

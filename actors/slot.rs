@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use datastore::engine::Entry;
-use datastore::error::Error;
-use datastore::messaging::{Operation, reply};
+use datastore::error::{Code, Error};
+use datastore::messaging::{Asks, Operation, reply};
 use datastore::ordering::Class;
 use datastore::query::Gathering;
 
@@ -47,6 +47,13 @@ pub(crate) fn error_line(id: &[u8], error: &Error) -> Bytes {
     let mut line = Vec::new();
     reply::error(&mut line, id, error);
     Bytes::from(line)
+}
+
+/// Refuses what only dynamo mode knows.
+#[cold]
+pub(crate) fn not_in_mode(asks: &Asks) -> Error {
+    let field = asks.first_field().unwrap_or_default();
+    Error::new(Code::UnsupportedInMode, format!("`{field}` belongs to --mode dynamo"))
 }
 
 /// What matters to the barrier.

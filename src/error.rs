@@ -143,6 +143,8 @@ pub enum Detail {
     Progress(f64),
     /// `dimension_mismatch`: the lengths of the vectors that exist, ascending.
     Lengths(Vec<usize>),
+    /// `replication_timeout`: how many nodes have it.
+    Acknowledged(usize),
 }
 
 /// An error as a client sees it.

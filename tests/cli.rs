@@ -133,9 +133,38 @@ fn a_table_is_drawn_where_it_is_asked_for() {
 }
 
 #[test]
+fn what_dynamo_mode_knows_reaches_the_node() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).start();
+    let cases: [(&[&str], &str); 14] = [
+        (&["set", "k", "1", "--w", "2"], "`w`"),
+        (&["delete", "k", "--w", "majority"], "`w`"),
+        (&["delete", "k", "--w", "all", "--if-version", "1.0"], "`w`"),
+        (&["delete", "k", "l", "--w", "all"], "`w`"),
+        (&["add-vector", "k", "1", "--w", "1"], "`w`"),
+        (&["get", "k", "--r", "all"], "`r`"),
+        (&["get", "k", "--after-version", "1.0"], "`after_version`"),
+        (&["bulk-get", "k", "--after-version", "1.0"], "`after_version`"),
+        (&["get-vector", "k", "--after-version", "1.0"], "`after_version`"),
+        (&["scan", "--after-version", "1.0"], "`after_version`"),
+        (&["count", "--after-version", "1.0"], "`after_version`"),
+        (&["search-text", "x", "--after-version", "1.0"], "`after_version`"),
+        (&["search-value", "1", "--after-version", "1.0"], "`after_version`"),
+        (&["search-vector", "1", "--after-version", "1.0"], "`after_version`"),
+    ];
+    for (arguments, field) in cases {
+        let ran = run(node.address, arguments);
+        let expected = format!("unsupported_in_mode: {field}");
+        assert!(ran.code == Some(3) && ran.stderr.starts_with(&expected), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_said_with_2() {
     let nowhere = ([127, 0, 0, 1], 1).into();
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 8] = [
+        &["set", "k", "1", "--w", "0"],
+        &["get", "k", "--r", "most"],
         &["nonsense"],
         &["get"],
         &["search-vector"],

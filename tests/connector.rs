@@ -11,7 +11,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{Options, temporary_directory};
-use datastore::connector::{Consistency, DatastoreConnector, Error, Options as Times, Request, error};
+use datastore::connector::{
+    Consistency, Copies, DatastoreConnector, Error, Options as Times, Request, error,
+};
 use datastore::error::{Code, Outcome};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -105,6 +107,21 @@ async fn every_operation_gives_its_result() {
     assert!(client.add_member(1, "127.0.0.1", 9001).await.unwrap_err().is(Code::BadRequest));
     let reply = client.send(Request::new("set").with("key", "any").with("value", json!([1]))).await.unwrap();
     assert!(reply.fields::<Value>().unwrap()["version"].is_string());
+}
+
+#[tokio::test]
+async fn what_dynamo_mode_knows_reaches_the_node() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).start();
+    let client = connect(node.address).await;
+    let not_in_mode = |field: &str, refused: Result<(), Error>| {
+        let refused = refused.unwrap_err();
+        assert!(refused.is(Code::UnsupportedInMode) && refused.message.contains(field), "{refused}");
+    };
+    not_in_mode("`w`", client.set("k", &1).w(Copies::Count(2)).await.map(drop));
+    not_in_mode("`w`", client.bulk_delete(["k"]).w(Copies::Majority).await.map(drop));
+    not_in_mode("`r`", client.get::<Value>("k").after_version("1.0").r(Copies::All).await.map(drop));
+    not_in_mode("`after_version`", client.scan().after_version("1.0").await.map(drop));
 }
 
 #[tokio::test]

@@ -306,12 +306,19 @@ fn a_node_on_its_own_says_who_it_is_and_refuses_what_needs_others() {
             json!({ "op": "conflicts" }),
             json!({ "op": "evict", "node_id": 2 }),
             json!({ "op": "set", "key": "k", "value": 1, "w": 2 }),
-            json!({ "op": "get", "key": "k", "after_version": "1.0" }),
+            json!({ "op": "get", "key": "k", "consistency": "local", "after_version": "1.0" }),
+            json!({ "op": "get", "key": "k", "r": "majority" }),
         ] {
             let error = client.refused(request);
             assert_eq!(error["code"], "unsupported_in_mode", "{error}");
             let promise = (&error["retryable"], &error["outcome"]);
             assert_eq!(promise, (&json!(false), &json!("not_applied")));
+        }
+        // What is asked for beyond an operation: the first is named, and a line that is wrong is so first.
+        let both = client.refused(json!({ "op": "get", "key": "k", "after_version": "1.0", "r": 1 }));
+        assert_eq!(both["message"], "`r` belongs to --mode dynamo");
+        for wrong in [json!({ "op": "get", "key": "k", "r": 0 }), json!({ "op": "get", "r": 1 })] {
+            assert_eq!(client.refused(wrong)["code"], "bad_request");
         }
         let itself = json!({ "op": "add_member", "node_id": 1, "host": "127.0.0.1", "port": 9001 });
         let error = client.refused(itself);

@@ -4,7 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use super::results::Consistency;
+use super::results::{Consistency, Copies};
 use super::{DatastoreConnector, Error, Reply, Request};
 
 /// An operation: what it gives back, and how it is carried out.
@@ -36,6 +36,9 @@ impl<O: Single> Operation for O {
         O::read(&call.connector.send(call.request).await?)
     }
 }
+
+/// Writes, of which it may be said how many members must have them.
+pub trait Write {}
 
 /// Writes that may depend on the key's version.
 pub trait Conditional {}
@@ -70,6 +73,13 @@ impl<O> Call<O> {
     }
 }
 
+impl<O: Write> Call<O> {
+    /// Acknowledged when so many members have it; else `replication_timeout` (dynamo mode).
+    pub fn w(self, copies: Copies) -> Call<O> {
+        self.with("w", copies)
+    }
+}
+
 impl<O: Conditional> Call<O> {
     /// Only if the key has this version; else `version_mismatch`, with the current one.
     pub fn if_version(self, version: &str) -> Call<O> {
@@ -86,6 +96,11 @@ impl<O: Read> Call<O> {
     /// How fresh the answer must be.
     pub fn consistency(self, consistency: Consistency) -> Call<O> {
         self.with("consistency", consistency)
+    }
+
+    /// Sees at least the write that gave this version (dynamo mode).
+    pub fn after_version(self, version: &str) -> Call<O> {
+        self.with("after_version", version)
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Error {
     /// Whether the request happened. A request that changes nothing is
     /// [`Outcome::NotApplied`] whatever became of it.
     pub outcome: Outcome,
-    /// What the node added: `current`, `leader`, `lengths`, `progress`, `retry_after_ms` …
+    /// What the node added: `current`, `leader`, `lengths`, `progress`, `retry_after_ms`, `acknowledged` …
     pub details: Map<String, Value>,
 }
 

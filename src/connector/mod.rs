@@ -95,14 +95,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use call::{Call, Conditional, Operation, Read, Single};
+pub use call::{Call, Conditional, Operation, Read, Single, Write};
 pub use error::Error;
 pub use operations::{
     AddMember, AddVector, BulkDelete, BulkGet, BulkSet, Cluster, Conflicts, Count, Delete, Evict, Get,
     GetEntry, GetVector, Hello, Ping, Promote, RemoveMember, Set, Snapshot, Stats,
 };
 pub use request::{Reply, Request};
-pub use results::{BulkEntry, BulkWritten, Consistency, Entry, Item, SnapshotMade, TextMatch, VectorMatch};
+pub use results::{
+    BulkEntry, BulkWritten, Consistency, Copies, Entry, Item, SnapshotMade, TextMatch, VectorMatch,
+};
 pub use searches::{Paged, Pages, Scan, SearchByValue, SearchText, VectorSearch};
 
 use nodes::{Link, Nodes, Route, Search};

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::call::{Call, Conditional, Read, Single};
-use super::results::{BulkEntry, BulkWritten, Entry, SnapshotMade};
+use super::call::{Call, Conditional, Read, Single, Write};
+use super::results::{BulkEntry, BulkWritten, Copies, Entry, SnapshotMade};
 use super::{DatastoreConnector, Error, Reply};
 
 /// Operations whose result is one field of the reply.
@@ -115,6 +115,12 @@ impl<T: DeserializeOwned + Send + 'static> Single for GetEntry<T> {
     }
 }
 
+impl Write for Set {}
+impl Write for Delete {}
+impl Write for AddVector {}
+impl Write for BulkSet {}
+impl Write for BulkDelete {}
+
 impl Conditional for Set {}
 impl Conditional for Delete {}
 impl Conditional for AddVector {}
@@ -129,6 +135,20 @@ impl Call<Set> {
     /// Only if the key has neither value nor vector; else `already_exists`.
     pub fn if_absent(self) -> Call<Set> {
         self.with("if_absent", true)
+    }
+}
+
+impl<T> Call<Get<T>> {
+    /// The newest of what so many members have (dynamo mode).
+    pub fn r(self, copies: Copies) -> Call<Get<T>> {
+        self.with("r", copies)
+    }
+}
+
+impl<T> Call<GetEntry<T>> {
+    /// The newest of what so many members have (dynamo mode).
+    pub fn r(self, copies: Copies) -> Call<GetEntry<T>> {
+        self.with("r", copies)
     }
 }
 

@@ -83,6 +83,27 @@ pub struct SnapshotMade {
     pub took_ms: u64,
 }
 
+/// How many members must have it (dynamo mode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// So many, at least 1.
+    Count(usize),
+    /// More than half of them.
+    Majority,
+    /// Every one.
+    All,
+}
+
+impl Serialize for Copies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Copies::Count(count) => count.serialize(serializer),
+            Copies::Majority => serializer.serialize_str("majority"),
+            Copies::All => serializer.serialize_str("all"),
+        }
+    }
+}
+
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {

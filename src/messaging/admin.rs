@@ -1,5 +1,5 @@
-//! Operations on the node and its cluster. Those of dynamo mode are checked here
-//! like any other; what carries them out is told no more than their name yet.
+//! Operations on the node and its cluster. Those of one mode are checked here like
+//! any other: whoever carries them out knows the mode.
 
 use super::envelope::Field;
 use super::fields::{Fields, Refusal, Shape, refuse};
@@ -10,23 +10,20 @@ use crate::limits::NODE_ID_MAX;
 /// The only protocol there is.
 const PROTOCOL: u64 = 1;
 
-pub(super) static PING: Shape = Shape::new("ping", &[], &[], &[], |_| Ok(Operation::Ping));
-pub(super) static HELLO: Shape = Shape::new("hello", &[], &[Field::Protocol, Field::Client], &[], hello);
-pub(super) static STATS: Shape = Shape::new("stats", &[], &[Field::Section], &[], stats);
-pub(super) static CLUSTER: Shape = Shape::new("cluster", &[], &[], &[], |_| Ok(Operation::Cluster));
-pub(super) static PROMOTE: Shape = Shape::new("promote", &[], &[Field::NodeId, Field::Force], &[], promote);
+pub(super) static PING: Shape = Shape::new("ping", &[], &[], |_| Ok(Operation::Ping));
+pub(super) static HELLO: Shape = Shape::new("hello", &[], &[Field::Protocol, Field::Client], hello);
+pub(super) static STATS: Shape = Shape::new("stats", &[], &[Field::Section], stats);
+pub(super) static CLUSTER: Shape = Shape::new("cluster", &[], &[], |_| Ok(Operation::Cluster));
+pub(super) static PROMOTE: Shape = Shape::new("promote", &[], &[Field::NodeId, Field::Force], promote);
 pub(super) static ADD_MEMBER: Shape =
-    Shape::new("add_member", &[Field::NodeId, Field::Host, Field::Port], &[], &[], add_member);
-pub(super) static REMOVE_MEMBER: Shape = Shape::new("remove_member", &[Field::NodeId], &[], &[], |fields| {
+    Shape::new("add_member", &[Field::NodeId, Field::Host, Field::Port], &[], add_member);
+pub(super) static REMOVE_MEMBER: Shape = Shape::new("remove_member", &[Field::NodeId], &[], |fields| {
     Ok(Operation::RemoveMember { node_id: node_id(fields)? })
 });
-pub(super) static SNAPSHOT: Shape = Shape::new("snapshot", &[], &[], &[], |_| Ok(Operation::Snapshot));
-pub(super) static CONFLICTS: Shape =
-    Shape::new("conflicts", &[], &[Field::Limit, Field::After], &[], conflicts);
-pub(super) static EVICT: Shape = Shape::new("evict", &[Field::NodeId], &[], &[], |fields| {
-    node_id(fields)?;
-    Ok(Operation::Evict)
-});
+pub(super) static SNAPSHOT: Shape = Shape::new("snapshot", &[], &[], |_| Ok(Operation::Snapshot));
+pub(super) static CONFLICTS: Shape = Shape::new("conflicts", &[], &[Field::Limit, Field::After], conflicts);
+pub(super) static EVICT: Shape =
+    Shape::new("evict", &[Field::NodeId], &[], |fields| Ok(Operation::Evict { node_id: node_id(fields)? }));
 
 fn hello(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     fields.text(Field::Client)?;
@@ -65,7 +62,5 @@ fn add_member(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
 }
 
 fn conflicts(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
-    fields.limit()?;
-    fields.text(Field::After)?;
-    Ok(Operation::Conflicts)
+    Ok(Operation::Conflicts { limit: fields.limit()?, after: fields.text(Field::After)? })
 }

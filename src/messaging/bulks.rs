@@ -9,11 +9,11 @@ use crate::error::Code;
 use crate::limits::BATCH_RECORDS_MAX;
 
 pub(super) static BULK_SET: Shape =
-    Shape::new("bulk_set", &[Field::Records], &[], &[Field::WriteQuorum], bulk_set);
+    Shape::new("bulk_set", &[Field::Records], &[Field::WriteQuorum], bulk_set);
 pub(super) static BULK_GET: Shape =
-    Shape::new("bulk_get", &[Field::Keys], &[Field::Consistency], &[Field::AfterVersion], bulk_get);
+    Shape::new("bulk_get", &[Field::Keys], &[Field::Consistency, Field::AfterVersion], bulk_get);
 pub(super) static BULK_DELETE: Shape =
-    Shape::new("bulk_delete", &[Field::Keys], &[], &[Field::WriteQuorum], bulk_delete);
+    Shape::new("bulk_delete", &[Field::Keys], &[Field::WriteQuorum], bulk_delete);
 
 fn bulk_set(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     let Some(mut elements) = Elements::new(fields.text, fields.envelope.span(Field::Records)) else {

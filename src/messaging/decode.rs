@@ -1,19 +1,24 @@
 //! From one line to one request: the envelope is read in a single pass, then
-//! the operation's own file decodes the fields it knows.
+//! the operation's own file decodes the fields it knows, and then `asks` those
+//! that ask for something beyond the operation.
 //!
 //! What a line is refused for, when several things are wrong with it, in this
 //! order: not JSON; not an object; a field twice or a value too deep; no `op`;
-//! an unknown operation; an `id` of the wrong kind; a field that belongs to
-//! dynamo mode; an unknown field; a missing field; and then each field's own
-//! bounds.
+//! an unknown operation; an `id` of the wrong kind; an unknown field; a missing
+//! field; and then each field's own bounds, those of `w`, `r` and
+//! `after_version` last. A line that is sound may still be refused by the node
+//! whose mode doesn't know its operation or these three: no mode is known here.
 
 use super::envelope::{Envelope, Fault, Field, FieldSet};
 use super::fields::{Fields, Refusal, Shape, Tail, refuse, shown};
 use super::json::{JsonError, JsonErrorKind};
-use super::request::{Operation, Span};
-use super::{admin, bulks, keys, searches};
+use super::request::{Asks, Operation, Span};
+use super::{admin, asks, bulks, keys, searches};
 use crate::error::Code;
 use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX};
+
+/// A line's operation and what it asks for beyond, or why it is refused.
+pub(super) type Asked = Result<(Operation, Option<Box<Asks>>), Refusal>;
 
 /// Every operation, for the message that names them.
 pub(super) static SHAPES: [&Shape; 23] = [
@@ -64,17 +69,17 @@ impl Decoder {
     /// Decodes the line that begins at `start` and ends with `text`, which is
     /// the arena up to there. The id is read even from most refused lines.
     #[inline]
-    pub(super) fn decode(&mut self, text: &[u8], start: usize) -> (Span, Result<Operation, Refusal>) {
+    pub(super) fn decode(&mut self, text: &[u8], start: usize) -> (Span, Asked) {
         let tail_bytes = self.tail.bytes.len();
-        let operation = match self.envelope.read(text, start) {
+        let asked = match self.envelope.read(text, start) {
             Ok(()) => interpret(text, &self.envelope, &mut self.tail),
             Err(error) => Err(refuse_json(error, start)),
         };
-        if operation.is_err() {
+        if asked.is_err() {
             // Nothing points at what a refused request has left there.
             self.tail.bytes.truncate(tail_bytes);
         }
-        (self.envelope.id, operation)
+        (self.envelope.id, asked)
     }
 
     /// The id of a line that is refused unread: one that isn't UTF-8, or the
@@ -95,7 +100,7 @@ impl Decoder {
 }
 
 #[inline]
-fn interpret(text: &[u8], envelope: &Envelope, tail: &mut Tail) -> Result<Operation, Refusal> {
+fn interpret(text: &[u8], envelope: &Envelope, tail: &mut Tail) -> Asked {
     match envelope.fault {
         None | Some(Fault::BadId) => {}
         Some(fault) => return Err(refuse_fault(fault)),
@@ -108,7 +113,7 @@ fn interpret(text: &[u8], envelope: &Envelope, tail: &mut Tail) -> Result<Operat
     if !is_sound || envelope.fault.is_some() {
         return Err(refuse_fields(&fields, shape, foreign, missing));
     }
-    (shape.decode)(&mut fields)
+    Ok(((shape.decode)(&mut fields)?, asks::asks(&mut fields)?))
 }
 
 #[inline]
@@ -151,10 +156,6 @@ fn refuse_fields(fields: &Fields<'_>, shape: &Shape, foreign: FieldSet, missing:
     let operation = shape.name;
     if let Some(fault) = envelope.fault {
         return refuse_fault(fault);
-    }
-    if let Some(field) = foreign.iter().find(|&field| shape.dynamo.contains(field)) {
-        let message = format!("`{}` of `{operation}` belongs to dynamo mode", field.name());
-        return refuse(Code::UnsupportedInMode, message);
     }
     let unknown = envelope.unknown.map(|name| shown(name.of(fields.text)));
     let unknown = unknown.or_else(|| foreign.iter().next().map(|field| format!("`{}`", field.name())));

@@ -71,9 +71,9 @@ fields! {
     Port b"port" "an integer from 1 to 65535";
     Protocol b"protocol" "an integer";
     Client b"client" "a string";
-    WriteQuorum b"w" "a positive integer";
-    ReadQuorum b"r" "a positive integer";
-    AfterVersion b"after_version" "a version as a string";
+    WriteQuorum b"w" "an integer from 1 to 9, \"majority\" or \"all\"";
+    ReadQuorum b"r" "an integer from 1 to 9, \"majority\" or \"all\"";
+    AfterVersion b"after_version" "a version as a string, as a reply gave it";
 }
 
 const _: () = assert!(COUNT <= u32::BITS as usize);
@@ -100,6 +100,11 @@ impl FieldSet {
 
     pub(super) const fn without(self, other: FieldSet) -> FieldSet {
         FieldSet(self.0 & !other.0)
+    }
+
+    #[inline]
+    pub(super) const fn is_disjoint(self, other: FieldSet) -> bool {
+        self.0 & other.0 == 0
     }
 
     pub(super) const fn is_empty(self) -> bool {

@@ -38,8 +38,6 @@ pub(super) struct Shape {
     pub(super) required: FieldSet,
     /// Required and optional ones, `op` and `id` included.
     pub(super) known: FieldSet,
-    /// Those that it knows in dynamo mode only.
-    pub(super) dynamo: FieldSet,
     pub(super) decode: fn(&mut Fields<'_>) -> Result<Operation, Refusal>,
 }
 
@@ -48,12 +46,11 @@ impl Shape {
         name: &'static str,
         required: &[Field],
         optional: &[Field],
-        dynamo: &[Field],
         decode: fn(&mut Fields<'_>) -> Result<Operation, Refusal>,
     ) -> Shape {
         let required = FieldSet::of(required);
         let known = required.union(FieldSet::of(optional)).union(FieldSet::of(&[Field::Op, Field::Id]));
-        Shape { name, required, known, dynamo: FieldSet::of(dynamo), decode }
+        Shape { name, required, known, decode }
     }
 }
 
@@ -189,7 +186,7 @@ impl Fields<'_> {
     #[inline]
     pub(super) fn condition(&mut self) -> Result<Condition, Refusal> {
         const CONDITIONS: FieldSet = FieldSet::of(&[Field::IfVersion, Field::IfAbsent]);
-        if self.envelope.seen.without(CONDITIONS) == self.envelope.seen {
+        if self.envelope.seen.is_disjoint(CONDITIONS) {
             return Ok(Condition::None);
         }
         let absent = self.flag(Field::IfAbsent, false)?;

@@ -7,23 +7,21 @@ use super::request::Operation;
 pub(super) static SET: Shape = Shape::new(
     "set",
     &[Field::Key, Field::Value],
-    &[Field::IfVersion, Field::IfAbsent],
-    &[Field::WriteQuorum],
+    &[Field::IfVersion, Field::IfAbsent, Field::WriteQuorum],
     set,
 );
 pub(super) static GET: Shape =
-    Shape::new("get", &[Field::Key], &[Field::Consistency], &[Field::ReadQuorum, Field::AfterVersion], get);
+    Shape::new("get", &[Field::Key], &[Field::Consistency, Field::ReadQuorum, Field::AfterVersion], get);
 pub(super) static DELETE: Shape =
-    Shape::new("delete", &[Field::Key], &[Field::IfVersion], &[Field::WriteQuorum], delete);
+    Shape::new("delete", &[Field::Key], &[Field::IfVersion, Field::WriteQuorum], delete);
 pub(super) static ADD_VECTOR: Shape = Shape::new(
     "add_vector",
     &[Field::Key, Field::Vector],
-    &[Field::IfVersion],
-    &[Field::WriteQuorum],
+    &[Field::IfVersion, Field::WriteQuorum],
     add_vector,
 );
 pub(super) static GET_VECTOR: Shape =
-    Shape::new("get_vector", &[Field::Key], &[Field::Consistency], &[Field::AfterVersion], get_vector);
+    Shape::new("get_vector", &[Field::Key], &[Field::Consistency, Field::AfterVersion], get_vector);
 
 fn set(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     Ok(Operation::Set { key: fields.key()?, value: fields.value()?, condition: fields.condition()? })

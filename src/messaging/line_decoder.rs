@@ -16,7 +16,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::decode::Decoder;
+use super::decode::{Asked, Decoder};
 use super::fields::refuse;
 use super::request::{Decoded, Request, Span};
 use crate::error::Code;
@@ -158,18 +158,14 @@ impl LineDecoder {
         if line[start..].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return None;
         }
-        let (id, operation) =
+        let (id, asked) =
             if is_utf8 { self.decoder.decode(line, start) } else { self.decode_doubtful(line, start) };
-        Some(Request { id, line_bytes: (text.len() - start) as u32, operation })
+        Some(request(id, text.len() - start, asked))
     }
 
     /// A line among lines of which at least one isn't UTF-8.
     #[cold]
-    fn decode_doubtful(
-        &mut self,
-        line: &[u8],
-        start: usize,
-    ) -> (Span, Result<super::Operation, super::fields::Refusal>) {
+    fn decode_doubtful(&mut self, line: &[u8], start: usize) -> (Span, Asked) {
         match std::str::from_utf8(&line[start..]) {
             Ok(_) => self.decoder.decode(line, start),
             Err(error) => {
@@ -194,9 +190,18 @@ impl LineDecoder {
     fn refuse_long_line(&mut self, text: &[u8], start: usize, bytes: usize) -> Request {
         let id = self.decoder.read_id(&text[..start + self.line_bytes_max], start);
         let message = format!("a line may have {} bytes", self.line_bytes_max);
-        let line_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Request { id, line_bytes, operation: Err(refuse(Code::LineTooLong, message)) }
+        request(id, bytes, Err(refuse(Code::LineTooLong, message)))
     }
+}
+
+#[inline]
+fn request(id: Span, bytes: usize, asked: Asked) -> Request {
+    let line_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let (operation, asks) = match asked {
+        Ok((operation, asks)) => (Ok(operation), asks),
+        Err(refusal) => (Err(refusal), None),
+    };
+    Request { id, line_bytes, operation, asks }
 }
 
 /// `text` without the line end behind the line that begins at `start`.

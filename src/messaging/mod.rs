@@ -11,11 +11,13 @@
 //! - `decode` and `envelope`: a line's outer object, its `op` and its `id`.
 //! - `fields`: the checks that operations share; `keys`, `bulks`, `searches`,
 //!   `admin`: a file a family, each operation with the fields it knows.
+//! - `asks`: what a request of any family may ask for beyond its operation, in dynamo mode.
 //! - [`reply`]: one function a kind of reply.
 //! - [`peer_hello`] and [`peer_frame`]: nodes that greet each other on the clients'
 //!   port, and what they say to each other from then on.
 
 mod admin;
+mod asks;
 mod bulks;
 mod decode;
 mod envelope;
@@ -32,4 +34,4 @@ mod searches;
 mod tests;
 
 pub use line_decoder::LineDecoder;
-pub use request::{Consistency, Decoded, Match, Operation, Request, ScanRequest, Span};
+pub use request::{Asks, Consistency, Copies, Decoded, Match, Operation, Request, ScanRequest, Span};

@@ -252,6 +252,10 @@ fn write_detail(out: &mut Vec<u8>, detail: &Detail) {
             out.extend_from_slice(b",\"lengths\":");
             write_list(out, lengths, |out, &length| write_integer(out, length as u64));
         }
+        Detail::Acknowledged(nodes) => {
+            out.extend_from_slice(b",\"acknowledged\":");
+            write_integer(out, *nodes as u64);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::engine::Condition;
 use crate::error::Error;
+use crate::version::Version;
 
 /// A piece of an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -58,6 +59,32 @@ pub struct Request {
     pub line_bytes: u32,
     /// What is asked for, or why the line is refused.
     pub operation: Result<Operation, Box<Error>>,
+    /// What an accepted line asks for beyond its operation. It has a box of its
+    /// own, since nearly no line does: it costs the others a word.
+    pub asks: Option<Box<Asks>>,
+}
+
+/// How many members must have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// So many, 1 to [`MEMBERS_MAX`](crate::limits::MEMBERS_MAX): the cluster may have fewer members.
+    Count(usize),
+    /// More than half of them.
+    Majority,
+    /// Every one.
+    All,
+}
+
+/// What a request asks for beyond its operation, and only dynamo mode knows.
+/// The decoder doesn't know the node's mode: whoever does refuses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Asks {
+    /// `w` of a write: how many must have it before it is acknowledged.
+    pub copies: Option<Copies>,
+    /// `r` of a `get`: how many are asked.
+    pub read_copies: Option<Copies>,
+    /// `after_version` of a read: it must see at least this write.
+    pub after_version: Option<Version>,
 }
 
 /// How fresh a read must be.
@@ -152,7 +179,7 @@ pub enum Operation {
     /// Makes a snapshot now.
     Snapshot,
     /// Dynamo mode: lost races.
-    Conflicts,
+    Conflicts { limit: usize, after: Option<Span> },
     /// Dynamo mode: removes a node for good.
-    Evict,
+    Evict { node_id: u64 },
 }

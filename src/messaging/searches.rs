@@ -9,22 +9,19 @@ use crate::limits::TOP_K_DEFAULT;
 pub(super) static SEARCH_BY_VALUE: Shape = Shape::new(
     "search_by_value",
     &[Field::Value],
-    &[Field::Limit, Field::After, Field::Consistency],
-    &[Field::AfterVersion],
+    &[Field::Limit, Field::After, Field::Consistency, Field::AfterVersion],
     search_by_value,
 );
 pub(super) static SEARCH_TEXT: Shape = Shape::new(
     "search_text",
     &[Field::Query],
-    &[Field::Match, Field::Limit, Field::After, Field::Consistency],
-    &[Field::AfterVersion],
+    &[Field::Match, Field::Limit, Field::After, Field::Consistency, Field::AfterVersion],
     search_text,
 );
 pub(super) static VECTOR_SEARCH: Shape = Shape::new(
     "vector_search",
     &[Field::Vector],
-    &[Field::TopK, Field::Prefix, Field::Consistency],
-    &[Field::AfterVersion],
+    &[Field::TopK, Field::Prefix, Field::Consistency, Field::AfterVersion],
     vector_search,
 );
 pub(super) static SCAN: Shape = Shape::new(
@@ -40,12 +37,12 @@ pub(super) static SCAN: Shape = Shape::new(
         Field::Values,
         Field::Vectors,
         Field::Consistency,
+        Field::AfterVersion,
     ],
-    &[Field::AfterVersion],
     scan,
 );
 pub(super) static COUNT: Shape =
-    Shape::new("count", &[], &[Field::Prefix, Field::Consistency], &[Field::AfterVersion], count);
+    Shape::new("count", &[], &[Field::Prefix, Field::Consistency, Field::AfterVersion], count);
 
 fn search_by_value(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     Ok(Operation::SearchByValue {

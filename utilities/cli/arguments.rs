@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use datastore::connector::{Call, Copies, Read, Write};
 
 /// How a command ends, for scripts.
 pub const EXIT_CODES: &str = "Exit codes:
@@ -109,6 +110,11 @@ pub enum Command {
         /// The version behind the value
         #[arg(long)]
         with_version: bool,
+        /// The newest of what so many members have: a number, majority or all (dynamo mode)
+        #[arg(long, value_name = "COPIES", value_parser = copies)]
+        r: Option<Copies>,
+        #[command(flatten)]
+        after: After,
     },
     /// Write a value: JSON if it is JSON, else a string; - reads it from stdin
     Set {
@@ -123,6 +129,8 @@ pub enum Command {
         /// Only if there is no such key
         #[arg(long)]
         if_absent: bool,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// Remove keys, value and vector: one, or several all or nothing
     Delete {
@@ -131,11 +139,15 @@ pub enum Command {
         /// Only if the key, a single one, has this version
         #[arg(long, value_name = "VERSION")]
         if_version: Option<String>,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// Print the values of many keys
     BulkGet {
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
+        #[command(flatten)]
+        after: After,
     },
     /// List keys with their values
     Scan(Scan),
@@ -144,6 +156,8 @@ pub enum Command {
         /// Only keys that begin with this
         #[arg(long)]
         prefix: Option<String>,
+        #[command(flatten)]
+        after: After,
     },
     /// Find keys by the words of their value, best first
     SearchText {
@@ -158,6 +172,8 @@ pub enum Command {
         /// The scores, too
         #[arg(long)]
         scores: bool,
+        #[command(flatten)]
+        after: After,
     },
     /// Find keys by their whole value
     SearchValue {
@@ -168,6 +184,8 @@ pub enum Command {
         /// At most so many
         #[arg(long)]
         limit: Option<usize>,
+        #[command(flatten)]
+        after: After,
     },
     /// Find keys with a similar vector, most similar first
     SearchVector {
@@ -183,6 +201,8 @@ pub enum Command {
         /// Only keys that begin with this
         #[arg(long)]
         prefix: Option<String>,
+        #[command(flatten)]
+        after: After,
     },
     /// Write a key's vector
     AddVector {
@@ -190,9 +210,15 @@ pub enum Command {
         /// The vector's numbers, or one JSON array
         #[arg(required = true, allow_negative_numbers = true)]
         numbers: Vec<String>,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// Print a key's vector
-    GetVector { key: String },
+    GetVector {
+        key: String,
+        #[command(flatten)]
+        after: After,
+    },
     /// Print the node's figures
     Stats {
         /// node, actors, connections, wal, keyspace, indexes, replication or memory
@@ -284,6 +310,55 @@ pub struct Scan {
     /// Vectors, too
     #[arg(long)]
     pub vectors: bool,
+    #[command(flatten)]
+    pub after: After,
+}
+
+/// How many members must have a write.
+#[derive(Args, Clone, Copy)]
+pub struct Wanted {
+    /// Acknowledged when so many members have it: a number, majority or all (dynamo mode)
+    #[arg(long = "w", value_name = "COPIES", value_parser = copies)]
+    pub copies: Option<Copies>,
+}
+
+impl Wanted {
+    /// The call, asking for that.
+    pub fn of<O: Write>(self, call: Call<O>) -> Call<O> {
+        match self.copies {
+            Some(copies) => call.w(copies),
+            None => call,
+        }
+    }
+}
+
+/// Which write a read must see.
+#[derive(Args, Clone)]
+pub struct After {
+    /// Sees at least the write that gave this version (dynamo mode)
+    #[arg(long = "after-version", value_name = "VERSION")]
+    pub version: Option<String>,
+}
+
+impl After {
+    /// The call, asking for that.
+    pub fn of<O: Read>(&self, call: Call<O>) -> Call<O> {
+        match &self.version {
+            Some(version) => call.after_version(version),
+            None => call,
+        }
+    }
+}
+
+fn copies(text: &str) -> Result<Copies, String> {
+    match text {
+        "majority" => Ok(Copies::Majority),
+        "all" => Ok(Copies::All),
+        number => {
+            let count = number.parse().ok().filter(|count| *count > 0);
+            count.map(Copies::Count).ok_or_else(|| "it must be a number, majority or all".to_string())
+        }
+    }
 }
 
 /// What to import.

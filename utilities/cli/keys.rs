@@ -1,11 +1,11 @@
 //! Commands of single keys and of key lists.
 
-use datastore::connector::{BulkEntry, DatastoreConnector, Entry};
+use datastore::connector::{BulkEntry, Copies, DatastoreConnector, Entry};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::arguments::ValueKind;
+use crate::arguments::{After, ValueKind, Wanted};
 use crate::failure::Failure;
 use crate::output::{Format, Output, key_column, value_column, vector_column};
 use crate::values::{given_or_stdin, parse_value, parse_vector};
@@ -14,6 +14,12 @@ use crate::values::{given_or_stdin, parse_value, parse_vector};
 pub struct Condition {
     pub if_version: Option<String>,
     pub if_absent: bool,
+}
+
+/// How a value is printed.
+pub struct Shown {
+    pub raw: bool,
+    pub with_version: bool,
 }
 
 /// One key in JSON: its value as it is stored.
@@ -27,21 +33,26 @@ struct Record<'a> {
 pub async fn get(
     client: &DatastoreConnector,
     key: &str,
-    raw: bool,
-    with_version: bool,
+    r: Option<Copies>,
+    after: &After,
+    shown: Shown,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let Some(Entry { value, version }) = client.get_entry::<Box<RawValue>>(key).await? else {
+    let mut call = after.of(client.get_entry::<Box<RawValue>>(key));
+    if let Some(copies) = r {
+        call = call.r(copies);
+    }
+    let Some(Entry { value, version }) = call.await? else {
         return Err(Failure::not_found(format!("`{key}` has no value")));
     };
     if output.format == Format::Json {
         return output.json(&Record { key, value: &value, version: &version });
     }
     let text = match serde_json::from_str::<String>(value.get()) {
-        Ok(text) if raw => text,
+        Ok(text) if shown.raw => text,
         _ => value.get().to_string(),
     };
-    if with_version { output.line(&format!("{text}\t{version}")) } else { output.line(&text) }
+    if shown.with_version { output.line(&format!("{text}\t{version}")) } else { output.line(&text) }
 }
 
 pub async fn set(
@@ -50,10 +61,11 @@ pub async fn set(
     value: String,
     kind: ValueKind,
     condition: Condition,
+    wanted: Wanted,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let value = parse_value(&given_or_stdin(value)?, kind)?;
-    let mut call = client.set(key, &value);
+    let mut call = wanted.of(client.set(key, &value));
     if let Some(version) = &condition.if_version {
         call = call.if_version(version);
     }
@@ -74,13 +86,14 @@ pub async fn delete(
     client: &DatastoreConnector,
     keys: &[String],
     if_version: Option<String>,
+    wanted: Wanted,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let deleted = match (keys, if_version) {
-        ([key], Some(version)) => u64::from(client.delete(key).if_version(&version).await?),
-        ([key], None) => u64::from(client.delete(key).await?),
+        ([key], Some(version)) => u64::from(wanted.of(client.delete(key)).if_version(&version).await?),
+        ([key], None) => u64::from(wanted.of(client.delete(key)).await?),
         (_, Some(_)) => return Err(Failure::usage("--if-version is for a single key")),
-        (_, None) => client.bulk_delete(keys).await?,
+        (_, None) => wanted.of(client.bulk_delete(keys)).await?,
     };
     match output.format {
         Format::Json => output.json(&json!({ "deleted": deleted }))?,
@@ -95,9 +108,10 @@ pub async fn delete(
 pub async fn bulk_get(
     client: &DatastoreConnector,
     keys: &[String],
+    after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let entries = client.bulk_get(keys).await?;
+    let entries = after.of(client.bulk_get(keys)).await?;
     if output.format == Format::Json {
         for entry in &entries {
             print_bulk_entry(entry, output)?;
@@ -131,9 +145,10 @@ fn print_bulk_entry(entry: &BulkEntry, output: &mut Output) -> Result<(), Failur
 pub async fn count(
     client: &DatastoreConnector,
     prefix: Option<String>,
+    after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let call = client.count();
+    let call = after.of(client.count());
     let count = match &prefix {
         Some(prefix) => call.prefix(prefix).await?,
         None => call.await?,
@@ -148,20 +163,26 @@ pub async fn add_vector(
     client: &DatastoreConnector,
     key: &str,
     numbers: &[String],
+    wanted: Wanted,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let version = client.add_vector(key, &parse_vector(numbers)?).await?;
+    let version = wanted.of(client.add_vector(key, &parse_vector(numbers)?)).await?;
     print_version(key, &version, output)
 }
 
-pub async fn get_vector(client: &DatastoreConnector, key: &str, output: &mut Output) -> Result<(), Failure> {
+pub async fn get_vector(
+    client: &DatastoreConnector,
+    key: &str,
+    after: &After,
+    output: &mut Output,
+) -> Result<(), Failure> {
     /// Its numbers as 32-bit floats, which [`serde_json::Value`] has none of.
     #[derive(Serialize)]
     struct Vector<'a> {
         key: &'a str,
         vector: &'a [f32],
     }
-    let vector = vector_of(client, key).await?;
+    let vector = vector_of(client, key, after).await?;
     match output.format {
         Format::Json => output.json(&Vector { key, vector: &vector }),
         _ => output.line(&vector_column(&vector)),
@@ -169,7 +190,7 @@ pub async fn get_vector(client: &DatastoreConnector, key: &str, output: &mut Out
 }
 
 /// The key's vector, which must be there.
-pub async fn vector_of(client: &DatastoreConnector, key: &str) -> Result<Vec<f32>, Failure> {
-    let vector = client.get_vector(key).await?;
+pub async fn vector_of(client: &DatastoreConnector, key: &str, after: &After) -> Result<Vec<f32>, Failure> {
+    let vector = after.of(client.get_vector(key)).await?;
     vector.ok_or_else(|| Failure::not_found(format!("`{key}` has no vector")))
 }

@@ -115,7 +115,7 @@ mod tests {
     fn commands_and_options_are_completed() {
         let grammar = Line::command();
         assert_eq!(candidates(&grammar, &[], "bulk"), ["bulk-get"]);
-        assert_eq!(candidates(&grammar, &["get"], "--r"), ["--raw"]);
+        assert_eq!(candidates(&grammar, &["get"], "--ra"), ["--raw"]);
         assert_eq!(candidates(&grammar, &["get"], "--js"), ["--json"]);
         assert_eq!(candidates(&grammar, &["wal"], "v"), ["verify"]);
         assert!(candidates(&grammar, &["nonsense"], "").is_empty());

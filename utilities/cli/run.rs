@@ -84,26 +84,34 @@ fn interruption(command: &Command) -> Result<(), Failure> {
 
 async fn dispatch(client: DatastoreConnector, command: Command, output: &mut Output) -> Result<(), Failure> {
     match command {
-        Command::Get { key, raw, with_version } => keys::get(&client, &key, raw, with_version, output).await,
-        Command::Set { key, value, kind, if_version, if_absent } => {
+        Command::Get { key, raw, with_version, r, after } => {
+            let shown = keys::Shown { raw, with_version };
+            keys::get(&client, &key, r, &after, shown, output).await
+        }
+        Command::Set { key, value, kind, if_version, if_absent, wanted } => {
             let condition = keys::Condition { if_version, if_absent };
-            keys::set(&client, &key, value, kind, condition, output).await
+            keys::set(&client, &key, value, kind, condition, wanted, output).await
         }
-        Command::Delete { keys, if_version } => keys::delete(&client, &keys, if_version, output).await,
-        Command::BulkGet { keys } => keys::bulk_get(&client, &keys, output).await,
-        Command::Count { prefix } => keys::count(&client, prefix, output).await,
-        Command::AddVector { key, numbers } => keys::add_vector(&client, &key, &numbers, output).await,
-        Command::GetVector { key } => keys::get_vector(&client, &key, output).await,
+        Command::Delete { keys, if_version, wanted } => {
+            keys::delete(&client, &keys, if_version, wanted, output).await
+        }
+        Command::BulkGet { keys, after } => keys::bulk_get(&client, &keys, &after, output).await,
+        Command::Count { prefix, after } => keys::count(&client, prefix, &after, output).await,
+        Command::AddVector { key, numbers, wanted } => {
+            keys::add_vector(&client, &key, &numbers, wanted, output).await
+        }
+        Command::GetVector { key, after } => keys::get_vector(&client, &key, &after, output).await,
         Command::Scan(scan) => searches::scan(&client, scan, output).await,
-        Command::SearchText { words, any, limit, scores } => {
-            searches::text(&client, &words.join(" "), any, limit, scores, output).await
+        Command::SearchText { words, any, limit, scores, after } => {
+            let words = searches::Words { query: words.join(" "), any };
+            searches::text(&client, words, limit, scores, &after, output).await
         }
-        Command::SearchValue { value, kind, limit } => {
-            searches::value(&client, &value, kind, limit, output).await
+        Command::SearchValue { value, kind, limit, after } => {
+            searches::value(&client, &value, kind, limit, &after, output).await
         }
-        Command::SearchVector { numbers, key, top_k, prefix } => {
+        Command::SearchVector { numbers, key, top_k, prefix, after } => {
             let like = searches::Like { numbers, key };
-            searches::vector(&client, like, top_k, prefix, output).await
+            searches::vector(&client, like, top_k, prefix, &after, output).await
         }
         Command::Stats { section, watch: false, .. } => stats::print(&client, section, output).await,
         Command::Stats { section, watch: true, interval_ms } => {

@@ -3,12 +3,18 @@
 use datastore::connector::{Call, DatastoreConnector, Item, Paged};
 use serde_json::json;
 
-use crate::arguments::{self, ValueKind};
+use crate::arguments::{self, After, ValueKind};
 use crate::export::Record;
 use crate::failure::Failure;
 use crate::keys::vector_of;
 use crate::output::{Format, Output, key_column, value_column, vector_column};
 use crate::values::{parse_value, parse_vector};
+
+/// Which words a value is to have.
+pub struct Words {
+    pub query: String,
+    pub any: bool,
+}
 
 /// What a vector is to be similar to.
 pub struct Like {
@@ -21,7 +27,7 @@ pub async fn scan(
     scan: arguments::Scan,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut call = client.scan();
+    let mut call = scan.after.of(client.scan());
     if let Some(prefix) = &scan.prefix {
         call = call.prefix(prefix);
     }
@@ -66,14 +72,14 @@ pub async fn scan(
 
 pub async fn text(
     client: &DatastoreConnector,
-    query: &str,
-    any: bool,
+    words: Words,
     limit: Option<usize>,
     scores: bool,
+    after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let call = client.search_text(query);
-    let call = limited(if any { call.any() } else { call }, limit);
+    let call = after.of(client.search_text(&words.query));
+    let call = limited(if words.any { call.any() } else { call }, limit);
     let header: &[&str] = if scores { &["key", "score"] } else { &["key"] };
     print_pages(
         call,
@@ -93,9 +99,10 @@ pub async fn value(
     value: &str,
     kind: ValueKind,
     limit: Option<usize>,
+    after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let call = limited(client.search_by_value(&parse_value(value, kind)?), limit);
+    let call = limited(after.of(client.search_by_value(&parse_value(value, kind)?)), limit);
     print_pages(
         call,
         &["key"],
@@ -111,13 +118,14 @@ pub async fn vector(
     like: Like,
     top_k: Option<usize>,
     prefix: Option<String>,
+    after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let vector = match &like.key {
-        Some(key) => vector_of(client, key).await?,
+        Some(key) => vector_of(client, key, after).await?,
         None => parse_vector(&like.numbers)?,
     };
-    let mut call = client.vector_search(&vector);
+    let mut call = after.of(client.vector_search(&vector));
     if let Some(top_k) = top_k {
         call = call.top_k(top_k);
     }

@@ -1,10 +1,11 @@
 //! Every operation decodes, with every field it knows.
 
-use super::{accept, portrait_of};
+use super::{accept, decode_line, portrait_of};
 use crate::engine::Condition;
 use crate::engine::Version;
+use crate::error::Code;
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::messaging::{Consistency, Operation};
+use crate::messaging::{Asks, Consistency, Copies, Operation};
 
 /// A line and its portrait.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
@@ -80,8 +81,41 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (r#"{"op":"add_member","node_id":4,"host":"10.0.0.4","port":9000}"#, "[] add_member 4 10.0.0.4 9000"),
     (r#"{"op":"remove_member","node_id":4}"#, "[] RemoveMember { node_id: 4 }"),
     (r#"{"op":"snapshot"}"#, "[] Snapshot"),
-    (r#"{"op":"conflicts","limit":10,"after":"c"}"#, "[] Conflicts"),
-    (r#"{"op":"evict","node_id":3}"#, "[] Evict"),
+    (r#"{"op":"conflicts"}"#, "[] conflicts 1000 None"),
+    (r#"{"op":"conflicts","limit":10,"after":"\u0063"}"#, r#"[] conflicts 10 Some("c")"#),
+    (r#"{"op":"conflicts","limit":20000}"#, "[] conflicts 10000 None"),
+    (r#"{"op":"evict","node_id":3}"#, "[] Evict { node_id: 3 }"),
+    (
+        r#"{"op":"set","key":"k","value":1,"w":2}"#,
+        r#"[] set "k" "1" None Asks { copies: Some(Count(2)), read_copies: None, after_version: None }"#,
+    ),
+    (
+        r#"{"w":"m\u0061jority","op":"delete","key":"k","if_version":null}"#,
+        r#"[] delete "k" Version(None) Asks { copies: Some(Majority), read_copies: None, after_version: None }"#,
+    ),
+    (
+        r#"{"op":"get","key":"k","consistency":"local","after_version":"7.3","r":"all"}"#,
+        r#"[] get "k" Local Asks { copies: None, read_copies: Some(All), after_version: Some(Version { index: 7, ordinal: 3 }) }"#,
+    ),
+];
+
+/// The fields that ask for something beyond the operation, and every operation that knows them.
+const ASKING: &[(&str, &[&str])] = &[
+    (r#""w":9"#, &["set", "delete", "add_vector", "bulk_set", "bulk_delete"]),
+    (r#""r":1"#, &["get"]),
+    (
+        r#""after_version":"1.0""#,
+        &[
+            "get",
+            "bulk_get",
+            "get_vector",
+            "search_by_value",
+            "search_text",
+            "vector_search",
+            "scan",
+            "count",
+        ],
+    ),
 ];
 
 #[test]
@@ -89,6 +123,36 @@ fn every_operation_decodes() {
     for (line, expected) in EXAMPLES {
         assert_eq!(&portrait_of(line), expected, "{line}");
     }
+}
+
+#[test]
+fn what_only_dynamo_mode_knows_is_known_to_these_operations_and_no_other() {
+    for (line, portrait) in EXAMPLES.iter().filter(|(_, portrait)| !portrait.contains(" Asks {")) {
+        // The operation's name, escaped in the line or not; of one that knows no such field it is no matter.
+        let (_, shown) = portrait.split_once("] ").unwrap();
+        let name = shown.split(' ').next().unwrap();
+        let (_, plain) = decode_line(line);
+        assert!(plain.asks.is_none(), "{line}");
+        for (field, operations) in ASKING {
+            let asking = line.replacen('{', &format!("{{{field},"), 1);
+            let (_, request) = decode_line(&asking);
+            let knows = operations.contains(&name);
+            match request.operation {
+                Ok(_) => assert!(knows && request.asks.is_some(), "{asking}"),
+                Err(error) => assert!(!knows && error.code == Code::BadRequest, "{asking}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_thing_asked_for_is_named() {
+    let w = Asks { copies: Some(Copies::All), ..Asks::default() };
+    let r = Asks { read_copies: Some(Copies::Count(1)), ..Asks::default() };
+    let version = Asks { after_version: Version::parse("1.0"), ..r };
+    let names = [w, r, version, Asks { read_copies: None, ..version }, Asks::default()];
+    let expected = [Some("w"), Some("r"), Some("r"), Some("after_version"), None];
+    assert_eq!(names.map(|asks| asks.first_field()), expected);
 }
 
 #[test]

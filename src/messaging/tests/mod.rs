@@ -131,9 +131,13 @@ fn portrait(arena: &[u8], request: &Request) -> String {
             format!("add_member {node_id} {} {port}", show(host))
         }
         Ok(Operation::Stats { section }) => format!("stats {:?}", section.as_ref().map(show)),
+        Ok(Operation::Conflicts { limit, after }) => {
+            format!("conflicts {limit} {:?}", after.as_ref().map(show))
+        }
         Ok(plain) => format!("{plain:?}"),
     };
-    format!("[{id}] {operation}")
+    let asks = request.asks.as_ref().map(|asks| format!(" {asks:?}")).unwrap_or_default();
+    format!("[{id}] {operation}{asks}")
 }
 
 /// A line's portrait.

@@ -2,8 +2,8 @@
 
 use super::{decode_all, refuse};
 use crate::error::Code::{
-    self, BadRequest, BadVector, BatchTooLarge, KeyTooLarge, ParseError, UnknownOp, UnsupportedInMode,
-    UnsupportedProtocol, ValueTooLarge,
+    self, BadRequest, BadVector, BatchTooLarge, KeyTooLarge, ParseError, UnknownOp, UnsupportedProtocol,
+    ValueTooLarge,
 };
 use crate::limits::{
     BATCH_RECORDS_MAX, KEY_BYTES_MAX, LINE_BYTES_MAX_DEFAULT, VALUE_BYTES_MAX, VECTOR_LENGTH_MAX,
@@ -49,7 +49,11 @@ pub(super) const REFUSALS: &[(&str, Code, &str)] = &[
     (r#"{"op":"ping","op":"ping"}"#, BadRequest, "`op` is there twice"),
     (r#"{"op":"get","key":"a","k\u0065y":"b"}"#, BadRequest, "`key` is there twice"),
     (r#"{"id":1,"op":"ping","id":2}"#, BadRequest, "`id` is there twice"),
-    (r#"{"op":"get","kee":"k"}"#, BadRequest, "no field `kee`; it knows op, id, key, consistency"),
+    (
+        r#"{"op":"get","kee":"k"}"#,
+        BadRequest,
+        "no field `kee`; it knows op, id, key, consistency, r, after_version",
+    ),
     (r#"{"op":"ping","key":"k"}"#, BadRequest, "`ping` has no field `key`; it knows op, id"),
     (r#"{"op":"delete","key":"k","if_absent":true}"#, BadRequest, "`if_absent`"),
     (r#"{"op":"set","key":"k","value":1,"ttl_ms":5}"#, BadRequest, "`ttl_ms`"),
@@ -57,13 +61,29 @@ pub(super) const REFUSALS: &[(&str, Code, &str)] = &[
     (r#"{"op":"set","key":"k","value":1,"txn":"x"}"#, BadRequest, "`txn`"),
     (r#"{"op":"ping","auth":"x"}"#, BadRequest, "`auth`"),
     (r#"{"op":"vector_search","vector":[1],"exact":true}"#, BadRequest, "`exact`"),
-    // Dynamo mode.
-    (r#"{"op":"set","key":"k","value":1,"w":1}"#, UnsupportedInMode, "`w`"),
-    (r#"{"op":"bulk_delete","keys":[],"w":1}"#, UnsupportedInMode, "`w`"),
-    (r#"{"op":"get","key":"k","r":2}"#, UnsupportedInMode, "`r`"),
-    (r#"{"op":"scan","after_version":"1.0"}"#, UnsupportedInMode, "`after_version`"),
-    (r#"{"op":"get","key":"k","w":1}"#, BadRequest, "`w`"),
-    (r#"{"op":"ping","r":1}"#, BadRequest, "`r`"),
+    // What only dynamo mode knows: where it isn't known at all, and what it must be.
+    (r#"{"op":"get","key":"k","w":1}"#, BadRequest, "no field `w`"),
+    (r#"{"op":"bulk_get","keys":[],"r":1}"#, BadRequest, "no field `r`"),
+    (r#"{"op":"ping","r":1}"#, BadRequest, "no field `r`"),
+    (r#"{"op":"conflicts","after_version":"1.0"}"#, BadRequest, "no field `after_version`"),
+    (r#"{"op":"set","key":"k","value":1,"w":0}"#, BadRequest, "`w` must be an integer from 1 to 9"),
+    (r#"{"op":"set","key":"k","value":1,"w":10}"#, BadRequest, "\"majority\" or \"all\", not `10`"),
+    (r#"{"op":"bulk_delete","keys":[],"w":-1}"#, BadRequest, "`w`"),
+    (r#"{"op":"bulk_delete","keys":[],"w":1.0}"#, BadRequest, "`w`"),
+    (r#"{"op":"bulk_set","records":[],"w":99999999999999999999999}"#, BadRequest, "`w`"),
+    (r#"{"op":"bulk_set","records":[],"w":null}"#, BadRequest, "`w`"),
+    (r#"{"op":"delete","key":"k","w":"most"}"#, BadRequest, "`w`"),
+    (r#"{"op":"delete","key":"k","w":"2"}"#, BadRequest, "`w`"),
+    (r#"{"op":"get","key":"k","r":0}"#, BadRequest, "`r` must be an integer from 1 to 9"),
+    (r#"{"op":"get","key":"k","r":["all"]}"#, BadRequest, "`r`"),
+    (r#"{"op":"scan","after_version":1.0}"#, BadRequest, "`after_version` must be a version as a string"),
+    (r#"{"op":"scan","after_version":null}"#, BadRequest, "`after_version`"),
+    (r#"{"op":"scan","after_version":"01.0"}"#, BadRequest, "not `\"01.0\"`"),
+    (r#"{"op":"scan","after_version":""}"#, BadRequest, "`after_version`"),
+    // The operation's own fields come first.
+    (r#"{"op":"get","key":"","r":0}"#, BadRequest, "`key`"),
+    (r#"{"op":"get","key":"k","consistency":1,"after_version":1}"#, BadRequest, "`consistency`"),
+    (r#"{"op":"set","key":"k","w":0}"#, BadRequest, "`value`"),
     // Missing fields.
     (r#"{"op":"get"}"#, BadRequest, "`get` wants `key`"),
     (r#"{"op":"set"}"#, BadRequest, "`key` (a string that is not empty) and `value` (any JSON)"),
@@ -141,6 +161,8 @@ pub(super) const REFUSALS: &[(&str, Code, &str)] = &[
     (r#"{"op":"add_member","node_id":1,"host":"h","port":65536}"#, BadRequest, "`port`"),
     (r#"{"op":"remove_member","node_id":"1"}"#, BadRequest, "`node_id`"),
     (r#"{"op":"conflicts","limit":0}"#, BadRequest, "`limit`"),
+    (r#"{"op":"conflicts","after":1}"#, BadRequest, "`after`"),
+    (r#"{"op":"evict","node_id":0}"#, BadRequest, "`node_id`"),
 ];
 
 #[test]

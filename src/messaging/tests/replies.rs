@@ -143,6 +143,7 @@ fn an_error_says_whether_it_happened_and_carries_its_details() {
         (Detail::RetryAfterMs(20), "retry_after_ms", json!(20)),
         (Detail::Progress(0.5), "progress", json!(0.5)),
         (Detail::Lengths(vec![2, 384]), "lengths", json!([2, 384])),
+        (Detail::Acknowledged(1), "acknowledged", json!(1)),
     ] {
         let failure = Error::new(Code::Overloaded, "say \"when\"\n").with_detail(detail);
         let mut got = written(|out| reply::error(out, b"\"x\"", &failure));

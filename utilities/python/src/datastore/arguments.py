@@ -23,6 +23,9 @@ Records = Union[Mapping[str, Any], Iterable[tuple[str, Any]]]
 Consistency = Union[str, Mapping[str, int]]
 """`"linearizable"`, `"local"`, or `{"max_staleness_ms": n}`."""
 
+Copies = Union[int, str]
+"""How many members must have it: a number, `"majority"` or `"all"`."""
+
 
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that are not None."""

@@ -7,6 +7,7 @@ is not sent, so that the node's default counts. These are the same everywhere:
 - `consistency` of a read: `"linearizable"` (the node's default), `"local"` or
   `{"max_staleness_ms": n}`.
 - `after_version` of a read, `r` of `get` and `w` of writes belong to dynamo mode.
+  The latter two are a number of members, `"majority"` or `"all"`.
 - `if_version`: the write happens only if the key has this version, or, for
   None, if there is no such key; else `VersionMismatch`.
 
@@ -20,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any, Optional, SupportsFloat, Union, cast
 
 from . import arguments, searches
-from .arguments import NOT_GIVEN, Consistency, NotGiven, Records, condition, given, text
+from .arguments import NOT_GIVEN, Consistency, Copies, NotGiven, Records, condition, given, text
 from .binding import Iteration, Listing, Operation
 from .paging import Walk
 from .protocol import Reply
@@ -66,7 +67,7 @@ class Operations:
         *,
         if_version: Union[str, None, NotGiven] = NOT_GIVEN,
         if_absent: Optional[bool] = None,
-        w: Optional[int] = None,
+        w: Optional[Copies] = None,
     ) -> Request[str]:
         """Replaces the key's value with anything that `json.dumps` can do; gives its version.
 
@@ -82,7 +83,7 @@ class Operations:
         *,
         default: Any = None,
         consistency: Optional[Consistency] = None,
-        r: Optional[int] = None,
+        r: Optional[Copies] = None,
         after_version: Optional[str] = None,
     ) -> Request[Any]:
         """The key's value, or `default` when it has none. `get_entry` tells null from none."""
@@ -99,7 +100,7 @@ class Operations:
         key: str,
         *,
         consistency: Optional[Consistency] = None,
-        r: Optional[int] = None,
+        r: Optional[Copies] = None,
         after_version: Optional[str] = None,
     ) -> Request[Entry]:
         """The key's value, whether it has one, and its version."""
@@ -112,14 +113,14 @@ class Operations:
         key: str,
         *,
         if_version: Union[str, None, NotGiven] = NOT_GIVEN,
-        w: Optional[int] = None,
+        w: Optional[Copies] = None,
     ) -> Request[bool]:
         """Removes the key's value and vector; whether there was anything to remove."""
         fields = {"key": text("key", key), **condition(if_version), **given(w=w)}
         return Request("delete", fields, lambda reply: reply.flag("deleted"))
 
     @Operation
-    def bulk_set(self, records: Records, *, w: Optional[int] = None) -> Request[BulkWritten]:
+    def bulk_set(self, records: Records, *, w: Optional[Copies] = None) -> Request[BulkWritten]:
         """Replaces the values of up to 10,000 keys, all or nothing. A mapping, or (key, value) pairs."""
         fields = {"records": arguments.records(records), **given(w=w)}
         return Request("bulk_set", fields, _bulk_written)
@@ -137,7 +138,7 @@ class Operations:
         return Request("bulk_get", {"keys": arguments.texts("keys", keys), **fields}, _entries)
 
     @Operation
-    def bulk_delete(self, keys: Iterable[str], *, w: Optional[int] = None) -> Request[int]:
+    def bulk_delete(self, keys: Iterable[str], *, w: Optional[Copies] = None) -> Request[int]:
         """Removes up to 10,000 keys, all or nothing; how many of them existed."""
         fields = {"keys": arguments.texts("keys", keys), **given(w=w)}
         return Request("bulk_delete", fields, _count)
@@ -149,7 +150,7 @@ class Operations:
         vector: Iterable[SupportsFloat],
         *,
         if_version: Union[str, None, NotGiven] = NOT_GIVEN,
-        w: Optional[int] = None,
+        w: Optional[Copies] = None,
     ) -> Request[str]:
         """Replaces the key's vector, kept as 32-bit floats; gives the key's version."""
         fields = {"key": text("key", key), "vector": arguments.vector(vector)}
