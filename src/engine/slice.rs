@@ -29,8 +29,8 @@ pub enum Answer {
     Entries(Vec<Option<Entry>>),
     /// `set`, `add_vector`: done, at this version.
     Written(Version),
-    /// `delete`: done; whether there was something to delete.
-    Deleted(bool),
+    /// `delete`: done at this version; whether there was something to delete.
+    Deleted(bool, Version),
     /// This shard's part of a multi-key write is done.
     Part {
         /// How many of its keys existed before.
@@ -327,7 +327,7 @@ impl<T> Slice<T> {
             Body::Single(write) => {
                 let existed = self.apply_one(version, &write);
                 let answer = match write.kind {
-                    WriteKind::Delete => Answer::Deleted(existed),
+                    WriteKind::Delete => Answer::Deleted(existed, version),
                     WriteKind::Set(_) | WriteKind::AddVector(_) => Answer::Written(version),
                 };
                 self.output.answers.push((token, answer));

@@ -301,7 +301,7 @@ impl World {
                 }
                 self.written.borrow_mut().push((*key, token, version));
             }
-            (Asked::Write { .. }, Answer::Deleted(_)) | (Asked::Part, Answer::Part { .. }) => {}
+            (Asked::Write { .. }, Answer::Deleted(..)) | (Asked::Part, Answer::Part { .. }) => {}
             (asked, answer) => panic!("{asked:?} was answered {answer:?}"),
         }
     }

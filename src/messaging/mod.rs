@@ -14,7 +14,8 @@
 //! - `asks`: what a request of any family may ask for beyond its operation, in dynamo mode.
 //! - [`reply`]: one function a kind of reply.
 //! - [`peer_hello`] and [`peer_frame`]: nodes that greet each other on the clients'
-//!   port, and what they say to each other from then on.
+//!   port, and what they say to each other from then on; in dynamo mode [`peer_greeting`]
+//!   and [`peer_frame_converging`].
 
 mod admin;
 mod asks;
@@ -26,6 +27,9 @@ pub mod json;
 mod keys;
 mod line_decoder;
 pub mod peer_frame;
+pub mod peer_frame_converging;
+pub mod peer_frame_converging;
+pub mod peer_greeting;
 pub mod peer_hello;
 pub mod reply;
 mod request;

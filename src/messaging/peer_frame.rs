@@ -31,6 +31,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::peer_frame_converging::{self, Converging};
 use crate::limits::PEER_FRAME_BYTES_MAX;
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
@@ -92,6 +93,8 @@ pub enum PeerFrame {
         /// The receiver's replica has it.
         taken: bool,
     },
+    /// In dynamo mode.
+    Converging(Converging),
 }
 
 /// Which snapshot is to come.
@@ -209,6 +212,7 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             out.put_u8(SNAPSHOT_RESULT);
             out.put_u8(u8::from(*taken));
         }
+        PeerFrame::Converging(frame) => peer_frame_converging::put(out, frame),
     }
     let body = start + HEADER_BYTES;
     let length = (out.len() - body) as u32;
@@ -252,11 +256,11 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<PeerFrame>, FrameError> {
     }
 }
 
-fn put_length(out: &mut BytesMut, length: usize) {
+pub(super) fn put_length(out: &mut BytesMut, length: usize) {
     out.put_u32_le(length as u32);
 }
 
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     put_length(out, bytes.len());
     out.put_slice(bytes);
 }
@@ -309,8 +313,8 @@ fn put_entries(out: &mut BytesMut, entries: &[LogEntry]) {
 }
 
 /// A frame's fields, one after the other; `None` where there are too few bytes.
-struct Reader {
-    bytes: Bytes,
+pub(super) struct Reader {
+    pub(super) bytes: Bytes,
 }
 
 impl Reader {
@@ -318,11 +322,11 @@ impl Reader {
         (count <= self.bytes.len()).then(|| self.bytes.split_to(count))
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.bytes.try_get_u8().ok()
     }
 
-    fn bool(&mut self) -> Option<bool> {
+    pub(super) fn bool(&mut self) -> Option<bool> {
         match self.u8()? {
             0 => Some(false),
             1 => Some(true),
@@ -330,7 +334,7 @@ impl Reader {
         }
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.bytes.try_get_u64_le().ok()
     }
 
@@ -338,12 +342,12 @@ impl Reader {
         self.bytes.try_get_u32_le().ok().map(|length| length as usize)
     }
 
-    fn payload(&mut self) -> Option<Bytes> {
+    pub(super) fn payload(&mut self) -> Option<Bytes> {
         let length = self.length()?;
         self.take(length)
     }
 
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         // Grows as items are found: a count alone must not cost its memory.
         let count = self.length()?;
         let mut items = Vec::new();
@@ -359,7 +363,8 @@ impl Reader {
 }
 
 fn frame(reader: &mut Reader) -> Option<PeerFrame> {
-    Some(match reader.u8()? {
+    let kind = reader.u8()?;
+    Some(match kind {
         MESSAGE => PeerFrame::Message(message(reader)?),
         READ_PROBE => PeerFrame::ReadProbe { number: reader.u64()? },
         READ_ANSWER => {
@@ -381,7 +386,7 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
         PRESENCE => PeerFrame::Presence,
-        _ => return None,
+        _ => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
     })
 }
 

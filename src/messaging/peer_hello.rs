@@ -115,7 +115,7 @@ pub fn read_answer(line: &[u8]) -> Result<Answer, String> {
     Ok(Answer::Refused { message: error.message, retryable: error.retryable, cluster })
 }
 
-fn line<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn line<T: Serialize>(value: &T) -> Vec<u8> {
     // Writing plain fields into memory can't fail.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');

@@ -223,7 +223,7 @@ impl<'p> World<'p> {
         for (number, answer) in std::mem::take(&mut self.slices[shard].output().answers) {
             let seen = match answer {
                 Answer::Entry(entry) => Seen::Value(entry.as_ref().map(value)),
-                Answer::Deleted(existed) => Seen::Existed(existed),
+                Answer::Deleted(existed, _) => Seen::Existed(existed),
                 Answer::Refused(_) => Seen::Refused,
                 Answer::Written(_) => Seen::Done,
                 Answer::Part { .. } => {

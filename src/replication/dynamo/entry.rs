@@ -180,6 +180,14 @@ pub fn decode(payload: &Bytes) -> Option<Decoded> {
     })
 }
 
+/// The last time of an entry of a stream, without reading the rest of it.
+pub fn time_of(payload: &[u8]) -> Option<u64> {
+    const FIRST_AT: usize = 1 + 4 + 8;
+    let mut rest = payload.get(FIRST_AT..)?;
+    let (first, requests) = (rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
+    first.checked_add(u64::from(requests.max(1)) - 1)
+}
+
 fn dotted(kind: u8, mut bytes: Bytes) -> Option<Dotted> {
     let origin = bytes.try_get_u32_le().ok()?;
     let (sequence, first) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?);
@@ -314,6 +322,7 @@ mod tests {
             let Some(Decoded::Dotted(read)) = decode(&bytes) else { panic!("no entry") };
             assert_eq!(read, dotted);
             assert_eq!(read.row(), Row { origin: 5, sequence: 6, time: 9 });
+            assert_eq!(time_of(&bytes), Some(9));
             for end in 0..bytes.len().min(31) {
                 assert!(decode(&bytes.slice(..end)).is_none(), "cut at {end}");
             }

@@ -16,6 +16,7 @@ mod apply;
 mod cache;
 pub mod clock;
 pub mod entry;
+mod greeting;
 mod history;
 mod members;
 mod message;
@@ -31,6 +32,7 @@ mod vector;
 mod view;
 
 pub use apply::{apply, begin};
+pub use greeting::{Decision, Greeting, PROTOCOL, decide};
 pub use history::{History, SnapshotVector};
 pub use members::{MemberChange, Members, Place, Stream};
 pub use message::{Applied, Effect, Message, Pulse};

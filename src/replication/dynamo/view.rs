@@ -41,6 +41,12 @@ impl Replica {
         &self.history.members
     }
 
+    /// Whether there never was anything here but the beginning of its own stream.
+    pub fn is_new(&self) -> bool {
+        let rows = self.history.vector.rows();
+        rows.len() <= 1 && rows.iter().all(|row| row.sequence <= 1)
+    }
+
     /// How this node's clock stands.
     pub fn skew(&self) -> Skew {
         self.skew

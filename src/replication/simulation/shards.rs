@@ -239,7 +239,7 @@ impl Cluster {
             Answer::Written(version) | Answer::Part { version, .. } => {
                 self.acknowledge(operation, version, None)
             }
-            Answer::Deleted(existed) => {
+            Answer::Deleted(existed, _) => {
                 let version = version.expect("a deletion is answered when it is applied");
                 self.acknowledge(operation, version, Some(existed));
             }

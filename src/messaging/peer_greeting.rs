@@ -1,0 +1,120 @@
+//! The lines with which two nodes of dynamo mode greet each other. What they mean is
+//! [`crate::replication::dynamo::Greeting`]'s.
+//!
+//! ```text
+//! → {"op":"peer","mode":"dynamo","protocol":[1,1],"lane":"log","from":{…},"boot":7,"to":2,"is_new":false}
+//! ← {"ok":true,"mode":"dynamo",…}         the same fields, of who answers
+//! ← {"ok":false,"error":{…}}
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::peer_hello::line;
+use crate::replication::dynamo::Greeting;
+
+#[derive(Serialize)]
+struct GreetingLine<'a> {
+    op: &'static str,
+    #[serde(flatten)]
+    greeting: &'a Greeting,
+}
+
+#[derive(Serialize)]
+struct WelcomeLine<'a> {
+    ok: bool,
+    #[serde(flatten)]
+    greeting: &'a Greeting,
+}
+
+/// What a greeting was answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GreetingAnswer {
+    /// Who answers.
+    Welcome(Greeting),
+    /// Go away.
+    Refused {
+        /// The error's code.
+        code: String,
+        /// Why, for a person.
+        message: String,
+        /// The same greeting may be accepted later.
+        retryable: bool,
+    },
+}
+
+/// A greeting as a line, with its newline.
+pub fn greeting_line(greeting: &Greeting) -> Vec<u8> {
+    line(&GreetingLine { op: "peer", greeting })
+}
+
+/// An answer as a line, with its newline.
+pub fn greeting_welcome_line(greeting: &Greeting) -> Vec<u8> {
+    line(&WelcomeLine { ok: true, greeting })
+}
+
+/// Reads a greeting; the error says what is wrong with it.
+pub fn read_greeting(line: &[u8]) -> Result<Greeting, String> {
+    if !is_dynamo(line) {
+        return Err("this node runs with --mode dynamo, the other one with --mode leader".into());
+    }
+    serde_json::from_slice(line).map_err(|error| format!("`peer`: {error}"))
+}
+
+/// Whether a peer's first line is that of a node of dynamo mode.
+pub fn is_dynamo(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Mode {
+        mode: Option<String>,
+    }
+    serde_json::from_slice::<Mode>(line).is_ok_and(|line| line.mode.as_deref() == Some("dynamo"))
+}
+
+/// Reads what a greeting was answered with; the error says why it is no answer.
+pub fn read_greeting_answer(line: &[u8]) -> Result<GreetingAnswer, String> {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: RefusedError,
+    }
+    #[derive(Deserialize)]
+    struct RefusedError {
+        code: String,
+        message: String,
+        retryable: bool,
+    }
+    let wrong = |error: serde_json::Error| format!("not the answer of a peer of dynamo mode: {error}");
+    if is_dynamo(line) {
+        return serde_json::from_slice(line).map(GreetingAnswer::Welcome).map_err(wrong);
+    }
+    let Refused { error: RefusedError { code, message, retryable } } =
+        serde_json::from_slice(line).map_err(wrong)?;
+    Ok(GreetingAnswer::Refused { code, message, retryable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+    use crate::messaging::peer_hello::{PEER_PREFIX, refused_line};
+    use crate::persistence::NodeUuid;
+    use crate::replication::dynamo::Place;
+    use crate::replication::handshake::Lane;
+
+    #[test]
+    fn greetings_and_answers_come_back() {
+        let from = Place { node_id: 1, directory: Some(NodeUuid([7; 16])), host: "h".into(), port: 9 };
+        let mode = "dynamo".to_string();
+        let greeting =
+            Greeting { mode, protocol: (1, 1), lane: Lane::Log, from, boot: 3, to: 2, is_new: true };
+        let line = greeting_line(&greeting);
+        assert!(line.starts_with(PEER_PREFIX) && line.ends_with(b"}\n"));
+        assert_eq!(read_greeting(&line), Ok(greeting.clone()));
+        let welcome = greeting_welcome_line(&greeting);
+        assert_eq!(read_greeting_answer(&welcome), Ok(GreetingAnswer::Welcome(greeting)));
+        let refused = refused_line(&Error::new(Code::Starting, "later"), None);
+        let (code, message) = ("starting".to_string(), "later".to_string());
+        let expected = GreetingAnswer::Refused { code, message, retryable: true };
+        assert_eq!(read_greeting_answer(&refused), Ok(expected));
+        assert!(read_greeting(br#"{"op":"peer","lane":"log"}"#).is_err_and(|error| error.contains("--mode")));
+        assert!(read_greeting_answer(b"HTTP/1.1 400\n").is_err());
+    }
+}
