@@ -28,7 +28,6 @@ mod keys;
 mod line_decoder;
 pub mod peer_frame;
 pub mod peer_frame_converging;
-pub mod peer_frame_converging;
 pub mod peer_greeting;
 pub mod peer_hello;
 pub mod reply;
