@@ -13,7 +13,7 @@ pub use datastore::replication::group::{Acknowledgement, Group};
 pub fn committed(shards: &[Mailbox<Shard>], index: u64, acknowledgements: Vec<Acknowledgement>) {
     for (shard, writes) in shards.iter().zip(numbered(acknowledgements, shards.len())) {
         if !writes.is_empty() {
-            shard.send(ShardMessage::Committed(Committed { index, writes }));
+            shard.send(ShardMessage::Committed(Committed { index, stamp: None, writes }));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the actors of a replicated node share: its membership, and who leads.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use datastore::error::{Code, Detail, Error, LeaderAddress};
@@ -47,7 +47,7 @@ pub struct Cluster {
     /// The last entry handed to the shards.
     pub applied_index: AtomicU64,
     /// Entries on their way to this node's disk, in bytes.
-    pub persisting_bytes: AtomicUsize,
+    pub persisting_bytes: Arc<AtomicUsize>,
     /// The last index at which this node's state was found equal to a peer's.
     pub state_checked_index: AtomicU64,
     /// How often a peer's state at the same index was another one.
@@ -136,7 +136,7 @@ impl Cluster {
             has_quorum: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
-            persisting_bytes: AtomicUsize::new(0),
+            persisting_bytes: Arc::default(),
             state_checked_index: AtomicU64::new(0),
             state_differences: AtomicU64::new(0),
             links: PeerLinks::default(),

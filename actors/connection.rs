@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::{Bytes, BytesMut};
+use datastore::engine::{Entry, Version};
 use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::{Asks, Decoded, Operation, reply};
@@ -27,10 +28,13 @@ use datastore::settings::Mode;
 use tokio::net::TcpStream;
 
 use crate::Cast;
+use crate::converging_messages::ConvergingMessage;
+use crate::dispatch_dynamo;
 use crate::freshness::{Freshness, Rounds, freshness};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
 use crate::peer_session;
+use crate::peering::Peering;
 use crate::replication_messages::ReplicationMessage;
 use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
@@ -77,6 +81,20 @@ pub enum ConnectionMessage {
         sequence: u64,
         /// Why they were not, or may not have been.
         outcome: Result<(), Error>,
+    },
+    /// From the WalWriter, in dynamo mode: a write is on as many disks as it was to be, or not in time.
+    Copied {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// Why not.
+        outcome: Result<(), Error>,
+    },
+    /// From the WalWriter, in dynamo mode: what several members have of a key comes to this.
+    CopiesRead {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// The key's entry.
+        entry: Result<Option<Entry>, Error>,
     },
     /// From the node: answer what came, then close.
     Stop,
@@ -165,9 +183,9 @@ impl Connection {
             let line_bytes = request.line_bytes as usize;
             self.gate.add(line_bytes);
             let id = if request.id.is_empty() { Bytes::new() } else { request.id.slice(&arena) };
-            let mut slot =
-                Slot { id, class: Class::Other, state: SlotState::Queued, line_bytes, arrived: now };
-            let operation = match self.in_mode(request.asks.as_deref()).and(request.operation) {
+            let (class_unknown, state, asks) = (Class::Other, SlotState::Queued, request.asks);
+            let mut slot = Slot { id, class: class_unknown, state, line_bytes, arrived: now, asks };
+            let operation = match self.in_mode(slot.asks.as_deref()).and(request.operation) {
                 Ok(operation) => operation,
                 Err(error) => {
                     slot.state = SlotState::Line(error_line(&slot.id, &error));
@@ -176,15 +194,15 @@ impl Connection {
                 }
             };
             slot.class = class(&operation);
-            let cluster = self.node.cluster.as_ref();
-            let round = match cluster.map(|cluster| freshness(cluster, &operation, &mut self.asked_primary)) {
-                None | Some(Freshness::AsItIs) => None,
-                Some(Freshness::Round(most)) => {
+            let round = match self.freshness(&operation, slot.asks.as_deref()) {
+                Freshness::AsItIs => None,
+                Freshness::Round(most) => {
                     // The freshest of them decides for all.
                     asked = Some(asked.map_or(most, |other| other.min(most)));
                     Some(self.rounds.next())
                 }
-                Some(Freshness::Refused(error)) => {
+                Freshness::Version(version) => Some(self.begin_waiting(version)),
+                Freshness::Refused(error) => {
                     slot.state = SlotState::Line(error_line(&slot.id, &error));
                     self.slots.push_back(slot);
                     continue;
@@ -206,6 +224,23 @@ impl Connection {
             let read = ReplicationMessage::Read { reply_to, round, staleness_ms_max };
             self.cast.wal_writer.send(WalMessage::Replication(read));
         }
+    }
+
+    /// What a request waits for.
+    fn freshness(&mut self, operation: &Operation, asks: Option<&Asks>) -> Freshness {
+        if self.node.dynamo.is_some() {
+            return dispatch_dynamo::freshness(operation, asks);
+        }
+        let cluster = self.node.cluster.as_ref();
+        cluster.map_or(Freshness::AsItIs, |cluster| freshness(cluster, operation, &mut self.asked_primary))
+    }
+
+    /// Asks to be told when a write is here: gives the round that stands for it.
+    fn begin_waiting(&mut self, version: Version) -> u64 {
+        let (reply_to, round) = (self.address.clone(), self.rounds.begin());
+        let await_it = ConvergingMessage::AwaitVersion { version, reply_to, round };
+        self.cast.wal_writer.send(WalMessage::Converging(await_it));
+        round
     }
 
     /// Whether this node's mode knows what is asked for: decoding knows no mode.
@@ -332,9 +367,9 @@ impl Connection {
         else {
             return;
         };
-        if let Some(query) = gathering.next_query() {
+        if let Some(stage) = gathering.next_stage() {
             slot.state = SlotState::Gathering(gathering);
-            self.search(sequence, query);
+            self.ask_copies(sequence, stage);
             return;
         }
         self.fill(sequence, gathering.memory_bytes(), SlotState::Gathered(gathering));
@@ -355,8 +390,8 @@ impl Connection {
     /// The other side is a node: its frames are the replication arbiter's. This
     /// actor's part of the socket closes; the copy goes on.
     fn hand_over(&mut self, first: BytesMut, context: &mut Context<Self>) {
-        let cluster = self.node.cluster.clone().zip(self.cast.replication_arbiter.clone());
-        let Some((cluster, arbiter)) = cluster else {
+        let peering = Peering::of(&self.node).zip(self.cast.replication_arbiter.clone());
+        let Some((peering, arbiter)) = peering else {
             let line = peer_session::refuse_alone(self.node.settings.node_id);
             self.gate.add(line.len());
             self.output.extend_from_slice(&line);
@@ -365,7 +400,7 @@ impl Connection {
         };
         if let Ok(socket) = self.socket.as_fd().try_clone_to_owned() {
             let (node, cast) = (self.node.clone(), self.cast.clone());
-            arbiter.spawn_fn(move || peer_session::begin(node, cast, cluster, socket.into(), first));
+            arbiter.spawn_fn(move || peering.begin_session(node, cast, socket.into(), first));
         }
         context.stop();
     }
@@ -435,6 +470,12 @@ impl Handler<Counted<ConnectionMessage>> for Connection {
             ConnectionMessage::Promoted { sequence, leader } => self.promoted(sequence, leader),
             ConnectionMessage::MembersChanged { sequence, outcome } => {
                 self.members_changed(sequence, outcome);
+            }
+            ConnectionMessage::Copied { sequence, outcome } => {
+                self.gather(sequence, |gathering| gathering.copied_outcome(outcome));
+            }
+            ConnectionMessage::CopiesRead { sequence, entry } => {
+                self.gather(sequence, |gathering| gathering.copies_read(entry));
             }
             ConnectionMessage::Stop => self.gate.close(),
         }

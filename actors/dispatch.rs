@@ -9,8 +9,8 @@ use datastore::limits;
 use datastore::messaging::{Operation, ScanRequest, Span, reply};
 use datastore::persistence::Member;
 use datastore::query::{
-    Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body, decode_key_cursor,
-    decode_rank_cursor, hello_body,
+    CopiedReply, Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body,
+    decode_key_cursor, decode_rank_cursor, hello_body,
 };
 
 use crate::connection::Connection;
@@ -39,6 +39,9 @@ impl Connection {
         match operation {
             Operation::Get { key, .. } => {
                 let hash = hash(&key);
+                if self.read_copies_wanted(sequence)?.is_some() {
+                    return self.copies_read(arena, sequence, id, hash, key);
+                }
                 self.ask_one_shard(sequence, id, hash, ShardOperation::Get { key, hash })
             }
             Operation::GetVector { key, .. } => {
@@ -47,16 +50,16 @@ impl Connection {
             }
             Operation::Set { key, value, condition } => {
                 let hash = hash(&key);
-                self.ask_one_shard(sequence, id, hash, ShardOperation::Set { key, hash, value, condition })
+                self.ask_for_write(sequence, id, hash, ShardOperation::Set { key, hash, value, condition })
             }
             Operation::AddVector { key, vector, condition } => {
                 let hash = hash(&key);
                 let operation = ShardOperation::AddVector { key, hash, vector, condition };
-                self.ask_one_shard(sequence, id, hash, operation)
+                self.ask_for_write(sequence, id, hash, operation)
             }
             Operation::Delete { key, condition } => {
                 let hash = hash(&key);
-                self.ask_one_shard(sequence, id, hash, ShardOperation::Delete { key, hash, condition })
+                self.ask_for_write(sequence, id, hash, ShardOperation::Delete { key, hash, condition })
             }
             Operation::BulkGet { keys, .. } => self.bulk_get(arena, sequence, id, &keys),
             Operation::BulkSet { records } => {
@@ -137,9 +140,14 @@ impl Connection {
                     .to_string();
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
+            Operation::Conflicts { limit, after } => {
+                let after = after.map(|after| after.of(arena));
+                return self.conflicts(sequence, limit, after);
+            }
+            Operation::Evict { node_id } => return self.evict(sequence, node_id),
             _ => {
-                let message = "this operation is one of --mode dynamo";
-                return Err(Error::new(Code::UnsupportedInMode, message));
+                let message = "this operation is answered elsewhere";
+                return Err(Error::new(Code::Internal, message));
             }
         }
         Ok(())
@@ -155,6 +163,31 @@ impl Connection {
 
     fn overloaded(what: &str) -> Error {
         Error::overloaded(format!("{what} has as many messages waiting as it may hold"))
+    }
+
+    fn ask_for_write(&mut self, sequence: u64, id: Span, hash: u64, operation: ShardOperation) -> Refusal {
+        match self.copies_wanted(sequence)? {
+            Some(_) => self.copied_write(sequence, id, hash, operation),
+            None => self.ask_one_shard(sequence, id, hash, operation),
+        }
+    }
+
+    /// As [`Connection::ask_one_shard`], and others are asked when it has answered.
+    pub(crate) fn gather_one_shard(
+        &mut self,
+        sequence: u64,
+        id: Span,
+        hash: u64,
+        operation: ShardOperation,
+        gathering: Gathering,
+    ) -> Refusal {
+        let shard = self.node.placement.shard(hash);
+        if !self.cast.shards[shard].has_room() {
+            return Err(Self::overloaded("the shard"));
+        }
+        self.begin_gathering(sequence, gathering);
+        self.outgoing[shard].push(ShardRequest { sequence, id, operation });
+        Ok(())
     }
 
     fn ask_one_shard(&mut self, sequence: u64, id: Span, hash: u64, operation: ShardOperation) -> Refusal {
@@ -239,8 +272,12 @@ impl Connection {
         if per_shard.iter().enumerate().any(full) {
             return Err(Self::overloaded("a shard"));
         }
-        let gathering =
-            if set { Gathering::bulk_set(count, touched) } else { Gathering::bulk_delete(touched) };
+        let gathering = match (self.copies_wanted(sequence)?, set) {
+            (None, true) => Gathering::bulk_set(count, touched),
+            (None, false) => Gathering::bulk_delete(touched),
+            (Some(_), true) => Gathering::copied(CopiedReply::BulkSet(count), touched),
+            (Some(_), false) => Gathering::copied(CopiedReply::BulkDelete, touched),
+        };
         self.begin_gathering(sequence, gathering);
         let multi = self.node.next_multi();
         if touched > 1 {
@@ -295,7 +332,7 @@ impl Connection {
     /// round has waited for are on their way through them.
     pub(crate) fn search(&mut self, sequence: u64, query: Query) {
         let query = Arc::new(query);
-        if self.node.cluster.is_some() {
+        if self.node.cluster.is_some() || self.node.dynamo.is_some() {
             for shard in &self.cast.shards {
                 let (query, reply_to) = (query.clone(), self.address.clone());
                 shard.send(ShardMessage::Search(Search { sequence, query, reply_to }));

@@ -15,6 +15,10 @@ use crate::standing::{newcomer, standing};
 
 impl Connection {
     pub(crate) fn promote(&mut self, sequence: u64, node_id: Option<u64>, force: bool) -> Refusal {
+        if self.node.dynamo.is_some() {
+            let message = "in dynamo mode every node takes writes: there is nobody to promote";
+            return Err(Error::new(Code::UnsupportedInMode, message));
+        }
         let Some(coordinator) = self.cast.coordinator.clone() else {
             let message = "promote needs a cluster, and this node is on its own";
             return Err(Error::new(Code::UnsupportedInMode, message));
@@ -42,6 +46,11 @@ impl Connection {
 
     /// `add_member`, `remove_member`.
     pub(crate) fn change(&mut self, sequence: u64, wish: Wish) -> Refusal {
+        if self.node.dynamo.is_some() {
+            let message = "in dynamo mode a node joins by itself, started on an empty directory with --peers that name \
+                           a member; `evict` removes one";
+            return Err(Error::new(Code::UnsupportedInMode, message));
+        }
         self.barrier_dispatched(sequence);
         match (self.cast.coordinator.clone(), wish) {
             (Some(coordinator), wish) => {

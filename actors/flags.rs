@@ -67,6 +67,15 @@ pub struct Flags {
     /// Latest version of the nodes' own protocol to speak, while nodes of an earlier version are in the cluster
     #[arg(long, env = "DATASTORE_PEER_PROTOCOL", default_value_t = PROTOCOL.1, value_name = "VERSION")]
     peer_protocol: u32,
+    /// Milliseconds added to the system's clock, which may be negative; to test what a wrong clock does in dynamo mode
+    #[arg(
+        long,
+        env = "DATASTORE_CLOCK_OFFSET_MS",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        value_name = "MILLISECONDS"
+    )]
+    clock_offset_ms: i64,
     /// How the node's own messages are written
     #[arg(long, env = "DATASTORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -135,6 +144,7 @@ impl Flags {
             insecure: self.insecure,
             truncate_damaged_log: self.truncate_damaged_log,
             peer_protocol_max: self.peer_protocol,
+            clock_offset_ms: self.clock_offset_ms,
         }
     }
 }

@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 
-use datastore::engine::Condition;
+use datastore::engine::{Condition, Version};
 use datastore::error::Error;
 use datastore::messaging::{Consistency, Operation};
 use datastore::replication::raft::Role;
@@ -31,6 +31,8 @@ pub(crate) enum Freshness {
     AsItIs,
     /// A round; with a figure a replica may answer that is at most so old, in milliseconds.
     Round(Option<u64>),
+    /// In dynamo mode: that this write is here.
+    Version(Version),
     /// This node can't answer it.
     Refused(Error),
 }

@@ -98,7 +98,7 @@ fn commit_of(hard_state: &[u8]) -> u64 {
 
 /// Salts tell a segment's frames from older ones in the same blocks; they need
 /// to differ, not to be secret.
-fn salts(seed: u64) -> impl FnMut() -> u64 + Send + 'static {
+pub(crate) fn salts(seed: u64) -> impl FnMut() -> u64 + Send + 'static {
     let mut state = seed;
     move || next_random(&mut state)
 }
@@ -120,7 +120,9 @@ impl Router {
                 return Ok(());
             }
             Some(EntryKind::Empty) => return Ok(()),
-            None => return Err("its kind is none of this version's: start the version that wrote it".into()),
+            Some(EntryKind::Converging) | None => {
+                return Err("its kind is none of this version's: start the version that wrote it".into());
+            }
         }
         let payload = Bytes::copy_from_slice(entry.payload);
         for item in Requests::new(&payload) {

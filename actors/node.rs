@@ -14,6 +14,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
+use crate::dynamo_cluster::DynamoCluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram, record};
 
@@ -37,8 +38,10 @@ pub struct Node {
     pub connections: ConnectionFigures,
     /// The snapshots'.
     pub snapshots: Mutex<SnapshotFigures>,
-    /// Who else there is; `None` on a node that is on its own.
+    /// Who else there is, in leader mode; `None` on a node that is on its own.
     pub cluster: Option<Arc<Cluster>>,
+    /// Who else there is, in dynamo mode.
+    pub dynamo: Option<Arc<DynamoCluster>>,
     /// Set when the node takes no more requests.
     pub stopping: AtomicBool,
     /// Rung when the process is to begin anew, with what the directory says by then.
@@ -53,6 +56,10 @@ pub struct ShardFigures {
     pub keys: AtomicU64,
     /// What entries and tables occupy, in bytes.
     pub memory_bytes: AtomicU64,
+    /// In dynamo mode: versions of deletes that are kept.
+    pub tombstones: AtomicU64,
+    /// The latest time among them; 0 for none.
+    pub newest_tombstone: AtomicU64,
     /// What each index has and occupies.
     pub indexes: Mutex<Sizes>,
     /// Buckets indexed since the start; all of them: the indexes are ready.
@@ -215,7 +222,7 @@ impl Node {
         settings: Settings,
         placement: Placement,
         gauges: Vec<Arc<Gauge>>,
-        cluster: Option<Arc<Cluster>>,
+        (cluster, dynamo): (Option<Arc<Cluster>>, Option<Arc<DynamoCluster>>),
     ) -> Node {
         Node {
             permits: Permits::new(settings.memory_bytes_max),
@@ -228,6 +235,7 @@ impl Node {
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
             cluster,
+            dynamo,
             stopping: AtomicBool::new(false),
             anew: Notify::new(),
             next_multi: AtomicU64::new(0),

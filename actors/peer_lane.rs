@@ -21,6 +21,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use datastore::limits;
 use datastore::messaging::peer_frame::{PeerFrame, encode};
+use datastore::messaging::peer_frame_converging::Converging;
+use datastore::replication::dynamo;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::{Message, NodeId};
 use socket2::SockRef;
@@ -28,13 +30,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::cluster::Cluster;
-use crate::peer_greeting::{CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, answered, greeting, prepare};
+use crate::peer_greeting::{CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, prepare};
 use crate::peer_links::RarelySaid;
 use crate::peer_socket::{read_line, until_closed, write_all};
-use crate::replication_messages::{CoordinatorMessage, ReplicationMessage};
+use crate::peering::Peering;
+use crate::replication_messages::CoordinatorMessage;
 use crate::start::Cast;
-use crate::wal_writer::WalMessage;
 
 /// A peer whose system acknowledges nothing for so long is gone.
 const HEARTBEATS_UNANSWERED_MAX: Duration = Duration::from_secs(2);
@@ -113,6 +114,10 @@ fn memory_bytes(frame: &PeerFrame) -> usize {
         PeerFrame::Message(Message { entries, .. }) => {
             entries.iter().map(|entry| entry.payload.len() + size_of_val(entry)).sum()
         }
+        PeerFrame::Converging(Converging::Message(dynamo::Message::Entries(entries))) => {
+            entries.iter().map(|payload| payload.len() + size_of_val(payload)).sum()
+        }
+        PeerFrame::Converging(Converging::KeyState { state, .. }) => state.len(),
         _ => 0,
     };
     size_of_val(frame) + entries
@@ -121,7 +126,7 @@ fn memory_bytes(frame: &PeerFrame) -> usize {
 /// A lane's task.
 pub(crate) struct LaneTask {
     pub(crate) cast: Arc<Cast>,
-    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) peering: Peering,
     pub(crate) peer: NodeId,
     pub(crate) lane: Lane,
     pub(crate) queue: Rc<LaneQueue>,
@@ -163,7 +168,7 @@ impl LaneTask {
 
     async fn connect(&self, adopting: bool) -> io::Result<(TcpStream, Greeted)> {
         let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
-        let places = self.cluster.places_to_look(self.peer);
+        let places = self.peering.places_to_look(self.peer);
         let address = places.get(self.attempts.replace(self.attempts.get() + 1) % places.len().max(1));
         let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
@@ -175,17 +180,17 @@ impl LaneTask {
         };
         prepare(SockRef::from(&socket), unanswered_max);
         let mut buffer = BytesMut::new();
-        let hello = greeting(&self.cluster, self.peer, self.lane, adopting);
+        let hello = self.peering.greeting(self.peer, self.lane, adopting);
         let line = timeout(GREETING_TIMEOUT, async {
             write_all(&socket, &hello).await?;
             read_line(&socket, &mut buffer).await
         });
         let line = line.await.map_err(|_| late("it doesn't answer the greeting"))??;
-        let greeted = answered(&self.cluster, self.peer, &line);
+        let greeted = self.peering.answered(self.peer, &line);
         if let Greeted::Connected | Greeted::Adopt = greeted {
             // It is there: the next attempt begins there, too.
             self.attempts.set(self.attempts.get() - 1);
-            self.cluster.links.found_at(self.peer, &address.host, address.port);
+            self.peering.links().found_at(self.peer, &address.host, address.port);
         }
         Ok((socket, greeted))
     }
@@ -234,7 +239,7 @@ impl LaneTask {
     }
 
     fn say_disconnected(&self, error: &io::Error) {
-        self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Unreachable(self.peer)));
+        self.cast.wal_writer.send(self.peering.unreachable(self.peer));
         if self.lane == Lane::Heartbeat {
             tracing::warn!(peer = self.peer, %error, "the connection to a peer ended");
             self.tell_coordinator(false);
@@ -245,7 +250,7 @@ impl LaneTask {
     }
 
     fn tell_coordinator(&self, connected: bool) {
-        self.cluster.links.set_reached(self.peer, connected);
+        self.peering.links().set_reached(self.peer, connected);
         if let Some(coordinator) = &self.cast.coordinator {
             coordinator.send(CoordinatorMessage::Peer { node_id: self.peer, connected });
         }

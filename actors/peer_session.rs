@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use datastore::error::{Code, Error};
 use datastore::messaging::peer_frame::{PeerFrame, decode};
+use datastore::messaging::peer_greeting::is_dynamo;
 use datastore::messaging::peer_hello::{read_hello, refusal_error, refused_line, welcome_line};
 use datastore::persistence::{Membership, host_of};
 use datastore::replication::handshake::{Decision, Hello, Lane, Refusal, Welcome, decide};
@@ -100,6 +101,11 @@ impl Session {
     /// Answers the first line; gives it if frames are to follow.
     async fn greet(&mut self) -> Option<Hello> {
         let line = read_line(&self.socket, &mut self.buffer).await.ok()?;
+        if is_dynamo(&line) {
+            let message = "this node runs with --mode leader, the other one with --mode dynamo";
+            self.refuse(0, &Error::new(Code::BadRequest, message)).await;
+            return None;
+        }
         let hello = match read_hello(&line) {
             Ok(hello) => hello,
             Err(reason) => {
@@ -253,7 +259,8 @@ impl Session {
             | PeerFrame::SnapshotChunk { .. }
             | PeerFrame::SnapshotEntries(_)
             | PeerFrame::SnapshotEnd
-            | PeerFrame::SnapshotResult { .. } => return false,
+            | PeerFrame::SnapshotResult { .. }
+            | PeerFrame::Converging(_) => return false,
         };
         self.cast.wal_writer.send(WalMessage::Replication(message));
         true

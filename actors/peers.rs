@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use datastore::replication::message::NodeId;
 
-use crate::cluster::Cluster;
 use crate::mailbox::{Gauge, Mailbox, mailbox};
 use crate::node::Node;
+use crate::peering::Peering;
 use crate::replication_messages::PeerMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::start::{Cast, MAILBOX_CAPACITY};
@@ -44,12 +44,11 @@ impl Peers {
 
 /// One ReplicatorPeer for each other node that the cluster has now, and none for any else.
 /// A node that was removed keeps them: those that don't know yet may need its vote.
-pub(crate) fn follow_members(node: &Arc<Node>, cast: &Arc<Cast>, cluster: &Arc<Cluster>) {
+pub(crate) fn follow_members(node: &Arc<Node>, cast: &Arc<Cast>, peering: &Peering, wanted: Vec<NodeId>) {
     let Some(arbiter) = &cast.replication_arbiter else { return };
-    let wanted = cluster.others();
     for (peer, mailbox) in cast.peers.take_others(&wanted) {
         mailbox.send(PeerMessage::Stop);
-        cluster.links.forget(peer);
+        peering.links().forget(peer);
         node.remove_gauge(&gauge_name(peer));
     }
     for peer in wanted.into_iter().filter(|peer| cast.peers.get(*peer).is_none()) {
@@ -57,8 +56,8 @@ pub(crate) fn follow_members(node: &Arc<Node>, cast: &Arc<Cast>, cluster: &Arc<C
         node.add_gauge(gauge.clone());
         let (mailbox, inbox) = mailbox::<ReplicatorPeer>(gauge);
         cast.peers.add(peer, mailbox);
-        let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
-        arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, cluster, peer)));
+        let (node, cast, peering) = (node.clone(), cast.clone(), peering.clone());
+        arbiter.spawn_fn(move || inbox.run(ReplicatorPeer::new(node, cast, peering, peer)));
     }
 }
 

@@ -18,11 +18,14 @@ use datastore::persistence::{
     RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
     first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
+use datastore::replication::dynamo::SnapshotVector;
 use datastore::replication::handshake::PROTOCOL;
 use datastore::replication::recovered::SnapshotState;
-use datastore::settings::Settings;
+use datastore::settings::{Mode, Settings};
 
 use crate::cluster::Cluster;
+use crate::converging_recovery::{self, RecoveredConverging, ReplayedConverging};
+use crate::dynamo_cluster::DynamoCluster;
 use crate::founding;
 use crate::log_replayer::{NodeLog, Replayed, replay_log};
 use crate::node::SnapshotFigures;
@@ -55,6 +58,8 @@ pub struct Recovered {
     pub cluster: Option<Arc<Cluster>>,
     /// Of a replicated log.
     pub replicated: Option<RecoveredLog>,
+    /// In dynamo mode.
+    pub dynamo: Option<(Arc<DynamoCluster>, RecoveredConverging)>,
 }
 
 /// Brings back what the directory holds, or makes a new one.
@@ -68,6 +73,9 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     let identity = identity(&disk, &options, settings)?;
     remove_unfinished_snapshot(&disk).map_err(StartError::Snapshot)?;
 
+    if settings.mode == Mode::Dynamo {
+        return recover_converging(disk, lock, options, identity, settings, port);
+    }
     let clustered =
         founding::is_clustered(settings, Membership::load(&disk).map_err(StartError::Identity)?.as_ref());
     if clustered && settings.truncate_damaged_log {
@@ -75,7 +83,12 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     }
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
-    let (loaded, replayed) = load_and_replay(&disk, options, &identity, settings, (placement, clustered))?;
+    let replay_over = |range: Replay, _: Option<&SnapshotReport>, tables: Vec<Table>| {
+        let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
+        replay_log(faulty, options.clone(), &identity, (range, clustered), placement, tables)
+    };
+    let (loaded, replayed) =
+        load_and_replay(&disk, &identity, settings, (placement, Table::new), replay_over)?;
     let Replayed { mut tables, mut log, recovery, members } = replayed;
     let Loaded { snapshot, passed_over } = loaded;
     let report = recovery.report.clone();
@@ -83,11 +96,7 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
 
     let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
-    let snapshot_figures = SnapshotFigures {
-        last_index: snapshot.as_ref().map_or(0, |report| report.through),
-        last_bytes: snapshot.as_ref().map_or(0, |report| report.file_bytes),
-        ..SnapshotFigures::default()
-    };
+    let snapshot_figures = figures(snapshot.as_ref());
     let (mut last_index, log_bytes) = (report.last_index, report.entry_bytes);
     let mut membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
     let (mut replicated, mut cluster) = (None, None);
@@ -117,7 +126,68 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         lock,
         cluster,
         replicated,
+        dynamo: None,
     })
+}
+
+/// As [`recover`], in dynamo mode.
+fn recover_converging(
+    disk: FileDisk,
+    lock: File,
+    options: LogOptions,
+    identity: Identity,
+    settings: &Settings,
+    port: u16,
+) -> Result<Recovered, StartError> {
+    let began = std::time::Instant::now();
+    let placement = Placement::new(identity.placement_seed, settings.shards);
+    let replay_over = |range: Replay, snapshot: Option<&SnapshotReport>, tables: Vec<Table>| {
+        let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
+        let state = match snapshot {
+            None => SnapshotVector::default(),
+            Some(report) => SnapshotVector::decode(&report.state).ok_or(StartError::SnapshotState)?,
+        };
+        converging_recovery::replay(faulty, options.clone(), &identity, range, state, tables)
+    };
+    let (loaded, replayed) = load_and_replay(
+        &disk,
+        &identity,
+        settings,
+        (placement, converging_recovery::empty_table),
+        replay_over,
+    )?;
+    let ReplayedConverging { tables, log, recovery, history, conflicts } = replayed;
+    let Loaded { snapshot, passed_over } = loaded;
+    let report = recovery.report.clone();
+    set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
+    report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
+    let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
+    let has_lost_entries = report.truncated.is_some();
+    let (converging, cluster) =
+        converging_recovery::recovered(settings, &identity, port, (history, recovery), has_lost_entries)?;
+    cluster.lost(conflicts);
+    Ok(Recovered {
+        tables,
+        log,
+        identity,
+        disk,
+        last_index: report.last_index,
+        log_bytes: report.entry_bytes,
+        snapshots_kept,
+        snapshot_figures: figures(snapshot.as_ref()),
+        lock,
+        cluster: None,
+        replicated: None,
+        dynamo: Some((Arc::new(cluster), converging)),
+    })
+}
+
+fn figures(snapshot: Option<&SnapshotReport>) -> SnapshotFigures {
+    SnapshotFigures {
+        last_index: snapshot.map_or(0, |report| report.through),
+        last_bytes: snapshot.map_or(0, |report| report.file_bytes),
+        ..SnapshotFigures::default()
+    }
 }
 
 fn the_cluster(
@@ -194,30 +264,27 @@ struct Loaded {
 
 /// Loads a snapshot and replays the log over it. A log that is to be cut at its
 /// damage may end before the newest snapshot does; then an older one is taken.
-fn load_and_replay(
+fn load_and_replay<R>(
     disk: &FileDisk,
-    options: LogOptions,
     identity: &Identity,
     settings: &Settings,
-    (placement, replicated): (Placement, bool),
-) -> Result<(Loaded, Replayed), StartError> {
+    (placement, new_table): (Placement, fn(Placement, usize) -> Table),
+    replay_over: impl Fn(Replay, Option<&SnapshotReport>, Vec<Table>) -> Result<R, StartError>,
+) -> Result<(Loaded, R), StartError> {
     let mut at_most = u64::MAX;
     loop {
         let log_begins = first_retained_index(disk, identity.node).map_err(StartError::Log)?;
-        let load = |info: &SnapshotInfo| load_snapshot(disk, info, identity.node, placement);
+        let load = |info: &SnapshotInfo| load_snapshot(disk, info, identity.node, placement, new_table);
         let (newest, passed_over) =
             load_newest_snapshot(disk, log_begins, at_most, load).map_err(StartError::Snapshot)?;
         let (tables, snapshot) = match newest {
             Some((tables, report)) => (tables, Some(report)),
-            None => (empty_tables(placement), None),
+            None => ((0..placement.shards()).map(|shard| new_table(placement, shard)).collect(), None),
         };
         let loaded = Loaded { snapshot, passed_over };
         let range = replay_range(loaded.snapshot.as_ref(), settings.truncate_damaged_log);
-        let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
-        match replay_log(faulty, options.clone(), identity, (range, replicated), placement, tables) {
-            Ok(replayed) => {
-                return Ok((loaded, replayed));
-            }
+        match replay_over(range, loaded.snapshot.as_ref(), tables) {
+            Ok(replayed) => return Ok((loaded, replayed)),
             Err(StartError::Log(OpenError::EndsTooEarly { last, .. })) if settings.truncate_damaged_log => {
                 at_most = last;
             }
@@ -252,10 +319,6 @@ fn set_aside(disk: &FileDisk, passed_over: &[PassedOver]) -> Result<(), Snapshot
         );
     }
     Ok(())
-}
-
-fn empty_tables(placement: Placement) -> Vec<Table> {
-    (0..placement.shards()).map(|shard| Table::new(placement, shard)).collect()
 }
 
 fn starts_of_snapshots(disk: &FileDisk, node: NodeUuid) -> Result<Vec<u64>, StartError> {

@@ -12,17 +12,16 @@
 //! the next one that does, or when the log is idle.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datastore::persistence::{
-    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, SnapshotReader, host_of, list_snapshots,
+    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotReader, host_of, list_snapshots,
 };
 use datastore::replication::message::{LogEntry, Message, MessageKind};
 use datastore::replication::raft::{HardState, Persist};
 
 use crate::Cast;
-use crate::cluster::Cluster;
 use crate::disk_thread::{DiskOrder, DiskThread, told};
 use crate::log_reader::Wanted;
 use crate::replication_messages::{PeerMessage, ReplicationMessage, SnapshotToSend};
@@ -50,8 +49,10 @@ pub struct ReplicatedDisk {
     pub reader: crossbeam_channel::Sender<Wanted>,
     /// The directory, for snapshots.
     pub directory: FileDisk,
-    /// What this node shares with its other actors.
-    pub cluster: Arc<Cluster>,
+    /// This node's directory.
+    pub node: NodeUuid,
+    /// Entries on their way to the disk, in bytes.
+    pub persisting_bytes: Arc<AtomicUsize>,
 }
 
 /// Persists that share a frame.
@@ -218,7 +219,7 @@ impl<D: Disk> DiskThread<D> {
         self.publish();
         let persists = batch.persists.len();
         if let Some(replicated) = &self.replicated {
-            replicated.cluster.persisting_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
+            replicated.persisting_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
         }
         let number = batch.persists.last().map_or(0, |persist| persist.number);
         for message in batch.persists.into_iter().flat_map(|persist| persist.then_send) {
@@ -280,7 +281,7 @@ fn snapshot_to_send(replicated: &ReplicatedDisk, message: Message) -> Option<Sna
     let index = message.snapshot.as_ref()?.index;
     let directory = &replicated.directory;
     let info = list_snapshots(directory).ok()?.into_iter().rev().find(|info| info.through == index)?;
-    let after = SnapshotReader::open(directory, &info, replicated.cluster.node).ok()?.header().after;
+    let after = SnapshotReader::open(directory, &info, replicated.node).ok()?.header().after;
     let file = directory.open(&info.name).ok()?;
     let runs = replicated.places.between(after + 1, index + 1, u64::MAX);
     Some(SnapshotToSend { message, name: info.name, file, after, runs })

@@ -30,6 +30,7 @@ use crate::acknowledgements;
 use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
 use crate::node::Node;
+use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replicated_reads::ReplicatedReads;
 use crate::replicated_snapshots::Snapshots;
@@ -110,7 +111,7 @@ impl ReplicatedLog {
         // By it the handshake judges whether this node has what a forced log has not.
         self.cluster.applied_index.store(handed_over, Ordering::Relaxed);
         self.cluster.configured(&start.members.configuration);
-        follow_members(&self.node, &self.cast, &self.cluster);
+        follow_members(&self.node, &self.cast, &Peering::Leader(self.cluster.clone()), self.cluster.others());
         let mut replica = Replica::new(options(&self.cluster), start);
         if let Some(term) = replica.term_of(handed_over) {
             self.cluster.committed(handed_over, term);
@@ -272,7 +273,7 @@ impl ReplicatedLog {
         if self.cluster.is_removed() {
             tracing::warn!("this node was removed from its cluster; stop it, it takes no more part");
         }
-        follow_members(&self.node, &self.cast, &self.cluster);
+        follow_members(&self.node, &self.cast, &Peering::Leader(self.cluster.clone()), self.cluster.others());
     }
 
     fn persist(&mut self, persist: Persist) {
@@ -311,7 +312,9 @@ impl ReplicatedLog {
     fn tell_shards(&mut self) {
         for (shard, notice) in self.notices.take() {
             let message = match notice {
-                Notice::Committed { index, writes } => ShardMessage::Committed(Committed { index, writes }),
+                Notice::Committed { index, writes } => {
+                    ShardMessage::Committed(Committed { index, stamp: None, writes })
+                }
                 Notice::Refused { writes, error } => ShardMessage::Refused { writes, error },
                 Notice::Logged(entries) => {
                     let bytes: usize = entries.iter().map(|(_, payload)| payload.len()).sum();

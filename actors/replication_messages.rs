@@ -3,6 +3,7 @@
 
 use crossbeam_channel::Sender;
 use datastore::engine::Table;
+use datastore::messaging::peer_frame_converging::Converging;
 use datastore::persistence::{Configuration, FrameRun, Member, NodeUuid};
 use datastore::replication::message::{LogEntry, Message, NodeId};
 use datastore::replication::raft::Status;
@@ -145,6 +146,8 @@ pub enum PeerMessage {
         /// What.
         hash: u128,
     },
+    /// From the WalWriter, in dynamo mode. Dropped, and said so, when the peer can't be reached.
+    Converging(Converging),
     /// From the WalWriter: it is no member any more.
     Stop,
     /// From the disk thread: send this snapshot, and then say [`ReplicationMessage::SnapshotSent`].

@@ -16,17 +16,18 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, Context, Handler};
 use actix_rt::task::JoinHandle;
 use datastore::messaging::peer_frame::PeerFrame;
+use datastore::messaging::peer_frame_converging::Converging;
+use datastore::replication::dynamo::Message;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::{MessageKind, NodeId};
 
-use crate::cluster::Cluster;
 use crate::mailbox::Counted;
 use crate::node::Node;
 use crate::peer_lane::{LaneQueue, LaneTask};
-use crate::replication_messages::{PeerMessage, ReplicationMessage};
+use crate::peering::Peering;
+use crate::replication_messages::PeerMessage;
 use crate::snapshot_sender::SnapshotStreams;
 use crate::start::Cast;
-use crate::wal_writer::WalMessage;
 
 /// The replica is told of what was dropped, but not of each message.
 const UNREACHABLE_EVERY: Duration = Duration::from_millis(100);
@@ -35,7 +36,7 @@ const UNREACHABLE_EVERY: Duration = Duration::from_millis(100);
 pub struct ReplicatorPeer {
     node: Arc<Node>,
     cast: Arc<Cast>,
-    cluster: Arc<Cluster>,
+    peering: Peering,
     peer: NodeId,
     log: Rc<LaneQueue>,
     heartbeats: Rc<LaneQueue>,
@@ -46,11 +47,11 @@ pub struct ReplicatorPeer {
 
 impl ReplicatorPeer {
     /// What is said to one peer. It must be made on the replication arbiter.
-    pub fn new(node: Arc<Node>, cast: Arc<Cast>, cluster: Arc<Cluster>, peer: NodeId) -> ReplicatorPeer {
+    pub fn new(node: Arc<Node>, cast: Arc<Cast>, peering: Peering, peer: NodeId) -> ReplicatorPeer {
         ReplicatorPeer {
             node,
             cast,
-            cluster,
+            peering,
             peer,
             log: Rc::default(),
             heartbeats: Rc::default(),
@@ -67,7 +68,7 @@ impl ReplicatorPeer {
         };
         LaneTask {
             cast: self.cast.clone(),
-            cluster: self.cluster.clone(),
+            peering: self.peering.clone(),
             peer: self.peer,
             lane,
             queue: queue.clone(),
@@ -79,7 +80,7 @@ impl ReplicatorPeer {
     fn dropped(&mut self) {
         if self.unreachable_said.is_none_or(|said| said.elapsed() >= UNREACHABLE_EVERY) {
             self.unreachable_said = Some(Instant::now());
-            self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Unreachable(self.peer)));
+            self.cast.wal_writer.send(self.peering.unreachable(self.peer));
         }
     }
 }
@@ -129,9 +130,21 @@ impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
             PeerMessage::StateHash { index, hash } => {
                 self.heartbeats.push_newest(PeerFrame::StateHash { index, hash });
             }
+            PeerMessage::Converging(frame) => {
+                let is_pulse = matches!(frame, Converging::Message(Message::Pulse(_)));
+                let frame = PeerFrame::Converging(frame);
+                let kept =
+                    if is_pulse { self.heartbeats.push_newest(frame) } else { self.log.push_entries(frame) };
+                if !kept && !is_pulse {
+                    // Each time: the cursor has gone on.
+                    self.cast.wal_writer.send(self.peering.unreachable(self.peer));
+                }
+            }
             PeerMessage::Stop => context.stop(),
             PeerMessage::StreamSnapshot(snapshot) => {
-                self.snapshots.send(&self.node, &self.cast, &self.cluster, self.peer, *snapshot);
+                if let Peering::Leader(cluster) = &self.peering {
+                    self.snapshots.send(&self.node, &self.cast, cluster, self.peer, *snapshot);
+                }
             }
         }
     }

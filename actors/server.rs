@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::connection::Connection;
 use crate::mailbox::mailbox;
 use crate::node::Node;
-use crate::peer_session;
+use crate::peering::Peering;
 use crate::start::Cast;
 
 /// Files that the node itself needs beside its clients' connections: the log's, and its peers' sockets.
@@ -93,8 +93,8 @@ fn prepare(socket: &TcpStream) {
 /// There are as many clients as there may be. A peer gets in all the same, or
 /// clients could keep a cluster from coming together again.
 fn turn_away(socket: TcpStream, node: &Arc<Node>, cast: &Arc<Cast>, doubtful: &Rc<Cell<usize>>) {
-    let cluster = node.cluster.clone().zip(cast.replication_arbiter.clone());
-    let Some((cluster, arbiter)) = cluster.filter(|_| doubtful.get() < DOUBTFUL_MAX) else {
+    let peering = Peering::of(node).zip(cast.replication_arbiter.clone());
+    let Some((peering, arbiter)) = peering.filter(|_| doubtful.get() < DOUBTFUL_MAX) else {
         return refuse(&socket, node);
     };
     let (node, cast, doubtful) = (node.clone(), cast.clone(), doubtful.clone());
@@ -108,7 +108,7 @@ fn turn_away(socket: TcpStream, node: &Arc<Node>, cast: &Arc<Cast>, doubtful: &R
             return refuse(&socket, &node);
         }
         if let Ok(socket) = socket.into_std() {
-            arbiter.spawn_fn(move || peer_session::begin(node, cast, cluster, socket, BytesMut::new()));
+            arbiter.spawn_fn(move || peering.begin_session(node, cast, socket, BytesMut::new()));
         }
     });
 }

@@ -9,15 +9,18 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 use datastore::engine::{
-    Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Slice, Table, WriteKind,
+    Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Seen, Slice, Table, WriteKind,
 };
 use datastore::error::Error;
 use datastore::messaging::Span;
+use datastore::replication::message::NodeId;
 use datastore::replication::notices::ShardOffice;
 use slab::Slab;
 
 use crate::connection::Connection;
+use crate::converging_messages::{Converge, WalkStep};
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
@@ -65,6 +68,31 @@ pub enum ShardMessage {
         /// The last entry that it holds.
         index: u64,
     },
+    /// From the WalWriter, in dynamo mode: entries that this node didn't write.
+    Converge(Converge),
+    /// From the WalWriter, in dynamo mode: everyone is behind all writes up to this time.
+    CollectTombstones {
+        /// Tombstones up to it may go.
+        through: u64,
+    },
+    /// From the WalWriter or a peer's session, in dynamo mode: what is there of this key?
+    KeyWanted {
+        /// Its UTF-8.
+        key: Bytes,
+        /// Its hash.
+        hash: u64,
+        /// The question.
+        number: u64,
+        /// The peer that asks; `None`: this node.
+        from: Option<NodeId>,
+    },
+    /// From a thread that shows this node's state to a peer, or compares it: the next step of a walk.
+    WalkFor {
+        /// The first bucket.
+        position: usize,
+        /// Where the entries go.
+        reply: Sender<WalkStep>,
+    },
     /// From the WalWriter: what is the state behind this entry?
     StateHash {
         /// The last entry handed over.
@@ -74,7 +102,7 @@ pub enum ShardMessage {
 
 /// About so many entries are handed over at once, to the IndexManager while it is
 /// rebuilt and to the SnapshotWriter: the shard serves between.
-const WALK_ENTRIES: usize = 1_024;
+pub(crate) const WALK_ENTRIES: usize = 1_024;
 
 /// What a request's answer needs: 32 bytes that travel with each write.
 #[derive(Clone, Copy)]
@@ -92,6 +120,8 @@ pub(crate) enum Kind {
     Vector,
     Write,
     Part,
+    /// A single-key write that the connection answers itself.
+    Awaited,
 }
 
 /// A batch of which answers are still to come.
@@ -125,6 +155,15 @@ pub struct Shard {
     published_memory: i64,
 }
 
+/// A slice; in dynamo mode it converges with others, and knows what it has `seen` of them.
+fn slice(table: Table, seen: Option<Seen>, applied_index: u64) -> Slice<Token> {
+    let mut slice = Slice::new(table, applied_index);
+    if let Some(seen) = seen {
+        slice.converge(seen);
+    }
+    slice
+}
+
 /// Who a shard talks to.
 pub struct ShardNeighbours {
     /// The log.
@@ -140,7 +179,7 @@ impl Shard {
     pub fn new(
         number: usize,
         node: Arc<Node>,
-        table: Table,
+        (table, seen): (Table, Option<Seen>),
         applied_index: u64,
         neighbours: ShardNeighbours,
     ) -> Shard {
@@ -149,7 +188,7 @@ impl Shard {
         Shard {
             number,
             node,
-            slice: Slice::new(table, applied_index),
+            slice: slice(table, seen, applied_index),
             office: ShardOffice::default(),
             finished_bytes: 0,
             batches: Slab::new(),
@@ -240,6 +279,10 @@ impl Shard {
                 token.kind = Kind::Part;
                 return self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
             }
+            ShardOperation::Awaited(operation) => {
+                token.kind = Kind::Awaited;
+                return self.awaited(token, arena, *operation, (refusal, office_refusal));
+            }
             ShardOperation::Count => {
                 token.kind = Kind::Part;
                 let outcome = Ok((self.slice.table().len(), None));
@@ -247,6 +290,28 @@ impl Shard {
             }
         }
         0
+    }
+
+    fn awaited(
+        &mut self,
+        token: Token,
+        arena: &Bytes,
+        operation: ShardOperation,
+        (refusal, office_refusal): (Option<&Error>, Option<&Error>),
+    ) -> usize {
+        let (key, kind, condition, refusal) = match operation {
+            ShardOperation::Set { key, hash, value, condition } => {
+                ((key, hash), WriteKind::Set(value.slice(arena)), condition, refusal)
+            }
+            ShardOperation::AddVector { key, hash, vector, condition } => {
+                ((key, hash), WriteKind::AddVector(vector.slice(arena)), condition, refusal)
+            }
+            ShardOperation::Delete { key, hash, condition } => {
+                ((key, hash), WriteKind::Delete, condition, office_refusal)
+            }
+            _ => unreachable!("only single-key writes wait for copies"),
+        };
+        self.write(token, arena, key, kind, condition, refusal)
     }
 
     fn write(
@@ -292,7 +357,8 @@ impl Shard {
 
     /// Carries out what the slice decided: changes first, then answers.
     fn carry_out(&mut self, context: &mut Context<Self>) {
-        let Output { changes, answers, append } = self.slice.output();
+        self.report_conflicts();
+        let Output { changes, answers, append, .. } = self.slice.output();
         let append_waits = !append.is_empty();
         let changes = std::mem::take(changes);
         let mut answers = std::mem::take(answers);
@@ -343,6 +409,9 @@ impl Shard {
             figures.memory_bytes.store(memory as u64, Ordering::Relaxed);
         }
         figures.keys.store(table.len() as u64, Ordering::Relaxed);
+        let (tombstones, newest) = table.tombstones();
+        figures.tombstones.store(tombstones as u64, Ordering::Relaxed);
+        figures.newest_tombstone.store(newest, Ordering::Relaxed);
     }
 
     /// Hands the next buckets to the IndexManager, which asks for more when it has indexed them.
@@ -356,7 +425,7 @@ impl Shard {
 
     fn walk(&self, position: usize) {
         let table = self.slice.table();
-        let (entries, next) = table.walk_step(position, WALK_ENTRIES);
+        let (entries, next) = table.walk_step_whole(position, WALK_ENTRIES);
         self.snapshot_writer.send(SnapshotMessage::Walked {
             shard: self.number,
             entries,
@@ -394,9 +463,10 @@ impl Handler<Counted<ShardMessage>> for Shard {
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
             ShardMessage::Batch(batch) => self.batch(batch),
-            ShardMessage::Committed(Committed { index, writes }) => {
-                self.slice.committed(index, &writes);
-            }
+            ShardMessage::Committed(Committed { index, stamp, writes }) => match stamp {
+                Some(stamp) => self.slice.committed_at(index, stamp, &writes),
+                None => self.slice.committed(index, &writes),
+            },
             ShardMessage::Refused { writes, error } => self.slice.refused(writes.into_iter(), &error),
             ShardMessage::BeginWalk { handed_over } => {
                 self.snapshot_writer.send(SnapshotMessage::WalkBegun { handed_over });
@@ -414,6 +484,10 @@ impl Handler<Counted<ShardMessage>> for Shard {
             ShardMessage::Logged(logged) => self.logged(logged),
             ShardMessage::Install { table, index } => self.install(table, index),
             ShardMessage::StateHash { index } => self.state_hash(index),
+            ShardMessage::Converge(converge) => self.merge(&converge),
+            ShardMessage::CollectTombstones { through } => self.collect_tombstones(through),
+            ShardMessage::KeyWanted { key, hash, number, from } => self.key_wanted(&key, hash, number, from),
+            ShardMessage::WalkFor { position, reply } => self.walk_for(position, &reply),
         }
         self.carry_out(context);
     }

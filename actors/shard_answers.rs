@@ -22,8 +22,14 @@ impl Shard {
             Answer::Part { existed, version } => {
                 ReplyItem::Part { sequence, outcome: Ok((existed, Some(version))) }
             }
-            Answer::Refused(error) if token.kind == Kind::Part => {
+            Answer::Refused(error) if matches!(token.kind, Kind::Part | Kind::Awaited) => {
                 ReplyItem::Part { sequence, outcome: Err(error) }
+            }
+            Answer::Written(version) if token.kind == Kind::Awaited => {
+                ReplyItem::Part { sequence, outcome: Ok((1, Some(version))) }
+            }
+            Answer::Deleted(existed, version) if token.kind == Kind::Awaited => {
+                ReplyItem::Part { sequence, outcome: Ok((usize::from(existed), Some(version))) }
             }
             answer => {
                 let batch = &mut self.batches[token.batch as usize];
@@ -34,7 +40,7 @@ impl Shard {
                     }
                     Answer::Entry(entry) => reply::get(&mut batch.lines, id, entry.as_ref()),
                     Answer::Written(version) => reply::version(&mut batch.lines, id, version),
-                    Answer::Deleted(existed) => reply::deleted(&mut batch.lines, id, existed),
+                    Answer::Deleted(existed, _) => reply::deleted(&mut batch.lines, id, existed),
                     Answer::Refused(error) => reply::error(&mut batch.lines, id, &error),
                     Answer::Entries(_) | Answer::Part { .. } => unreachable!("answered above"),
                 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datastore::engine::{Condition, Entry};
+use datastore::engine::{Condition, Entry, Stamp};
 use datastore::error::Error;
 use datastore::messaging::Span;
 use datastore::query::Query;
@@ -49,6 +49,8 @@ pub enum ShardOperation {
     BulkGet { keys: Vec<(Span, u64)> },
     /// This shard's part of a `bulk_set` or, without values, a `bulk_delete`.
     Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)> },
+    /// A single-key write whose connection answers it itself, later.
+    Awaited(Box<ShardOperation>),
     /// `count` of everything.
     Count,
 }
@@ -68,6 +70,8 @@ pub struct Search {
 pub struct Committed {
     /// The entry.
     pub index: u64,
+    /// In dynamo mode: what its requests are stamped with.
+    pub stamp: Option<Stamp>,
     /// The shard's number of the write, and the ordinal of its request.
     pub writes: Vec<(u32, u32)>,
 }

@@ -7,6 +7,7 @@ use datastore::error::Error;
 pub use datastore::replication::notices::OfficeNotice;
 use datastore::replication::notices::apply_logged;
 
+use crate::converging_messages::ConvergingMessage;
 use crate::idle_memory::free_elsewhere;
 use crate::index_manager::IndexMessage;
 use crate::replication_messages::ReplicationMessage;
@@ -29,6 +30,9 @@ impl Shard {
 
     /// Why this shard takes no writes, if so.
     pub(crate) fn office_refusal(&self) -> Option<Error> {
+        if let Some(cluster) = &self.node.dynamo {
+            return cluster.write_refusal();
+        }
         let cluster = self.node.cluster.as_ref().filter(|_| !self.office.is_held())?;
         Some(cluster.refusal())
     }
@@ -52,7 +56,10 @@ impl Shard {
     /// The hash of this slice, which is behind entry `index` now.
     pub(crate) fn state_hash(&self, index: u64) {
         let hash = self.slice.table().state_hash().unwrap_or_default().0;
-        let message = ReplicationMessage::ShardStateHash { index, hash };
-        self.wal_writer.send(WalMessage::Replication(message));
+        self.wal_writer.send(if self.node.dynamo.is_some() {
+            WalMessage::Converging(ConvergingMessage::ShardHash(hash))
+        } else {
+            WalMessage::Replication(ReplicationMessage::ShardStateHash { index, hash })
+        });
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Slot {
     /// What the gate counts for it: its line, then its answer.
     pub(crate) line_bytes: usize,
     pub(crate) arrived: Instant,
+    /// What is asked for beside the operation.
+    pub(crate) asks: Option<Box<Asks>>,
 }
 
 impl Slot {

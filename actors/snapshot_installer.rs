@@ -30,7 +30,7 @@ pub(crate) fn make_own(
 ) -> Result<(Vec<Table>, SnapshotReport), SnapshotError> {
     let mark = received.message.snapshot.clone().unwrap_or_default();
     let info = SnapshotInfo { name: received.name.clone(), through: mark.index };
-    let (mut tables, _) = load_snapshot(disk, &info, received.from, placement)?;
+    let (mut tables, _) = load_snapshot(disk, &info, received.from, placement, Table::new)?;
     apply(&mut tables, placement, &received.entries, &received.name)?;
     let report = write(disk, node, zstd_level, &mark, &tables)?;
     // It has served; a later one makes its file anew.

@@ -245,6 +245,9 @@ impl SnapshotWriter {
 
     /// What a member's snapshot says of its last entry; nothing on a node that is on its own.
     fn state_of(&self, index: u64) -> Vec<u8> {
+        if let Some(dynamo) = &self.node.dynamo {
+            return lock(&dynamo.snapshot_state).clone();
+        }
         let cluster = self.node.cluster.as_ref();
         let known = cluster
             .and_then(|cluster| Some((cluster.term_of_committed(index)?, cluster.configuration_at(index))));

@@ -9,6 +9,7 @@ use datastore::replication::raft::Role;
 
 use crate::cluster::{Cluster, MemberView};
 use crate::node::{Node, lock};
+use crate::standing_dynamo;
 
 const PRIMARY: &str = "primary";
 const SECONDARY: &str = "secondary";
@@ -16,9 +17,10 @@ const SECONDARY: &str = "secondary";
 /// The node's standing now. `port` is the one that it listens on.
 pub(crate) fn standing(node: &Node, port: u16) -> Standing {
     let own = LeaderAddress { node_id: node.settings.node_id, host: node.settings.host.to_string(), port };
-    match &node.cluster {
-        Some(cluster) => of_member(cluster, own),
-        None => alone(own, lock(&node.log_figures).durable_index),
+    match (&node.cluster, &node.dynamo) {
+        (Some(cluster), _) => of_member(cluster, own),
+        (None, Some(cluster)) => standing_dynamo::standing(node, cluster, own),
+        (None, None) => alone(own, lock(&node.log_figures).durable_index),
     }
 }
 
@@ -45,6 +47,7 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
         epoch: 0,
         state_checked_index: None,
         state_differences: 0,
+        dynamo: None,
     }
 }
 
@@ -86,6 +89,7 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
         epoch,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
+        dynamo: None,
     }
 }
 

@@ -23,7 +23,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,18 +32,26 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::{DiskGauge, FileDisk};
-use datastore::replication::message::NodeId;
+use datastore::replication::dynamo;
+use datastore::replication::message::{NodeId, SnapshotMark};
+use datastore::replication::raft::{self, HardState};
 use datastore::settings::Settings;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use crate::cluster::Cluster;
 use crate::connection::{Connection, ConnectionMessage};
+use crate::converging_log::ConvergingLog;
+use crate::converging_recovery::RecoveredConverging;
+use crate::disk_thread::DiskOrder;
 use crate::disk_thread::DiskThread;
+use crate::dynamo_cluster::DynamoCluster;
 use crate::election_coordinator::ElectionCoordinator;
 use crate::idle_memory::give_back_at_rest;
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::node::{Node, lock};
+use crate::peering::Peering;
 use crate::peers::{Peers, follow_members};
 use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
@@ -55,7 +63,7 @@ use crate::request_stream::HalfLines;
 use crate::shard::{Shard, ShardNeighbours};
 use crate::snapshot_receiver::remove_leftover;
 use crate::snapshot_writer::SnapshotWriter;
-use crate::wal_writer::{WalMessage, WalWriter};
+use crate::wal_writer::{Agreement, WalMessage, WalWriter};
 
 pub use crate::start_error::StartError;
 
@@ -129,6 +137,7 @@ pub struct Running {
 pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
     let recovered = recovery::recover(&settings, port)?;
     let cluster = recovered.cluster.clone();
+    let dynamo = recovered.dynamo.as_ref().map(|(dynamo, _)| dynamo.clone());
     let shards = settings.shards;
     let placement = Placement::new(recovered.identity.placement_seed, shards);
     let gauge = |name: String, kind| Gauge::new(name, kind, MAILBOX_CAPACITY);
@@ -152,8 +161,9 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
     gauges.push(snapshot_inbox.gauge.clone());
     gauges.extend(coordinator_inbox.iter().map(|inbox| inbox.gauge.clone()));
     gauges.push(connection_gauge.clone());
-    let replication_arbiter = cluster.as_ref().map(|_| Arbiter::new().handle());
-    let node = Arc::new(Node::new(settings, placement, gauges, cluster));
+    let replicates = cluster.is_some() || dynamo.is_some();
+    let replication_arbiter = replicates.then(|| Arbiter::new().handle());
+    let node = Arc::new(Node::new(settings, placement, gauges, (cluster, dynamo)));
 
     let cast = Arc::new(Cast {
         shards: shard_boxes,
@@ -211,27 +221,36 @@ fn run(
         lock: directory_lock,
         cluster,
         replicated,
+        dynamo,
     } = recovered;
     *lock(&node.snapshots) = snapshot_figures;
 
     let (disk, orders) = crossbeam_channel::unbounded();
     let spares = crate::spare_maker::start(&node.settings)?;
-    let (replicated_disk, replicated_log) = match (cluster, replicated) {
-        (Some(cluster), Some(RecoveredLog { start, newest, places, hard_state, .. })) => {
-            let replicated_disk = ReplicatedDisk {
-                places,
-                hard_state,
-                hard_state_waits: false,
-                cast: cast.clone(),
-                reader: crate::log_reader::start(files.clone(), cast.wal_writer.clone())?,
-                directory: files.clone(),
-                cluster: cluster.clone(),
-            };
-            let start = start.map(|start| (start, newest));
-            let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
-            (Some(replicated_disk), Some(log))
+    let kept_readable = |places, hard_state, persisting_bytes: &Arc<AtomicUsize>| {
+        Ok(ReplicatedDisk {
+            places,
+            hard_state,
+            hard_state_waits: false,
+            cast: cast.clone(),
+            reader: crate::log_reader::start(files.clone(), cast.wal_writer.clone())?,
+            directory: files.clone(),
+            node: identity.node,
+            persisting_bytes: persisting_bytes.clone(),
+        })
+    };
+    let mut seen = None;
+    let (replicated_disk, begun) = match (cluster, replicated, dynamo) {
+        (Some(cluster), Some(RecoveredLog { start, newest, places, hard_state, .. }), _) => {
+            let replicated_disk = kept_readable(places, hard_state, &cluster.persisting_bytes)?;
+            (Some(replicated_disk), Begun::Led(cluster, start.map(|start| (start, newest))))
         }
-        _ => (None, None),
+        (_, _, Some((dynamo, RecoveredConverging { start, places, seen: known }))) => {
+            seen = Some(known);
+            let replicated_disk = kept_readable(places, HardState::default(), &dynamo.persisting_bytes)?;
+            (Some(replicated_disk), Begun::Converging(dynamo, start))
+        }
+        _ => (None, Begun::Alone),
     };
     let disk_thread = DiskThread {
         backlog: VecDeque::new(),
@@ -262,9 +281,8 @@ fn run(
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
-    let wal_writer = WalWriter::new(node.clone(), cast.clone(), disk, replicated_log, last_index);
     let wal_arbiter = cast.replication_arbiter.as_ref().unwrap_or(&data_arbiters[0]);
-    wal_arbiter.spawn_fn(move || inboxes.wal_writer.run(wal_writer));
+    run_wal_writer(wal_arbiter, (&node, &cast), disk, begun, last_index, inboxes.wal_writer);
     run_replication(&node, &cast, inboxes.coordinator);
     for (number, (inbox, table)) in inboxes.shards.into_iter().zip(tables).enumerate() {
         let neighbours = ShardNeighbours {
@@ -272,11 +290,46 @@ fn run(
             index_manager: cast.index_managers[number].clone(),
             snapshot_writer: cast.snapshot_writer.clone(),
         };
-        let shard = Shard::new(number, node.clone(), table, last_index, neighbours);
+        let shard = Shard::new(number, node.clone(), (table, seen.clone()), last_index, neighbours);
         data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
     Ok(Running { node, cast, data_arbiters, disk_thread })
+}
+
+/// What the WalWriter's log begins as.
+enum Begun {
+    /// A node on its own.
+    Alone,
+    /// A member of a cluster in leader mode.
+    Led(Arc<Cluster>, Option<(raft::Start, Option<SnapshotMark>)>),
+    /// A node of dynamo mode.
+    Converging(Arc<DynamoCluster>, dynamo::Start),
+}
+
+fn run_wal_writer(
+    arbiter: &ArbiterHandle,
+    (node, cast): (&Arc<Node>, &Arc<Cast>),
+    disk: crossbeam_channel::Sender<DiskOrder>,
+    begun: Begun,
+    last_index: u64,
+    inbox: Inbox<WalWriter>,
+) {
+    let (node, cast) = (node.clone(), cast.clone());
+    let agreement = match begun {
+        Begun::Alone => Agreement::Alone,
+        Begun::Led(cluster, start) => {
+            let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
+            Agreement::Led(Box::new(log))
+        }
+        Begun::Converging(cluster, start) => {
+            let start = (start, last_index);
+            let log = ConvergingLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
+            Agreement::Converging(Box::new(log))
+        }
+    };
+    let wal_writer = WalWriter::new(node, cast, disk, agreement, last_index);
+    arbiter.spawn_fn(move || inbox.run(wal_writer));
 }
 
 /// The actors that only a member of a cluster has.
@@ -286,7 +339,7 @@ fn run_replication(node: &Arc<Node>, cast: &Arc<Cast>, coordinator: Option<Inbox
     if let Err(error) = leftover {
         tracing::warn!(%error, "a snapshot that came in part could not be removed");
     }
-    follow_members(node, cast, cluster);
+    follow_members(node, cast, &Peering::Leader(cluster.clone()), cluster.others());
     if let Some(inbox) = coordinator {
         let (node, cast, cluster) = (node.clone(), cast.clone(), cluster.clone());
         arbiter.spawn_fn(move || inbox.run(ElectionCoordinator::new(node, cast, cluster)));

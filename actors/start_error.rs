@@ -32,6 +32,8 @@ pub enum StartError {
     Log(OpenError),
     /// The log's newest hard state is none.
     HardState,
+    /// The snapshot doesn't say what it holds of other nodes.
+    SnapshotState,
     /// Entries that are not committed yet can't be read back.
     Tail(ReadError),
     /// The log can't begin anew behind a snapshot that was installed.
@@ -88,6 +90,10 @@ impl fmt::Display for StartError {
             StartError::HardState => write!(
                 formatter,
                 "the log's newest hard state is not one of this version's: start the version that wrote it"
+            ),
+            StartError::SnapshotState => write!(
+                formatter,
+                "the newest snapshot doesn't say up to where it has each node's writes: start the version that wrote it"
             ),
             StartError::Tail(error) => error.fmt(formatter),
             StartError::Restart(error) => error.fmt(formatter),

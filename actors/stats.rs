@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use datastore::indexing::{Size, Sizes};
-use datastore::query::member_body;
+use datastore::query::{dynamo_body, member_body};
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
@@ -43,7 +43,7 @@ fn one(node: &Node, port: u16, section: &str) -> Value {
 fn replication(node: &Node, port: u16) -> Value {
     let standing = standing(node, port);
     let others = standing.members.iter().filter(|member| member.address.node_id != node.settings.node_id);
-    json!({
+    let mut section = json!({
         "role": standing.role,
         "term": standing.term,
         "leader": standing.leader.as_ref().map(|leader| leader.node_id),
@@ -52,7 +52,11 @@ fn replication(node: &Node, port: u16) -> Value {
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
         "peers": others.map(member_body).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(dynamo) = &standing.dynamo {
+        section["dynamo"] = dynamo_body(dynamo);
+    }
+    section
 }
 
 fn node_section(node: &Node, port: u16) -> Value {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! On a member of a cluster the group is proposed to the replicated log instead:
-//! see `replicated_log.rs`.
+//! see `replicated_log.rs`; in dynamo mode it becomes an entry of this node's stream:
+//! see `converging_log.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,11 +26,14 @@ use datastore::replication::appends::{Appends, Met};
 use crate::Cast;
 use crate::acknowledgements::{self, Acknowledgement};
 use crate::connection::{Connection, ConnectionMessage};
+use crate::converging_log::ConvergingLog;
+use crate::converging_messages::ConvergingMessage;
 use crate::disk_thread::DiskOrder;
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
 use crate::replicated_log::ReplicatedLog;
 use crate::replication_messages::ReplicationMessage;
+use crate::replication_options::TICK_MS;
 use crate::shard::ShardMessage;
 use crate::snapshot_writer::SnapshotMessage;
 
@@ -90,6 +94,18 @@ pub enum WalMessage {
     Stop(Sender<()>),
     /// About the replicated log; nobody says it on a node that is on its own.
     Replication(ReplicationMessage),
+    /// About the log of dynamo mode.
+    Converging(ConvergingMessage),
+}
+
+/// What the log is, beside a log.
+pub enum Agreement {
+    /// What is durable is final: a node on its own.
+    Alone,
+    /// A majority decides, by its leader.
+    Led(Box<ReplicatedLog>),
+    /// Every node decides, and all converge.
+    Converging(Box<ConvergingLog>),
 }
 
 /// The actor.
@@ -97,8 +113,7 @@ pub struct WalWriter {
     node: Arc<Node>,
     cast: Arc<Cast>,
     disk: Sender<DiskOrder>,
-    /// `None` on a node that is on its own.
-    replicated: Option<Box<ReplicatedLog>>,
+    agreement: Agreement,
     appends: Appends,
     expecting: HashMap<u64, Mailbox<Connection>>,
     flush_is_due: bool,
@@ -120,18 +135,18 @@ impl WalWriter {
         node: Arc<Node>,
         cast: Arc<Cast>,
         disk: Sender<DiskOrder>,
-        replicated: Option<ReplicatedLog>,
+        agreement: Agreement,
         last_index: u64,
     ) -> WalWriter {
         // A frame of a node on its own is one write; an entry has to be sent, too, by
         // threads that heartbeats share.
-        let group_bytes_wanted =
-            if replicated.is_some() { limits::ENTRY_BYTES_WANTED } else { limits::FRAME_BYTES_MAX };
+        let is_alone = matches!(agreement, Agreement::Alone);
+        let group_bytes_wanted = if is_alone { limits::FRAME_BYTES_MAX } else { limits::ENTRY_BYTES_WANTED };
         WalWriter {
             node,
             cast,
             disk,
-            replicated: replicated.map(Box::new),
+            agreement,
             appends: Appends::new(group_bytes_wanted),
             expecting: HashMap::new(),
             flush_is_due: false,
@@ -143,7 +158,10 @@ impl WalWriter {
 
     /// The office in which what comes from the shards counts.
     fn office(&self) -> u64 {
-        self.replicated.as_ref().map_or(0, |replicated| replicated.office())
+        match &self.agreement {
+            Agreement::Led(replicated) => replicated.office(),
+            Agreement::Alone | Agreement::Converging(_) => 0,
+        }
     }
 
     fn append(&mut self, shard: usize, append: Append, looked_at: u64) {
@@ -161,7 +179,7 @@ impl WalWriter {
     }
 
     fn flush(&mut self) {
-        if self.replicated.is_some() {
+        if !matches!(self.agreement, Agreement::Alone) {
             return self.propose_what_may();
         }
         while let Some(group) = self.appends.take_group() {
@@ -171,9 +189,18 @@ impl WalWriter {
 
     /// Hands groups to the replicated log as long as it takes some.
     fn propose_what_may(&mut self) {
-        while let Some(replicated) = self.replicated.as_mut().filter(|replicated| !replicated.must_hold()) {
-            let Some(group) = self.appends.take_group() else { return };
-            replicated.propose(group);
+        loop {
+            match &mut self.agreement {
+                Agreement::Led(replicated) if !replicated.must_hold() => {
+                    let Some(group) = self.appends.take_group() else { return };
+                    replicated.propose(group);
+                }
+                Agreement::Converging(log) if !log.must_hold() => {
+                    let Some(group) = self.appends.take_group() else { return };
+                    log.write(group);
+                }
+                _ => return,
+            }
             self.pump_once();
         }
     }
@@ -189,7 +216,10 @@ impl WalWriter {
     }
 
     fn pump_once(&mut self) {
-        let Some(replicated) = &mut self.replicated else { return };
+        if let Agreement::Converging(log) = &self.agreement {
+            self.handed_over = log.handed_over();
+        }
+        let Agreement::Led(replicated) = &mut self.agreement else { return };
         let outcome = replicated.pump();
         if outcome.office_ended {
             // Their writes were answered when the office ended.
@@ -205,9 +235,45 @@ impl WalWriter {
         if let ReplicationMessage::Persisted { log_bytes, segments, .. } = &message {
             self.snapshot_if_due(*log_bytes, *segments);
         }
-        let Some(replicated) = &mut self.replicated else { return };
-        replicated.hear(message);
+        match &mut self.agreement {
+            Agreement::Led(replicated) => replicated.hear(message),
+            Agreement::Converging(log) => log.hear_disk(message),
+            Agreement::Alone => return,
+        }
         self.pump();
+    }
+
+    fn converging(&mut self, message: ConvergingMessage) {
+        if let Agreement::Converging(log) = &mut self.agreement {
+            log.hear(message);
+        }
+        self.pump();
+    }
+
+    fn tick(&mut self) {
+        if let Agreement::Converging(log) = &mut self.agreement {
+            log.tick();
+        }
+        self.pump();
+    }
+
+    fn begin_walk(&mut self) {
+        self.snapshot_under_way = true;
+        if let Agreement::Converging(log) = &mut self.agreement {
+            log.walk_begins();
+        }
+        self.order(DiskOrder::SnapshotBegins);
+        for shard in &self.cast.shards {
+            shard.send(ShardMessage::BeginWalk { handed_over: self.handed_over });
+        }
+    }
+
+    fn cut(&self, through: u64) {
+        let through = match &self.agreement {
+            Agreement::Converging(log) => log.may_cut(through),
+            Agreement::Alone | Agreement::Led(_) => through,
+        };
+        self.order(DiskOrder::Cut { through });
     }
 
     fn order(&self, order: DiskOrder) {
@@ -236,6 +302,12 @@ impl WalWriter {
 
 impl Actor for WalWriter {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        if let Agreement::Converging(_) = self.agreement {
+            context.run_interval(Duration::from_millis(TICK_MS), |this, _| this.tick());
+        }
+    }
 }
 
 impl Handler<Counted<WalMessage>> for WalWriter {
@@ -246,7 +318,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
         match message {
             WalMessage::Append { shard, append, office } => {
                 self.append(shard, append, office);
-                if self.replicated.is_none() && self.appends.has_closed_group() {
+                if matches!(self.agreement, Agreement::Alone) && self.appends.has_closed_group() {
                     self.flush();
                 }
                 if !self.flush_is_due && !self.appends.is_empty() {
@@ -266,7 +338,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             WalMessage::Failed { acknowledgements, error, fatal } => {
                 acknowledgements::refused(&self.cast.shards, acknowledgements, &error);
                 if fatal {
-                    if let Some(replicated) = &mut self.replicated {
+                    if let Agreement::Led(replicated) = &mut self.agreement {
                         replicated.disk_failed(&error);
                         self.appends.office_ended();
                     }
@@ -274,25 +346,23 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                 }
             }
             WalMessage::DiskFull => self.make_snapshot(),
-            WalMessage::BeginWalk => {
-                self.snapshot_under_way = true;
-                self.order(DiskOrder::SnapshotBegins);
-                for shard in &self.cast.shards {
-                    shard.send(ShardMessage::BeginWalk { handed_over: self.handed_over });
-                }
-            }
-            WalMessage::Cut { through } => self.order(DiskOrder::Cut { through }),
+            WalMessage::BeginWalk => self.begin_walk(),
+            WalMessage::Cut { through } => self.cut(through),
             WalMessage::SnapshotEnded { made } => {
                 self.snapshot_under_way = false;
+                if let Agreement::Converging(log) = &mut self.agreement {
+                    log.walk_ended();
+                }
                 self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
             }
             WalMessage::Stop(done) => {
-                if let Some(replicated) = &mut self.replicated {
+                if let Agreement::Led(replicated) = &mut self.agreement {
                     replicated.stop();
                 }
                 self.order(DiskOrder::Stop(done));
             }
             WalMessage::Replication(message) => self.replication(message),
+            WalMessage::Converging(message) => self.converging(message),
         }
     }
 }

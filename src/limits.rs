@@ -65,6 +65,8 @@ pub const SEAL_ATTEMPTS_MAX: u32 = 8;
 pub const RECOVERY_HELD_BYTES_MAX: usize = 64 * MIB;
 /// Frames up to this length together are one place in the index of entries.
 pub const PLACE_BYTES_MAX: u64 = 16 * KIB as u64;
+/// The largest `--clock-offset-ms`, in either direction: an hour.
+pub const CLOCK_OFFSET_MS_MAX: u64 = 3_600_000;
 /// `--request-timeout-ms` unless given.
 pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 10_000;
 /// A started line must make progress within this time while the node is reading.
@@ -78,6 +80,10 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 pub const MEMBERS_MAX: usize = 9;
 /// A node that lacks no more entries than this has caught up: it may lead, vote and be waited for.
 pub const CAUGHT_UP_LAG_ENTRIES_MAX: u64 = 64;
+/// Lost races that `conflicts` can still show.
+pub const CONFLICTS_KEPT_MAX: usize = 1_000;
+/// Bytes of their keys and values; the newest is kept, however large it is.
+pub const CONFLICTS_KEPT_BYTES_MAX: usize = 8 * MIB;
 /// The highest node id: every client can say it, and a witness' number is never one.
 pub const NODE_ID_MAX: u64 = 9_007_199_254_740_991;
 /// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.

@@ -102,6 +102,8 @@ pub struct RawSettings {
     pub truncate_damaged_log: bool,
     /// `--peer-protocol`.
     pub peer_protocol_max: u32,
+    /// `--clock-offset-ms`.
+    pub clock_offset_ms: i64,
 }
 
 /// A node's settings, checked.
@@ -145,18 +147,22 @@ pub struct Settings {
     pub truncate_damaged_log: bool,
     /// The latest version of the peers' protocol that it speaks.
     pub peer_protocol_max: u32,
+    /// What is added to the system's clock, in dynamo mode.
+    pub clock_offset_ms: i64,
 }
 
 impl RawSettings {
     /// Checks every setting; `cores` is what the machine has. The error says
     /// which flag, what was given and what it wants.
     pub fn validate(self, cores: usize) -> Result<Settings, String> {
-        if self.mode == Mode::Dynamo {
-            return Err(
-                "--mode dynamo: not in this version yet; --mode leader has one primary and its replicas"
-                    .into(),
-            );
+        if self.mode == Mode::Dynamo && self.secondary {
+            return Err("--role secondary: in dynamo mode every node takes writes; leave --role out".into());
         }
+        if self.mode == Mode::Leader && self.clock_offset_ms != 0 {
+            return Err("--clock-offset-ms: only --mode dynamo looks at the clock".into());
+        }
+        let offset_ms_max = limits::CLOCK_OFFSET_MS_MAX;
+        within("--clock-offset-ms", self.clock_offset_ms.unsigned_abs(), 0, offset_ms_max)?;
         within("--node-id", self.node_id, 1, limits::NODE_ID_MAX)?;
         let (earliest, latest) = PROTOCOL;
         within("--peer-protocol", self.peer_protocol_max.into(), earliest.into(), latest.into())?;
@@ -206,6 +212,7 @@ impl RawSettings {
             request_timeout_ms: self.request_timeout_ms,
             truncate_damaged_log: self.truncate_damaged_log,
             peer_protocol_max: self.peer_protocol_max,
+            clock_offset_ms: self.clock_offset_ms,
         })
     }
 }

@@ -107,6 +107,18 @@ pub struct Conflict {
     pub loser: Side,
 }
 
+impl Conflict {
+    /// What it occupies, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let of = |side: &Side| match &side.written {
+            Written::Deleted => 0,
+            Written::Value(value) => value.len(),
+            Written::Vector(vector) => vector.len() * 4,
+        };
+        size_of::<Conflict>() + self.key.len() + of(&self.winner) + of(&self.loser)
+    }
+}
+
 /// Which of two writes of one version stays, where they differ: one of them is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameVersion {

@@ -27,7 +27,7 @@ pub use in_flight::{Condition, WriteKind};
 pub use placement::Placement;
 pub(crate) use prefetch::prefetch;
 pub use slice::{Answer, Append, Output, PREFETCH_WINDOW, PartAppend, Slice, replay};
-pub use state_hash::{StateHash, entry_hash};
+pub use state_hash::{StateHash, entry_hash, key_hash};
 pub use table::Table;
 
 pub use crate::version::Version;

@@ -38,6 +38,13 @@ impl fmt::Debug for StateHash {
     }
 }
 
+/// A key's hash, by which two nodes know it for the same one.
+pub fn key_hash(key: &[u8]) -> u128 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(key);
+    hasher.finish128().as_u128()
+}
+
 /// One entry's hash.
 pub fn entry_hash(entry: &Entry) -> StateHash {
     const ABSENT: u64 = u64::MAX;

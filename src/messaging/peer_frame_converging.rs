@@ -5,7 +5,7 @@
 //!   entries      a list of payloads                        vector    again:u8 │ vector
 //!   pulse        clock:u64 │ vector │ has root:u8 │ [vector │ hash:u128]
 //!   key wanted   number │ key          key state   number │ states of the key, or nothing
-//!   state wanted a list of hashes      state begins   vector      states   states of keys
+//!   state wanted a list of hashes      state begins   vector │ buckets:u32 …      states   states of keys
 //! ```
 //!
 //! Entries, vectors and states are laid out in `src/replication/dynamo`.
@@ -43,6 +43,8 @@ pub enum Converging {
     StateBegins {
         /// What the sender had when it began.
         vector: VersionVector,
+        /// Of a state that was asked for with hashes: the buckets that are other ones.
+        buckets: Vec<u32>,
     },
     /// Some keys' states.
     States(Bytes),
@@ -96,9 +98,11 @@ pub(super) fn put(out: &mut BytesMut, frame: &Converging) {
             put_length(out, hashes.len());
             hashes.iter().for_each(|hash| out.put_u128_le(*hash));
         }
-        Converging::StateBegins { vector } => {
+        Converging::StateBegins { vector, buckets } => {
             out.put_u8(STATE_BEGINS);
             vector.encode(out);
+            put_length(out, buckets.len());
+            buckets.iter().for_each(|bucket| out.put_u32_le(*bucket));
         }
         Converging::States(states) => {
             out.put_u8(STATES);
@@ -130,7 +134,10 @@ pub(super) fn read(kind: u8, reader: &mut Reader) -> Option<Converging> {
         STATE_WANTED => {
             Converging::StateWanted { hashes: reader.list(|reader| reader.bytes.try_get_u128_le().ok())? }
         }
-        STATE_BEGINS => Converging::StateBegins { vector: VersionVector::decode(&mut reader.bytes)? },
+        STATE_BEGINS => Converging::StateBegins {
+            vector: VersionVector::decode(&mut reader.bytes)?,
+            buckets: reader.list(|reader| reader.bytes.try_get_u32_le().ok())?,
+        },
         STATES => Converging::States(reader.payload()?),
         _ => return None,
     })

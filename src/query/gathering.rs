@@ -24,6 +24,32 @@ enum Plan {
     Vector(VectorQuery),
     Scan(ScanQuery),
     CountPrefix,
+    Copied { reply: CopiedReply, existed: usize, version: Option<Version>, asked: bool },
+    Read { key: Option<Bytes>, entry: Option<Entry> },
+}
+
+/// How a write is answered that waits for copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopiedReply {
+    /// With its version.
+    Written,
+    /// With whether there was something to delete.
+    Deleted,
+    /// With its version, and how many records it had.
+    BulkSet(usize),
+    /// With how many keys there were to delete.
+    BulkDelete,
+}
+
+/// What is to be asked next, when all that was asked is there.
+#[derive(Clone, Debug)]
+pub enum NextStage {
+    /// All shards' indexes, this.
+    Query(Query),
+    /// The members, whether they have this write.
+    Copies(Version),
+    /// The members, what they have of this key.
+    Key(Bytes),
 }
 
 /// A request whose answers gather.
@@ -67,6 +93,16 @@ impl Gathering {
         Gathering::new(Plan::Snapshot { made: None }, 1)
     }
 
+    /// A write on `touched` shards whose answer waits for copies.
+    pub fn copied(reply: CopiedReply, touched: usize) -> Gathering {
+        Gathering::new(Plan::Copied { reply, existed: 0, version: None, asked: false }, touched)
+    }
+
+    /// A `get` that asks several members, behind this node's own shard.
+    pub fn read(key: Bytes) -> Gathering {
+        Gathering::new(Plan::Read { key: Some(key), entry: None }, 1)
+    }
+
     /// A query to the indexes of all shards.
     pub fn search(query: &Query, shards: usize) -> Gathering {
         let plan = match query.clone() {
@@ -104,6 +140,10 @@ impl Gathering {
     pub fn part(&mut self, outcome: Result<(usize, Option<Version>), Error>) {
         let outcome = outcome.map(|(number, written)| match &mut self.plan {
             Plan::BulkSet { version, .. } => *version = written,
+            Plan::Copied { existed, version, .. } => {
+                *existed += number;
+                *version = version.or(written);
+            }
             Plan::BulkDelete { existed } => *existed += number,
             Plan::CountAll { keys } => *keys += number,
             _ => {}
@@ -127,12 +167,40 @@ impl Gathering {
         self.came(outcome);
     }
 
+    /// The members have the write, or not in time.
+    pub fn copied_outcome(&mut self, outcome: Result<(), Error>) {
+        self.came(outcome);
+    }
+
+    /// What several members have of a key comes to this.
+    pub fn copies_read(&mut self, came: Result<Option<Entry>, Error>) {
+        let outcome = came.map(|came| {
+            if let Plan::Read { entry, .. } = &mut self.plan {
+                *entry = came;
+            }
+        });
+        self.came(outcome);
+    }
+
     /// All answers are there; if they only lead to a further question, this is it.
-    pub fn next_query(&mut self) -> Option<Query> {
-        let Plan::Text { query, statistics: statistics @ None } = &mut self.plan else { return None };
+    pub fn next_stage(&mut self) -> Option<NextStage> {
         if self.error.is_some() {
             return None;
         }
+        let stage = match &mut self.plan {
+            Plan::Copied { version, asked, .. } if !*asked => {
+                *asked = true;
+                NextStage::Copies((*version)?)
+            }
+            Plan::Read { key, .. } => NextStage::Key(key.take()?),
+            _ => return self.next_query().map(NextStage::Query),
+        };
+        self.waiting_for = 1;
+        Some(stage)
+    }
+
+    fn next_query(&mut self) -> Option<Query> {
+        let Plan::Text { query, statistics: statistics @ None } = &mut self.plan else { return None };
         let mut total: Option<TextStatistics> = None;
         for part in self.parts.drain(..) {
             let Part::TextStatistics(part) = part else { continue };
@@ -184,6 +252,13 @@ impl Gathering {
             Plan::Text { query, .. } => encode_text(line, id, &query, self.parts),
             Plan::Vector(query) => encode_vector(line, id, &query, self.parts),
             Plan::Scan(query) => encode_scan(line, id, &query, self.parts),
+            Plan::Copied { reply, existed, version, .. } => match (reply, version) {
+                (CopiedReply::Written, Some(version)) => reply::version(line, id, version),
+                (CopiedReply::BulkSet(count), version) => reply::bulk_set(line, id, count as u64, version),
+                (CopiedReply::BulkDelete, _) => reply::count(line, id, existed as u64),
+                (CopiedReply::Deleted | CopiedReply::Written, _) => reply::deleted(line, id, existed > 0),
+            },
+            Plan::Read { entry, .. } => reply::get(line, id, entry.as_ref()),
             Plan::CountPrefix => {
                 let counts =
                     self.parts.iter().map(|part| if let Part::Count(count) = part { *count } else { 0 });

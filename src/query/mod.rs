@@ -1,6 +1,7 @@
 //! Queries over all shards: what each is asked, how the answers gather and
 //! merge into one page, and the cursors between pages.
 
+mod conflicts;
 mod cursor;
 mod gathering;
 mod merge;
@@ -9,11 +10,15 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use conflicts::conflicts_body;
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
-pub use gathering::Gathering;
+pub use gathering::{CopiedReply, Gathering, NextStage};
 pub use merge::{
     KeysMerged, TextMerged, ValueMerged, merge_scan_pages, merge_text_pages, merge_value_pages,
     merge_vector_pages,
 };
-pub use node_info::{MemberStanding, Standing, cluster_body, hello_body, member_body, members_body};
+pub use node_info::{
+    DynamoStanding, MemberStanding, Standing, cluster_body, dynamo_body, hello_body, member_body,
+    members_body,
+};
 pub use plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};

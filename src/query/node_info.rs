@@ -33,6 +33,51 @@ pub struct Standing {
     pub state_checked_index: Option<u64>,
     /// How often a peer's state was another one.
     pub state_differences: u64,
+    /// In dynamo mode.
+    pub dynamo: Option<DynamoStanding>,
+}
+
+/// What only a node of dynamo mode has to say.
+#[derive(Clone, Debug, Default)]
+pub struct DynamoStanding {
+    /// Races that were lost, since the start.
+    pub conflicts: u64,
+    /// Versions of deletes that are kept.
+    pub tombstones: u64,
+    /// Those that were forgotten, since the start.
+    pub tombstones_collected: u64,
+    /// The members that hold them back.
+    pub tombstones_held_by: Vec<u64>,
+    /// How long ago the deletes were made that everyone is behind of; `None`: not known.
+    pub stable_behind_ms: Option<u64>,
+    /// By how much this node's clock is ahead of the median.
+    pub clock_ahead_ms: i64,
+    /// It is so far from it that this node takes no writes.
+    pub is_clock_wrong: bool,
+    /// How often the states of all in contact were compared and the same.
+    pub states_equal: u64,
+    /// Batches of states that were taken over from peers.
+    pub states_taken: u64,
+    /// Streams on this node's disk: origin, whose it is, and up to which entry.
+    pub vector: Vec<(u32, Option<u64>, u64)>,
+}
+
+/// What only dynamo mode shows.
+pub fn dynamo_body(dynamo: &DynamoStanding) -> Value {
+    let stream = |(origin, node_id, sequence): &(u32, Option<u64>, u64)| json!({ "origin": origin, "node_id": node_id, "sequence": sequence });
+    json!({
+        "conflicts": dynamo.conflicts,
+        "tombstones": {
+            "kept": dynamo.tombstones,
+            "collected": dynamo.tombstones_collected,
+            "held_by": dynamo.tombstones_held_by,
+            "stable_behind_ms": dynamo.stable_behind_ms,
+        },
+        "clock": { "ahead_ms": dynamo.clock_ahead_ms, "is_wrong": dynamo.is_clock_wrong },
+        "states_equal": dynamo.states_equal,
+        "states_taken": dynamo.states_taken,
+        "streams": dynamo.vector.iter().map(stream).collect::<Vec<_>>(),
+    })
 }
 
 /// A member as this node sees it.
@@ -116,7 +161,7 @@ pub fn members_body(standing: &Standing) -> String {
 
 /// The members and who leads.
 pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
-    json!({
+    let mut body = json!({
         "mode": settings.mode.as_str(),
         "node_id": settings.node_id,
         "role": standing.role,
@@ -131,6 +176,9 @@ pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
         "epoch": standing.epoch,
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
-    })
-    .to_string()
+    });
+    if let Some(dynamo) = &standing.dynamo {
+        body["dynamo"] = dynamo_body(dynamo);
+    }
+    body.to_string()
 }

@@ -101,6 +101,14 @@ impl Dotted {
         Row { origin: self.origin, sequence: self.sequence, time }
     }
 
+    /// How long what it carries is.
+    pub fn body_bytes(&self) -> usize {
+        match &self.content {
+            Content::Writes(body) | Content::Members(body) => body.len(),
+            Content::Watermark => 0,
+        }
+    }
+
     /// The entry's bytes.
     pub fn encode(&self) -> Bytes {
         let (kind, body) = match &self.content {

@@ -1,0 +1,232 @@
+//! What clients wait for in dynamo mode: copies of a write, a write of another node's,
+//! the newest of several copies of a key, and a member that goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use datastore::engine::{Entry, Placement, SameVersion, Seen, Slice, Table, Version};
+use datastore::error::{Code, Detail, Error};
+use datastore::messaging::Copies;
+use datastore::messaging::peer_frame_converging::Converging;
+use datastore::replication::dynamo::Replica;
+use datastore::replication::dynamo::entry::states;
+use datastore::replication::message::NodeId;
+
+use crate::Cast;
+use crate::connection::{Connection, ConnectionMessage};
+use crate::dynamo_cluster::DynamoCluster;
+use crate::mailbox::Mailbox;
+use crate::node::Node;
+use crate::replication_messages::PeerMessage;
+use crate::shard::ShardMessage;
+
+type AskedBy = (Mailbox<Connection>, u64);
+
+/// Questions that wait for an answer.
+pub(crate) struct Asks {
+    cluster: Arc<DynamoCluster>,
+    patience: Duration,
+    copies: Vec<(Version, usize, AskedBy, Instant)>,
+    versions: Vec<(Version, Mailbox<Connection>, u64, Instant)>,
+    reads: BTreeMap<u64, Read>,
+    evictions: Vec<(NodeId, AskedBy)>,
+    next_read: u64,
+}
+
+/// A `get` that asks several members.
+struct Read {
+    wanted: usize,
+    came: Vec<Bytes>,
+    asked_by: AskedBy,
+    until: Instant,
+}
+
+/// How many members these are.
+fn counted(replica: &Replica, wanted: Copies) -> usize {
+    let members = replica.members().node_ids().len();
+    match wanted {
+        Copies::Count(count) => count,
+        Copies::Majority => members / 2 + 1,
+        Copies::All => members,
+    }
+}
+
+impl Asks {
+    pub(crate) fn new(cluster: Arc<DynamoCluster>, request_timeout_ms: u64) -> Asks {
+        Asks {
+            cluster,
+            // The request's own time would be over without a word of what was reached.
+            patience: Duration::from_millis(request_timeout_ms / 2),
+            copies: Vec::new(),
+            versions: Vec::new(),
+            reads: BTreeMap::new(),
+            evictions: Vec::new(),
+            next_read: 0,
+        }
+    }
+
+    fn until(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
+    pub(crate) fn await_copies(
+        &mut self,
+        replica: &Replica,
+        version: Version,
+        wanted: Copies,
+        asked_by: AskedBy,
+    ) {
+        let wanted = counted(replica, wanted);
+        self.copies.push((version, wanted, asked_by, self.until()));
+        self.settle_copies(replica);
+    }
+
+    pub(crate) fn await_version(
+        &mut self,
+        replica: &Replica,
+        version: Version,
+        reply_to: Mailbox<Connection>,
+        round: u64,
+    ) {
+        self.versions.push((version, reply_to, round, self.until()));
+        self.settle_versions(replica);
+    }
+
+    /// Asks this node's shard and all peers; those that answer first count.
+    pub(crate) fn read_copies(
+        &mut self,
+        replica: &Replica,
+        (node, cast): (&Arc<Node>, &Arc<Cast>),
+        key: &Bytes,
+        wanted: Copies,
+        asked_by: AskedBy,
+    ) {
+        self.next_read += 1;
+        let (number, wanted) = (self.next_read, counted(replica, wanted));
+        self.reads.insert(number, Read { wanted, came: Vec::new(), asked_by, until: self.until() });
+        let hash = node.placement.hash(key);
+        let shard = node.placement.shard(hash);
+        cast.shards[shard].send(ShardMessage::KeyWanted { key: key.clone(), hash, number, from: None });
+        for peer in cast.peers.all() {
+            peer.send(PeerMessage::Converging(Converging::KeyWanted { number, key: key.clone() }));
+        }
+    }
+
+    pub(crate) fn key_state(&mut self, number: u64, state: Bytes) {
+        let Some(read) = self.reads.get_mut(&number) else { return };
+        read.came.push(state);
+        if read.came.len() < read.wanted {
+            return;
+        }
+        if let Some(Read { came, asked_by: (connection, sequence), .. }) = self.reads.remove(&number) {
+            connection.send(ConnectionMessage::CopiesRead { sequence, entry: Ok(newest(&came)) });
+        }
+    }
+
+    pub(crate) fn evict(&mut self, replica: &mut Replica, node_id: NodeId, asked_by: AskedBy, now_ms: u64) {
+        let refuse = |message: String| {
+            let (connection, sequence) = &asked_by;
+            let outcome = Err(Error::new(Code::BadRequest, message));
+            connection.send(ConnectionMessage::MembersChanged { sequence: *sequence, outcome });
+        };
+        if node_id == self.cluster.place.node_id {
+            return refuse(format!("`node_id` {node_id} is this node: ask another one to evict it"));
+        }
+        if replica.members().member(node_id).is_none() {
+            let members = replica.members().node_ids();
+            return refuse(format!("`node_id` {node_id} is no member; the members are {members:?}"));
+        }
+        tracing::warn!(
+            node_id,
+            "evicting a node: it counts no more, and returns only with an empty directory"
+        );
+        replica.evict(node_id, now_ms);
+        self.evictions.push((node_id, asked_by));
+    }
+
+    /// Answers what can be answered now.
+    pub(crate) fn settle(&mut self, replica: &Replica, _handed_over: u64) {
+        self.settle_copies(replica);
+        self.settle_versions(replica);
+        let (late, now) = (too_few_answered(), Instant::now());
+        self.reads.retain(|_, read| {
+            let waits = now < read.until;
+            if !waits {
+                let (connection, sequence) = &read.asked_by;
+                let entry = Err(late(read.came.len(), read.wanted));
+                connection.send(ConnectionMessage::CopiesRead { sequence: *sequence, entry });
+            }
+            waits
+        });
+        self.evictions.retain(|(node_id, (connection, sequence))| {
+            let is_gone = replica.members().member(*node_id).is_none();
+            if is_gone {
+                connection.send(ConnectionMessage::MembersChanged { sequence: *sequence, outcome: Ok(()) });
+            }
+            !is_gone
+        });
+    }
+
+    fn settle_copies(&mut self, replica: &Replica) {
+        let now = Instant::now();
+        self.copies.retain(|(version, wanted, (connection, sequence), until)| {
+            let copies = replica.copies(*version);
+            let outcome = if copies >= *wanted {
+                Ok(())
+            } else if now >= *until {
+                let message = format!(
+                    "the write is on {copies} disks and was to be on {wanted}; it stays, and goes on spreading"
+                );
+                Err(Error::new(Code::ReplicationTimeout, message).with_detail(Detail::Acknowledged(copies)))
+            } else {
+                return true;
+            };
+            connection.send(ConnectionMessage::Copied { sequence: *sequence, outcome });
+            false
+        });
+    }
+
+    fn settle_versions(&mut self, replica: &Replica) {
+        let now = Instant::now();
+        self.versions.retain(|(version, connection, round, until)| {
+            let ready = if replica.vector().has(*version) {
+                Ok(())
+            } else if now >= *until {
+                Err(Error::new(Code::TooStale, format!("the write of version {version} is not here yet")))
+            } else {
+                return true;
+            };
+            connection.send(ConnectionMessage::ReadReady { round: *round, ready });
+            false
+        });
+    }
+}
+
+fn too_few_answered() -> impl Fn(usize, usize) -> Error {
+    |came, wanted| {
+        let message = format!("{came} members have said what they have of the key, and `r` wants {wanted}");
+        Error::new(Code::TooStale, message)
+    }
+}
+
+/// What all these copies come to.
+fn newest(copies: &[Bytes]) -> Option<Entry> {
+    let placement = Placement::new((0, 0), 1);
+    let mut slice: Slice<()> = Slice::new(Table::new(placement, 0).with_tombstones(), 0);
+    slice.converge(Seen::default());
+    let mut key: Option<Bytes> = None;
+    for copy in copies {
+        // A copy that can't be read was refused by the frame that it came in.
+        let entries: Vec<Entry> = states(copy.clone()).flatten().collect();
+        key = key.or(entries.first().map(|entry| Bytes::copy_from_slice(entry.key())));
+        let entries = entries.into_iter().map(|entry| {
+            let hash = placement.hash(entry.key());
+            (entry, hash)
+        });
+        slice.merge_states(0, entries, SameVersion::Greater, &Seen::default());
+    }
+    let key = key?;
+    slice.table().get(&key, placement.hash(&key)).cloned()
+}

@@ -1,0 +1,54 @@
+//! Greeting a peer in dynamo mode.
+
+use std::sync::atomic::Ordering;
+
+use datastore::error::Code;
+use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
+use datastore::replication::dynamo::{Decision, Greeting, PROTOCOL, decide};
+use datastore::replication::handshake::Lane;
+use datastore::replication::message::NodeId;
+
+use crate::dynamo_cluster::DynamoCluster;
+use crate::peer_greeting::Greeted;
+
+/// Who this node is.
+pub(crate) fn own(cluster: &DynamoCluster, to: NodeId, lane: Lane) -> Greeting {
+    Greeting {
+        mode: "dynamo".into(),
+        protocol: PROTOCOL,
+        lane,
+        from: cluster.place.clone(),
+        boot: cluster.boot,
+        to,
+        is_new: cluster.is_new.load(Ordering::Relaxed),
+    }
+}
+
+/// The first line to a peer.
+pub(crate) fn greeting(cluster: &DynamoCluster, peer: NodeId, lane: Lane) -> Vec<u8> {
+    greeting_line(&own(cluster, peer, lane))
+}
+
+/// Takes a peer's answer.
+pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Greeted {
+    match read_greeting_answer(line) {
+        Err(reason) => Greeted::Refused(reason),
+        Ok(GreetingAnswer::Refused { code, message, .. }) if code == Code::ReadOnly.rule().0 => {
+            // Who was evicted hears of it here, and nowhere else.
+            cluster.is_evicted.store(true, Ordering::Relaxed);
+            Greeted::Refused(message)
+        }
+        Ok(GreetingAnswer::Refused { retryable: true, .. }) => Greeted::NotYet,
+        Ok(GreetingAnswer::Refused { message, .. }) => Greeted::Refused(message),
+        Ok(GreetingAnswer::Welcome(theirs)) if theirs.from.node_id != peer => {
+            Greeted::Refused(format!("node {peer} was meant, and there is node {}", theirs.from.node_id))
+        }
+        Ok(GreetingAnswer::Welcome(theirs)) => match decide(&cluster.place, &cluster.members(), &theirs) {
+            Decision::Accept => Greeted::Connected,
+            // It comes by itself, and is admitted then.
+            Decision::Admit => Greeted::NotYet,
+            Decision::Refuse(error) if error.retryable() => Greeted::NotYet,
+            Decision::Refuse(error) => Greeted::Refused(error.message),
+        },
+    }
+}

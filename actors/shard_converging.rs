@@ -1,0 +1,66 @@
+//! What a shard does in dynamo mode beside its own writes: it merges what other nodes
+//! wrote, forgets tombstones, and shows its state to those who compare or take it over.
+
+use bytes::{Bytes, BytesMut};
+use crossbeam_channel::Sender;
+use datastore::engine::Entry;
+use datastore::replication::dynamo::{apply, entry::encode_state};
+use datastore::replication::message::NodeId;
+use std::sync::atomic::Ordering;
+
+use crate::converging_messages::{Converge, ConvergingMessage, WalkStep};
+use crate::shard::{Shard, WALK_ENTRIES};
+use crate::wal_writer::WalMessage;
+
+impl Shard {
+    /// Merges entries that this node didn't write itself.
+    pub(crate) fn merge(&mut self, converge: &Converge) {
+        for (index, entry) in &converge.entries {
+            apply(&mut self.slice, self.number, *index, entry);
+        }
+        self.finished_bytes += converge.permit_bytes;
+    }
+
+    /// Hands on what was lost by merging.
+    pub(crate) fn report_conflicts(&mut self) {
+        let conflicts = &mut self.slice.output().conflicts;
+        if let (false, Some(cluster)) = (conflicts.is_empty(), &self.node.dynamo) {
+            cluster.lost(std::mem::take(conflicts));
+        }
+    }
+
+    /// Everyone is behind all writes up to this time.
+    pub(crate) fn collect_tombstones(&mut self, through: u64) {
+        let gone = self.slice.collect_tombstones(through);
+        if let Some(cluster) = &self.node.dynamo {
+            cluster.tombstones_collected.fetch_add(gone as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What there is of a key, for this node or for a peer.
+    pub(crate) fn key_wanted(&self, key: &Bytes, hash: u64, number: u64, from: Option<NodeId>) {
+        let table = self.slice.table();
+        let mut state = BytesMut::new();
+        if let Some(entry) = table.get(key, hash) {
+            encode_state(&mut state, entry);
+        }
+        if let Some(version) = table.tombstone(key, hash) {
+            encode_state(&mut state, &Entry::tombstone(version, key));
+        }
+        let state = state.freeze();
+        let message = match from {
+            None => ConvergingMessage::KeyState { number, state },
+            Some(to) => ConvergingMessage::TellKeyState { to, number, state },
+        };
+        self.wal_writer.send(WalMessage::Converging(message));
+    }
+
+    /// The next step of a walk over everything, tombstones among it.
+    pub(crate) fn walk_for(&self, position: usize, reply: &Sender<WalkStep>) {
+        let table = self.slice.table();
+        let (entries, next) = table.walk_step_whole(position, WALK_ENTRIES);
+        let next = (next < table.walk_length()).then_some(next);
+        // The thread may have given up.
+        let _ = reply.send(WalkStep { entries, next });
+    }
+}

@@ -1,0 +1,91 @@
+//! What `hello`, `cluster` and `stats` say of a node of dynamo mode.
+
+use std::sync::atomic::Ordering;
+
+use datastore::error::LeaderAddress;
+use datastore::query::{DynamoStanding, MemberStanding, Standing};
+use datastore::replication::dynamo::{MemberView, clock};
+
+use crate::dynamo_cluster::{DynamoCluster, DynamoView};
+use crate::node::Node;
+
+/// Every node takes writes.
+const ROLE: &str = "primary";
+
+/// The node's standing now.
+pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress) -> Standing {
+    let view = cluster.view();
+    let applied_index = cluster.applied_index.load(Ordering::Relaxed);
+    let mut members: Vec<MemberStanding> = view.peers.iter().map(|peer| member(cluster, peer)).collect();
+    let in_contact = view.peers.iter().filter(|peer| peer.in_contact).count();
+    members.push(MemberStanding {
+        address: own,
+        role: ROLE,
+        votes: true,
+        state: if cluster.is_evicted.load(Ordering::Relaxed) { "evicted" } else { "serving" },
+        lag_entries: Some(0),
+        lag_ms: Some(0),
+        last_seen_ms: Some(0),
+    });
+    members.sort_by_key(|member| member.address.node_id);
+    Standing {
+        role: ROLE,
+        term: 0,
+        leader: None,
+        may_fail: members.iter().map(|member| member.address.node_id).filter(|_| in_contact > 0).collect(),
+        members,
+        commit_index: applied_index,
+        applied_index,
+        // Any one of them takes writes alone.
+        tolerates: in_contact,
+        witness: None,
+        epoch: 0,
+        state_checked_index: None,
+        state_differences: cluster.state_differences.load(Ordering::Relaxed),
+        dynamo: Some(dynamo(node, cluster, &view)),
+    }
+}
+
+fn member(cluster: &DynamoCluster, peer: &MemberView) -> MemberStanding {
+    let unknown = LeaderAddress { node_id: peer.node_id, host: String::new(), port: 0 };
+    let last_heard = cluster.last_heard(peer.node_id);
+    MemberStanding {
+        address: cluster.address(peer.node_id).unwrap_or(unknown),
+        role: ROLE,
+        votes: true,
+        state: match (peer.in_contact, peer.is_far_behind, peer.lag_ms) {
+            (false, ..) => "unreachable",
+            (true, true, _) => "catching_up",
+            (true, false, Some(lag_ms)) if lag_ms > 1_000 => "catching_up",
+            (true, false, _) => "serving",
+        },
+        lag_entries: peer.lag_entries,
+        lag_ms: peer.lag_ms,
+        last_seen_ms: last_heard.map(|heard| heard.elapsed().as_millis() as u64),
+    }
+}
+
+fn dynamo(node: &Node, cluster: &DynamoCluster, view: &DynamoView) -> DynamoStanding {
+    let tombstones = node.shard_figures.iter().map(|shard| shard.tombstones.load(Ordering::Relaxed)).sum();
+    let stable_ms = clock::milliseconds(view.stability.through);
+    DynamoStanding {
+        conflicts: cluster.conflicts_count(),
+        tombstones,
+        tombstones_collected: cluster.tombstones_collected.load(Ordering::Relaxed),
+        tombstones_held_by: if tombstones == 0 { Vec::new() } else { view.stability.held_by.clone() },
+        stable_behind_ms: (stable_ms > 0).then(|| cluster.now_ms().saturating_sub(stable_ms)),
+        clock_ahead_ms: view.skew.ahead_ms,
+        is_clock_wrong: view.skew.is_wrong,
+        states_equal: cluster.states_equal.load(Ordering::Relaxed),
+        states_taken: cluster.states_taken.load(Ordering::Relaxed),
+        vector: view
+            .vector
+            .rows()
+            .iter()
+            .map(|row| {
+                let stream = view.members.stream(row.origin);
+                (row.origin, stream.map(|stream| stream.node_id), row.sequence)
+            })
+            .collect(),
+    }
+}

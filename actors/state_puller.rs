@@ -1,0 +1,187 @@
+//! Taking over a peer's state: what a node does whose log no other log continues, or
+//! whose keys were damaged. See `state_source.rs` for what is said on the way.
+//!
+//! The states go through this node's log like anything else, some at a time; at the end
+//! what the peer had seen and has no more is forgotten, and then the vector is raised.
+//! So a crash in between leaves what has come, and the next attempt begins anew.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, bounded};
+use datastore::engine::{Entry, SameVersion, Version, key_hash};
+use datastore::messaging::peer_frame::PeerFrame;
+use datastore::messaging::peer_frame_converging::Converging;
+use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
+use datastore::replication::dynamo::VersionVector;
+use datastore::replication::dynamo::entry::states;
+use datastore::replication::handshake::Lane;
+use datastore::replication::message::NodeId;
+
+use crate::converging_messages::ConvergingMessage;
+use crate::dynamo_cluster::DynamoCluster;
+use crate::dynamo_greeting::own;
+use crate::node::Node;
+use crate::peer_thread::{BlockingPeer, out_of_place};
+use crate::start::{Cast, spawn};
+use crate::state_walk::{bucket_hashes, common_bucket, walk};
+use crate::wal_writer::WalMessage;
+
+/// States on their way to this node's disk.
+const UNDER_WAY_MAX: usize = 4;
+/// Forgotten parts in one entry.
+const FORGOTTEN_ROWS: usize = 4_096;
+
+/// Begins. The WalWriter hears [`ConvergingMessage::Pulled`] at the end, either way.
+pub(crate) fn start(
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    cluster: Arc<DynamoCluster>,
+    from: NodeId,
+    repair: Option<SameVersion>,
+) {
+    let wal_writer = cast.wal_writer.clone();
+    let begun = spawn("state puller", move || {
+        let puller = Puller {
+            node,
+            cast: cast.clone(),
+            cluster,
+            from,
+            repair,
+            buckets: Vec::new(),
+            received: HashSet::new(),
+        };
+        let pulled = puller
+            .run()
+            .inspect_err(|error| tracing::warn!(from, %error, "a peer's state was not taken over"));
+        cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Pulled(pulled.ok())));
+    });
+    if let Err(error) = begun {
+        tracing::error!(%error, from, "a peer's state can't be taken over");
+        wal_writer.send(WalMessage::Converging(ConvergingMessage::Pulled(None)));
+    }
+}
+
+struct Puller {
+    node: Arc<Node>,
+    cast: Arc<Cast>,
+    cluster: Arc<DynamoCluster>,
+    from: NodeId,
+    /// `None`: all of it; else where buckets differ, and what stays of two copies of one version.
+    repair: Option<SameVersion>,
+    /// Of a repair: the buckets that come.
+    buckets: Vec<u32>,
+    /// Hashes of the keys that have come, wide enough that no two keys have the same.
+    received: HashSet<u128>,
+}
+
+impl Puller {
+    fn run(mut self) -> io::Result<VersionVector> {
+        let hashes = if self.repair.is_some() { bucket_hashes(&self.cast) } else { Vec::new() };
+        let node = self.node.clone();
+        let stops = move || node.stopping.load(Ordering::Relaxed);
+        let mut socket = self.connect(&stops)?;
+        socket.send(&PeerFrame::Converging(Converging::StateWanted { hashes: hashes.clone() }))?;
+        let PeerFrame::Converging(Converging::StateBegins { vector, buckets }) = socket.receive(&stops)?
+        else {
+            return Err(out_of_place());
+        };
+        self.buckets = buckets;
+        let taken = self.take(&mut socket, &vector, &stops).and_then(|()| self.forget(&vector));
+        socket.send(&PeerFrame::SnapshotResult { taken: taken.is_ok() })?;
+        taken.map(|()| vector)
+    }
+
+    fn connect(&self, stops: &dyn Fn() -> bool) -> io::Result<BlockingPeer> {
+        let nowhere = || io::Error::new(io::ErrorKind::NotFound, "it has no address");
+        let address = self.cluster.address(self.from).ok_or_else(nowhere)?;
+        let hello = greeting_line(&own(&self.cluster, self.from, Lane::Snapshot));
+        let (socket, line) = BlockingPeer::greet(&(address.host, address.port), &hello, stops)?;
+        match read_greeting_answer(&line).map_err(io::Error::other)? {
+            GreetingAnswer::Welcome(_) => Ok(socket),
+            GreetingAnswer::Refused { message, .. } => Err(io::Error::other(message)),
+        }
+    }
+
+    /// Takes what comes, no faster than this node's disk does.
+    fn take(
+        &mut self,
+        socket: &mut BlockingPeer,
+        vector: &VersionVector,
+        stops: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
+        let mut under_way: Vec<Receiver<()>> = Vec::new();
+        loop {
+            match socket.receive(stops)? {
+                PeerFrame::Converging(Converging::States(batch)) => {
+                    for entry in states(batch.clone()) {
+                        let entry = entry.ok_or_else(out_of_place)?;
+                        if !entry.is_tombstone() {
+                            self.received.insert(key_hash(entry.key()));
+                        }
+                    }
+                    if under_way.len() >= UNDER_WAY_MAX {
+                        until_durable(&under_way.remove(0))?;
+                    }
+                    let (done, is_done) = bounded(1);
+                    let same = self.repair.unwrap_or(SameVersion::Ours);
+                    let message =
+                        ConvergingMessage::States { vector: vector.clone(), same, states: batch, done };
+                    self.cast.wal_writer.send(WalMessage::Converging(message));
+                    under_way.push(is_done);
+                }
+                PeerFrame::SnapshotEnd => return under_way.iter().try_for_each(until_durable),
+                _ => return Err(out_of_place()),
+            }
+        }
+    }
+
+    /// Forgets what the peer had seen and has no more: others have deleted it, and
+    /// forgotten that they did.
+    fn forget(&self, vector: &VersionVector) -> io::Result<()> {
+        let mut rows: Vec<(Bytes, Version)> = Vec::new();
+        walk(&self.cast, |entries| {
+            for entry in entries.iter().filter(|entry| !entry.is_tombstone()) {
+                if !self.received.contains(&key_hash(entry.key())) && self.concerns(entry.key()) {
+                    rows.extend(
+                        gone(entry, vector).map(|version| (Bytes::copy_from_slice(entry.key()), version)),
+                    );
+                }
+            }
+            if rows.len() < FORGOTTEN_ROWS { Ok(()) } else { self.say_forgotten(std::mem::take(&mut rows)) }
+        })?;
+        self.say_forgotten(rows)
+    }
+
+    /// Whether the peer would have sent this key, if it had it.
+    fn concerns(&self, key: &[u8]) -> bool {
+        self.repair.is_none() || self.buckets.contains(&(common_bucket(key) as u32))
+    }
+
+    fn say_forgotten(&self, rows: Vec<(Bytes, Version)>) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            keys = rows.len(),
+            from = self.from,
+            "keys that a peer has seen deleted are forgotten"
+        );
+        let (done, is_done) = bounded(1);
+        self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Forget { rows, done }));
+        until_durable(&is_done)
+    }
+}
+
+/// The parts of an entry that someone with this vector has seen.
+fn gone(entry: &Entry, vector: &VersionVector) -> impl Iterator<Item = Version> {
+    let parts = [entry.value_part().map(|part| part.0), entry.vector_part().map(|part| part.0)];
+    parts.into_iter().flatten().filter(|version| vector.has(*version)).collect::<Vec<_>>().into_iter()
+}
+
+fn until_durable(is_done: &Receiver<()>) -> io::Result<()> {
+    is_done.recv().map_err(|_| io::Error::other("the node stops"))
+}
