@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 use datastore::engine::Stamp;
+use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::Decoded;
@@ -23,6 +24,7 @@ use datastore::replication::message::{EntryKind, LogEntry};
 use datastore::replication::raft::Persist;
 
 use crate::Cast;
+use crate::acknowledgements;
 use crate::converging_asks::Asks;
 use crate::converging_messages::{Converge, ConvergingMessage};
 use crate::disk_thread::DiskOrder;
@@ -178,7 +180,6 @@ impl ConvergingLog {
             Message::Pulse(pulse) => self.replica.heard_pulse(from, pulse, now_ms),
             Message::TooFarBehind => self.replica.too_far_behind(from),
         }
-        self.asks.settle(&self.replica, self.handed_over);
     }
 
     /// What the disk thread and the log's reader say.
@@ -203,9 +204,16 @@ impl ConvergingLog {
         let figures = self.node.shard_figures.iter();
         let newest = figures.map(|shard| shard.newest_tombstone.load(Ordering::Relaxed)).max().unwrap_or(0);
         self.replica.tick(self.cluster.now_ms(), newest);
-        self.asks.settle(&self.replica, self.handed_over);
         self.publish();
         self.pump();
+        self.asks.settle_late(&self.replica);
+    }
+
+    /// The log can't go on: nobody knows what of it is on the disk.
+    pub(crate) fn disk_failed(&mut self, error: &Error) {
+        for (_, acknowledgements) in self.own.drain(..) {
+            acknowledgements::refused(&self.cast.shards, acknowledgements, error);
+        }
     }
 
     /// A snapshot's walk begins: what is said of its S is what is here now.
@@ -270,6 +278,8 @@ impl ConvergingLog {
         }
         self.converge(&mut foreign);
         self.persist(persists);
+        // Behind what the shards were handed: whoever waited for it finds it there.
+        self.asks.settle(&self.replica);
     }
 
     fn persist(&mut self, entries: Vec<LogEntry>) {
@@ -291,7 +301,8 @@ impl ConvergingLog {
     fn apply(&mut self, applied: Applied, foreign: &mut Vec<(u64, Arc<Decoded>, usize)>) {
         let Applied { index, own, entry } = applied;
         let is_write = self.own.front().is_some_and(|(next, _)| own && *next == index);
-        match (&entry, self.own.pop_front_if(|_| is_write)) {
+        let acknowledgements = if is_write { self.own.pop_front() } else { None };
+        match (&entry, acknowledgements) {
             (Decoded::Dotted(dotted), Some((_, acknowledgements))) => {
                 self.converge(foreign);
                 self.committed(index, dotted.stamp(), acknowledgements);
@@ -308,9 +319,11 @@ impl ConvergingLog {
         }
         self.handed_over = index;
         self.cluster.applied_index.store(index, Ordering::Relaxed);
-        while let Some((_, done)) = self.waiting.pop_front_if(|(at, _)| *at <= index) {
-            // The thread may have given up.
-            let _ = done.send(());
+        while self.waiting.front().is_some_and(|(at, _)| *at <= index) {
+            if let Some((_, done)) = self.waiting.pop_front() {
+                // The thread may have given up.
+                let _ = done.send(());
+            }
         }
     }
 

@@ -87,6 +87,8 @@ impl History {
                 self.members.apply(&change, dotted.stamp().version(0));
                 true
             }
+            // A repair brings nothing new.
+            Decoded::Seen(vector) if self.vector.covers(vector) => false,
             Decoded::Seen(vector) => {
                 self.vector.merge(vector);
                 self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);

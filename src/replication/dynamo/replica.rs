@@ -145,6 +145,12 @@ impl Replica {
         self.follow_members();
         if self.origin == 0 {
             self.begin_stream(now_ms);
+            return;
+        }
+        let known = self.history.members.member(self.place.node_id);
+        if known.is_some_and(|known| *known != self.place) {
+            // It has moved, and the others are to find it.
+            self.admit(self.place.clone(), now_ms);
         }
     }
 
@@ -286,10 +292,10 @@ impl Replica {
             self.begin_stream(now_ms);
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let is_older = peer.said(vector, self.tick);
-        if again || is_older {
-            peer.begin_again();
+        if again {
+            peer.cut_off();
         }
+        peer.said(vector, self.tick);
         self.pump(from);
     }
 
@@ -306,7 +312,7 @@ impl Replica {
     /// The way to a peer was cut: what was on it is lost.
     pub fn unreachable(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.begin_again();
+            peer.cut_off();
         }
     }
 

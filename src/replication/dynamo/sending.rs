@@ -91,7 +91,7 @@ impl Replica {
         if !matches!(peer.cursor, Cursor::Unknown | Cursor::Behind) {
             return;
         }
-        let Some(vector) = &peer.vector else { return };
+        let Some(vector) = peer.fresh_vector() else { return };
         match self.history.position(vector) {
             Some(index) => peer.cursor = Cursor::At(index),
             None if peer.cursor == Cursor::Unknown => {
