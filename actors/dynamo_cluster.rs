@@ -2,6 +2,7 @@
 //! heard, and what the node may tell of itself.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -154,6 +155,8 @@ impl DynamoCluster {
         let said = lock(&self.view).members.member(node_id).map(|place| at(&place.host, place.port));
         let mut places: Vec<LeaderAddress> = named.into_iter().chain(said).collect();
         places.dedup();
+        // A node that listens on all its addresses says none that leads to it.
+        places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
         places
     }
 

@@ -17,6 +17,7 @@ use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
 use datastore::replication::dynamo::VersionVector;
+use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::states;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
@@ -90,6 +91,9 @@ impl Puller {
             return Err(out_of_place());
         };
         self.buckets = buckets;
+        if is_ahead(vector.latest(), self.cluster.now_ms()) {
+            return Err(io::Error::other("its writes are more than 500 ms ahead of this node's clock"));
+        }
         let taken = self.take(&mut socket, &vector, &stops).and_then(|()| self.forget(&vector));
         socket.send(&PeerFrame::SnapshotResult { taken: taken.is_ok() })?;
         taken.map(|()| vector)
@@ -142,6 +146,10 @@ impl Puller {
     /// Forgets what the peer had seen and has no more: others have deleted it, and
     /// forgotten that they did.
     fn forget(&self, vector: &VersionVector) -> io::Result<()> {
+        if self.repair == Some(SameVersion::Greater) {
+            // Nobody knows which of the two is damaged: what one has lost is not to be lost on both.
+            return Ok(());
+        }
         let mut rows: Vec<(Bytes, Version)> = Vec::new();
         walk(&self.cast, |entries| {
             for entry in entries.iter().filter(|entry| !entry.is_tombstone()) {

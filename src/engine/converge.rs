@@ -126,7 +126,8 @@ pub enum SameVersion {
     Ours,
     /// The one that came.
     Theirs,
-    /// That with the greater bytes: both sides decide alike.
+    /// That with the greater bytes, and what only one of them has: both sides decide alike,
+    /// and nobody can tell which of them is damaged.
     Greater,
 }
 
@@ -249,7 +250,7 @@ pub(super) fn merge_state(
     covered: &Seen,
 ) -> Merged {
     let key = theirs.key();
-    let tells_nothing = theirs.is_tombstone();
+    let tells_nothing = theirs.is_tombstone() || same == SameVersion::Greater;
     let mut deleted = table.tombstone(key, hash);
     if theirs.is_tombstone() && deleted.is_none_or(|deleted| deleted < theirs.version()) {
         deleted = Some(theirs.version());

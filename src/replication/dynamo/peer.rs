@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) progress_tick: u64,
     /// When something was last heard of it.
     pub(super) heard_tick: u64,
+    /// When it was last told to go back.
+    pub(super) again_tick: Option<u64>,
 }
 
 impl Peer {
@@ -67,6 +69,7 @@ impl Peer {
             relayed: BTreeMap::new(),
             progress_tick: 0,
             heard_tick: 0,
+            again_tick: None,
         }
     }
 

@@ -15,6 +15,7 @@
 //! decided which entries there are, in which order this node has them, and who has what.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
@@ -148,7 +149,8 @@ impl Replica {
             return;
         }
         let known = self.history.members.member(self.place.node_id);
-        if known.is_some_and(|known| *known != self.place) {
+        let is_somewhere = !self.place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
+        if is_somewhere && known.is_some_and(|known| *known != self.place) {
             // It has moved, and the others are to find it.
             self.admit(self.place.clone(), now_ms);
         }
@@ -230,9 +232,16 @@ impl Replica {
             self.order(Decoded::Dotted(dotted), payload, false);
             any = true;
         }
-        if gap || !any {
+        if !gap && any {
+            return Ok(());
+        }
+        // All that is on its way behind a gap has the same one: the sender goes back once.
+        let tick = self.tick;
+        let is_told = |peer: &mut Peer| peer.again_tick.replace(tick) == Some(tick);
+        let again = gap && !self.peers.get_mut(&from).is_some_and(is_told);
+        if again || !gap {
             // What was sent twice must be told, too: its sender waits to hear that it is here.
-            self.send(from, Message::Vector { vector: self.history.vector.clone(), again: gap });
+            self.send(from, Message::Vector { vector: self.history.vector.clone(), again });
         }
         Ok(())
     }
