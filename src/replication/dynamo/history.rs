@@ -88,11 +88,12 @@ impl History {
                 true
             }
             // A repair brings nothing new.
-            Decoded::Seen(vector) if self.vector.covers(vector) => false,
-            Decoded::Seen(vector) => {
-                self.vector.merge(vector);
+            Decoded::Seen(state) if self.vector.covers(&state.vector) => false,
+            Decoded::Seen(state) => {
+                self.vector.merge(&state.vector);
+                self.members.merge(&state.members);
                 self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
-                false
+                true
             }
             Decoded::States { .. } | Decoded::Forgotten(_) => false,
         }
@@ -155,7 +156,8 @@ mod tests {
     fn what_came_as_a_state_can_t_be_sent_as_entries() {
         let mut history = History::new(0, SnapshotVector::default());
         history.take(1, &watermark(1, 1));
-        history.take(2, &Decoded::Seen(has(2, 9)));
+        let state = SnapshotVector { vector: has(2, 9), ..SnapshotVector::default() };
+        history.take(2, &Decoded::Seen(state));
         history.take(3, &watermark(1, 2));
         assert_eq!(history.position(&has(1, 1)), None);
         let mut both = has(1, 1);

@@ -142,6 +142,25 @@ impl Members {
         }
     }
 
+    /// With all that the other knows.
+    pub fn merge(&mut self, other: &Members) {
+        for (node_id, record) in &other.records {
+            let newer = self.records.get(node_id).is_none_or(|known| known.version < record.version);
+            if newer {
+                self.records.insert(*node_id, record.clone());
+            }
+        }
+        let known: Vec<Origin> = self.streams.iter().map(|stream| stream.origin).collect();
+        self.streams.extend(other.streams.iter().filter(|stream| !known.contains(&stream.origin)).cloned());
+        self.streams.sort_by_key(|stream| stream.origin);
+        for (directory, version) in &other.evicted {
+            if !self.is_evicted(*directory) {
+                self.evicted.push((*directory, *version));
+            }
+        }
+        self.evicted.sort_by_key(|(directory, _)| directory.0);
+    }
+
     /// Whether a directory was evicted.
     pub fn is_evicted(&self, directory: NodeUuid) -> bool {
         self.evicted.iter().any(|(evicted, _)| *evicted == directory)
@@ -213,6 +232,12 @@ mod tests {
             order.iter().for_each(|at| members.apply(&changes[*at].0, changes[*at].1));
         }
         assert_eq!(forward, backward);
+        let (mut first, mut last) = (Members::default(), Members::default());
+        last.named(2, "h", 1);
+        changes[..2].iter().for_each(|(change, version)| first.apply(change, *version));
+        changes[2..].iter().for_each(|(change, version)| last.apply(change, *version));
+        last.merge(&first);
+        assert_eq!(last, forward, "what two have heard apart");
         assert_eq!(forward.node_ids(), [2, 3]);
         assert_eq!(forward.member(3), Some(&place(3, 4)));
         assert!(forward.is_evicted(NodeUuid([3; 16])));

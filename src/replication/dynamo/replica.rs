@@ -22,7 +22,7 @@ use bytes::Bytes;
 use super::cache::{Cache, Cached};
 use super::clock::HybridClock;
 use super::entry::{Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states};
-use super::history::History;
+use super::history::{History, SnapshotVector};
 use super::members::{MemberChange, Place};
 use super::message::{Applied, Effect, Message, Pulse};
 use super::peer::{Cursor, Peer};
@@ -196,7 +196,7 @@ impl Replica {
         self.next_index += 1;
         match &entry {
             Decoded::Dotted(dotted) => self.ordered.raise(dotted.row()),
-            Decoded::Seen(vector) => self.ordered.merge(vector),
+            Decoded::Seen(state) => self.ordered.merge(&state.vector),
             Decoded::States { .. } | Decoded::Forgotten(_) => {}
         }
         self.effects.push(Effect::Persist { index, payload: payload.clone() });
@@ -435,12 +435,12 @@ impl Replica {
     }
 
     /// All states have come: what the peer had is here now.
-    pub fn pulled(&mut self, vector: VersionVector) -> u64 {
+    pub fn pulled(&mut self, state: SnapshotVector) -> u64 {
         self.pulling = None;
         self.roots.repaired();
-        self.clock.observe(vector.latest());
-        let payload = encode_seen(&vector);
-        self.order(Decoded::Seen(vector), payload, false)
+        self.clock.observe(state.vector.latest());
+        let payload = encode_seen(&state);
+        self.order(Decoded::Seen(state), payload, false)
     }
 
     /// They have not, or not all.
@@ -449,11 +449,11 @@ impl Replica {
         self.roots.repaired();
     }
 
-    /// A peer takes over this node's state: gives the vector that it has at least, and
-    /// keeps the log from there on.
-    pub fn transfer_begins(&mut self, to: NodeId) -> VersionVector {
+    /// A peer takes over this node's state: gives what that has at least, and keeps the
+    /// log from there on.
+    pub fn transfer_begins(&mut self, to: NodeId) -> SnapshotVector {
         self.transfers.insert(to, self.history.next_index());
-        self.history.vector.clone()
+        self.history.state()
     }
 
     /// It has it, or has given up.
