@@ -246,7 +246,9 @@ pub(super) fn merge_state(
     let lives = |part: &Part<'_>| deleted.is_none_or(|deleted| part.0 > deleted);
     // A key may have an entry beside its tombstone, each a state of its own.
     let stays = |ours: Part<'_>, theirs: Option<Part<'_>>| {
-        theirs.is_some() || tells_nothing || !covered.covers(ours.0)
+        // Where nobody knows whose copy is right, both sides keep what either has.
+        let keeps = same == SameVersion::Greater;
+        theirs.is_some() || tells_nothing || keeps || !covered.covers(ours.0)
     };
     let (old, new) = table.update(key, hash, |old| {
         let (value, vector) = (theirs.value_part(), theirs.vector_part());

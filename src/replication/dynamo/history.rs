@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Content, Decoded};
+use super::entry::{Content, Decoded, latest_of};
 use super::members::{MemberChange, Members};
 use super::vector::VersionVector;
 
@@ -28,6 +28,9 @@ pub struct SnapshotVector {
     pub vector: VersionVector,
     /// The members as of S.
     pub members: Members,
+    /// The latest time of a state that came ahead of its own entry: a clock stands above it, too.
+    #[serde(default)]
+    pub latest: u64,
 }
 
 impl SnapshotVector {
@@ -50,6 +53,8 @@ pub struct History {
     pub vector: VersionVector,
     /// Who belongs to the cluster.
     pub members: Members,
+    /// The latest time of a state that came ahead of its own entry.
+    latest: u64,
     next_index: u64,
     /// Index, and what was there before it. Never empty.
     marks: VecDeque<(u64, VersionVector)>,
@@ -58,14 +63,26 @@ pub struct History {
 impl History {
     /// Behind entry `index`, up to which a snapshot has everything.
     pub fn new(index: u64, state: SnapshotVector) -> History {
-        let SnapshotVector { vector, members } = state;
+        let SnapshotVector { vector, members, latest } = state;
         let marks = VecDeque::from([(index + 1, vector.clone())]);
-        History { vector, members, next_index: index + 1, marks }
+        History { vector, members, latest, next_index: index + 1, marks }
     }
 
     /// What a snapshot that is made now says.
     pub fn state(&self) -> SnapshotVector {
-        SnapshotVector { vector: self.vector.clone(), members: self.members.clone() }
+        SnapshotVector { vector: self.vector.clone(), members: self.members.clone(), latest: self.latest }
+    }
+
+    /// The latest time of all that is here.
+    pub fn latest(&self) -> u64 {
+        self.latest.max(self.vector.latest())
+    }
+
+    /// From here on a peer will be served that has what is here now.
+    pub fn mark(&mut self) {
+        if self.marks.back().is_none_or(|(last, _)| *last < self.next_index) {
+            self.marks.push_back((self.next_index, self.vector.clone()));
+        }
     }
 
     /// Behind the last entry.
@@ -87,12 +104,21 @@ impl History {
                 self.members.apply(&change, dotted.stamp().version(0));
                 true
             }
-            Decoded::Seen(vector) => {
-                self.vector.merge(vector);
-                self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
+            Decoded::Seen(state) => {
+                self.members.merge(&state.members);
+                self.latest = self.latest.max(state.latest);
+                // What is here by entries can still be sent as entries.
+                if !self.vector.covers(&state.vector) {
+                    self.vector.merge(&state.vector);
+                    self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
+                }
+                true
+            }
+            Decoded::States { states, .. } => {
+                self.latest = self.latest.max(latest_of(states));
                 false
             }
-            Decoded::States { .. } | Decoded::Forgotten(_) => false,
+            Decoded::Forgotten(_) => false,
         }
     }
 
@@ -153,7 +179,7 @@ mod tests {
     fn what_came_as_a_state_can_t_be_sent_as_entries() {
         let mut history = History::new(0, SnapshotVector::default());
         history.take(1, &watermark(1, 1));
-        history.take(2, &Decoded::Seen(has(2, 9)));
+        history.take(2, &Decoded::Seen(SnapshotVector { vector: has(2, 9), ..SnapshotVector::default() }));
         history.take(3, &watermark(1, 2));
         assert_eq!(history.position(&has(1, 1)), None);
         let mut both = has(1, 1);

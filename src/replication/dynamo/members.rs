@@ -142,6 +142,23 @@ impl Members {
         }
     }
 
+    /// With all that another node knows of them: its state comes without the entries that said so.
+    pub fn merge(&mut self, other: &Members) {
+        for stream in other.streams.iter().filter(|stream| self.stream(stream.origin).is_none()).cloned().collect::<Vec<_>>() {
+            self.streams.push(stream);
+        }
+        self.streams.sort_by_key(|stream| stream.origin);
+        for (directory, version) in &other.evicted {
+            if !self.is_evicted(*directory) {
+                self.evicted.push((*directory, *version));
+            }
+        }
+        self.evicted.sort_by_key(|(directory, _)| directory.0);
+        for (node_id, record) in &other.records {
+            self.set(*node_id, record.version, record.place.clone());
+        }
+    }
+
     /// Whether a directory was evicted.
     pub fn is_evicted(&self, directory: NodeUuid) -> bool {
         self.evicted.iter().any(|(evicted, _)| *evicted == directory)

@@ -26,6 +26,8 @@ mod peer;
 mod replica;
 mod roots;
 mod sending;
+#[cfg(test)]
+mod simulation;
 mod skew;
 mod stability;
 mod vector;

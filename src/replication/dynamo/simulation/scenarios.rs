@@ -1,0 +1,3 @@
+//! Small scenes, each of one thing.
+
+#![cfg(test)]
