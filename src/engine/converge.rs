@@ -228,16 +228,22 @@ pub(super) fn merge_effect(
 }
 
 /// Merges another node's whole state of a key: `theirs` is an entry, or the key's tombstone.
-/// What of an entry that node had seen (`covered`) and has no more is gone.
+/// What of an entry that node had seen (`covered`) and has no more is gone; and where its
+/// copy counts, so is what this one holds ahead of its entries (`seen` hasn't got it): it
+/// came with a state whose sender is lost, and nobody will ever send it to the others.
 pub(super) fn merge_state(
     table: &mut Table,
     theirs: &Entry,
     hash: u64,
     same: SameVersion,
-    covered: &Seen,
+    (covered, seen): (&Seen, &Seen),
 ) -> Merged {
     let key = theirs.key();
     let tells_nothing = theirs.is_tombstone();
+    let is_astray = |ours: Version| same == SameVersion::Theirs && !seen.covers(ours);
+    if table.tombstone(key, hash).is_some_and(is_astray) {
+        table.unbury(key, hash);
+    }
     let mut deleted = table.tombstone(key, hash);
     if theirs.is_tombstone() && deleted.is_none_or(|deleted| deleted < theirs.version()) {
         deleted = Some(theirs.version());
@@ -248,7 +254,8 @@ pub(super) fn merge_state(
     let stays = |ours: Part<'_>, theirs: Option<Part<'_>>| {
         // Where nobody knows whose copy is right, both sides keep what either has.
         let keeps = same == SameVersion::Greater;
-        theirs.is_some() || tells_nothing || keeps || !covered.covers(ours.0)
+        let is_gone = theirs.is_none() && !tells_nothing && !keeps && covered.covers(ours.0);
+        !is_gone && !is_astray(ours.0)
     };
     let (old, new) = table.update(key, hash, |old| {
         let (value, vector) = (theirs.value_part(), theirs.vector_part());

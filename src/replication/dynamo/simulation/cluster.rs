@@ -65,6 +65,8 @@ pub struct Figures {
     pub differences: u64,
     pub equal_roots: u64,
     pub lost: u64,
+    /// Nodes that hold, at the end, what came with a state of a node that was lost.
+    pub astray: u64,
 }
 
 /// What a run has seen.
@@ -166,6 +168,7 @@ impl Cluster {
         self.figures.milliseconds = self.now_ms;
         self.figures.failed_syncs = self.nodes.iter().map(|node| node.disk.failed_syncs).sum();
         self.figures.lost = self.registry.acknowledged.iter().filter(|write| write.is_lost).count() as u64;
+        self.figures.astray = self.nodes.iter().filter(|node| !node.is_pure()).count() as u64;
         self.figures.equal_roots = self.processes().map(|process| process.replica.equal_roots()).sum();
         Report { figures: self.figures, converged_ms, settled_ms: converged_ms + settled_ms }
     }

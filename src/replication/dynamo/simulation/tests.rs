@@ -47,6 +47,7 @@ fn add(sum: &mut Figures, more: &Figures) {
         (&mut sum.differences, more.differences),
         (&mut sum.equal_roots, more.equal_roots),
         (&mut sum.lost, more.lost),
+        (&mut sum.astray, more.astray),
     ];
     rows.into_iter().for_each(|(sum, more)| *sum += more);
 }

@@ -123,7 +123,9 @@ impl Cluster {
         let Some(source) = &self.nodes[transfer.source.0].process else { return };
         let table = source.slices[transfer.shard].table();
         let (entries, next) = table.walk_step_whole(transfer.position, STEP_ENTRIES);
-        let ahead = source.vector.clone();
+        // The source may itself hold more than it has.
+        let mut ahead = source.vector.clone();
+        ahead.merge(&self.nodes[transfer.source.0].ahead);
         transfer.position = next;
         if next == table.walk_length() {
             (transfer.shard, transfer.position) = (transfer.shard + 1, 0);
@@ -205,7 +207,9 @@ fn forgotten(process: &Process, transfer: &Transfer) -> Vec<(Vec<u8>, Version)> 
             continue;
         }
         for (version, _) in [entry.value_part(), entry.vector_part()].into_iter().flatten() {
-            if transfer.state.vector.has(version) {
+            // Where the source's copy counts, what came astray is gone, too (see `merge_state`).
+            let is_astray = transfer.repair == Some(SameVersion::Theirs) && !process.vector.has(version);
+            if transfer.state.vector.has(version) || is_astray {
                 gone.push((entry.key().to_vec(), version));
             }
         }
