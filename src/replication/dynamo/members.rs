@@ -144,7 +144,13 @@ impl Members {
 
     /// With all that another node knows of them: its state comes without the entries that said so.
     pub fn merge(&mut self, other: &Members) {
-        for stream in other.streams.iter().filter(|stream| self.stream(stream.origin).is_none()).cloned().collect::<Vec<_>>() {
+        for stream in other
+            .streams
+            .iter()
+            .filter(|stream| self.stream(stream.origin).is_none())
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.streams.push(stream);
         }
         self.streams.sort_by_key(|stream| stream.origin);

@@ -30,6 +30,8 @@ mod sending;
 mod simulation;
 mod skew;
 mod stability;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod view;
 

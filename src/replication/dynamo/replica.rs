@@ -20,7 +20,9 @@ use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
 use super::clock::HybridClock;
-use super::entry::{Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, latest_of};
+use super::entry::{
+    Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, latest_of,
+};
 use super::history::{History, SnapshotVector};
 use super::members::{MemberChange, Place};
 use super::message::{Applied, Effect, Message, Pulse};

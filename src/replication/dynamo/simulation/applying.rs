@@ -137,7 +137,11 @@ impl Cluster {
         (0..self.nodes.len()).for_each(|place| self.check(place));
         for process in self.processes() {
             for write in self.registry.acknowledged.iter().filter(|write| !write.is_lost) {
-                assert!(process.vector.has(write.version), "{:?} was acknowledged and is lost", write.version);
+                assert!(
+                    process.vector.has(write.version),
+                    "{:?} was acknowledged and is lost",
+                    write.version
+                );
             }
         }
     }
@@ -156,7 +160,12 @@ impl Cluster {
                 process.replica.members().node_ids(),
                 node.must_hear,
                 node.must_be_admitted,
-                process.replica.view(0).iter().map(|view| (view.node_id, view.in_contact, view.lag_entries, view.is_far_behind)).collect::<Vec<_>>(),
+                process
+                    .replica
+                    .view(0)
+                    .iter()
+                    .map(|view| (view.node_id, view.in_contact, view.lag_entries, view.is_far_behind))
+                    .collect::<Vec<_>>(),
             ),
         };
         self.nodes.iter().map(line).collect()

@@ -63,7 +63,9 @@ impl Cluster {
         }
         let kind = match write {
             Write::Set => WriteKind::Set(Bytes::from(operation.to_string())),
-            Write::AddVector => WriteKind::AddVector(Bytes::copy_from_slice(&(operation as f32).to_le_bytes())),
+            Write::AddVector => {
+                WriteKind::AddVector(Bytes::copy_from_slice(&(operation as f32).to_le_bytes()))
+            }
             Write::Delete => WriteKind::Delete,
         };
         let Some(process) = &mut self.nodes[place].process else { return false };

@@ -268,9 +268,7 @@ impl Cluster {
             Event::Synced(place, incarnation) if self.runs((place, incarnation)) => self.synced(place),
             Event::Frame(place, incarnation) if self.runs((place, incarnation)) => self.frame(place),
             Event::WalkStep(place, incarnation) if self.runs((place, incarnation)) => self.walk_step(place),
-            Event::Fetched(place, incarnation, (number, low, high))
-                if self.runs((place, incarnation)) =>
-            {
+            Event::Fetched(place, incarnation, (number, low, high)) if self.runs((place, incarnation)) => {
                 let entries = self.nodes[place].disk.read(low, high);
                 if let Some(process) = &mut self.nodes[place].process {
                     process.replica.fetched(number, entries);
@@ -291,7 +289,9 @@ impl Cluster {
                 self.fault();
             }
             Event::Restart(place) if self.nodes[place].process.is_none() => self.start(place),
-            Event::Wipe(place, directory) if self.nodes[place].disk.directory == directory => self.wipe(place),
+            Event::Wipe(place, directory) if self.nodes[place].disk.directory == directory => {
+                self.wipe(place)
+            }
             Event::ClockSet(place) => self.nodes[place].offset_ms = self.below(400) as i64 - 200,
             _ => {}
         }

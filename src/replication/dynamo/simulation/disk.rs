@@ -144,11 +144,8 @@ impl SimulatedDisk {
     /// A new process reads what is there: every entry behind the snapshot's S.
     pub fn open(&mut self, visit: &mut dyn FnMut(u64, Bytes)) {
         let mut salt = next_random(&mut self.random);
-        let replay = Replay {
-            after: self.snapshot.after,
-            must_reach: self.snapshot.through,
-            ..Replay::default()
-        };
+        let replay =
+            Replay { after: self.snapshot.after, must_reach: self.snapshot.through, ..Replay::default() };
         let (log, recovery) = Log::open_converging(
             self.disk.clone(),
             options(),

@@ -92,12 +92,23 @@ impl Cluster {
         }
         process.replica.evict(id, now_ms);
         self.is_dirty.insert(by);
+        self.pump();
         // Half of them go on, and don't hear of it.
         if self.below(2) == 0 {
             self.crash_for_a_while(victim);
         }
         let until_ms = 3_000 + self.below(8_000);
         self.after(until_ms, Event::Wipe(victim, directory));
+    }
+
+    /// An operator gives a node up that is down.
+    pub fn evict_now(&mut self, victim: usize, by: usize) {
+        let (id, now_ms) = (self.nodes[victim].id, self.nodes[by].clock_ms(self.now_ms));
+        if let Some(process) = &mut self.nodes[by].process {
+            process.replica.evict(id, now_ms);
+        }
+        self.is_dirty.insert(by);
+        self.pump();
     }
 
     fn copy_directory(&mut self, place: usize) {
@@ -127,7 +138,8 @@ impl Cluster {
         let others: Vec<NodeId> =
             self.nodes.iter().map(|node| node.id).filter(|id| *id != place as NodeId + 1).collect();
         self.nodes[place].begins_anew = begins_anew;
-        self.nodes[place].must_hear = if begins_anew { Default::default() } else { others.into_iter().collect() };
+        self.nodes[place].must_hear =
+            if begins_anew { Default::default() } else { others.into_iter().collect() };
         let left = self.member_vectors();
         self.registry.left(&left);
         self.registry.forget_unless_on(&left);
@@ -137,7 +149,8 @@ impl Cluster {
     /// The node makes a snapshot, and cuts its log behind it.
     pub fn snapshot(&mut self, place: usize) {
         let (incarnation, keep) = (self.nodes[place].incarnation, self.below(40));
-        let Some(process) = self.nodes[place].process.as_mut().filter(|process| process.walk.is_none()) else {
+        let Some(process) = self.nodes[place].process.as_mut().filter(|process| process.walk.is_none())
+        else {
             return;
         };
         self.figures.snapshots += 1;
@@ -168,7 +181,8 @@ impl Cluster {
         }
         let Walk { after, state, entries, keep, .. } = walk;
         let cut_index = process.replica.may_cut(after.saturating_sub(keep));
-        let first_index = node.disk.snapshot(Snapshot { after, through: process.applied, state, entries }, cut_index);
+        let first_index =
+            node.disk.snapshot(Snapshot { after, through: process.applied, state, entries }, cut_index);
         process.replica.walk(false);
         process.replica.cut(first_index);
         self.figures.cuts += u64::from(first_index > 1);

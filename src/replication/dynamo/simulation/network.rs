@@ -58,8 +58,7 @@ impl Cluster {
         let now_ms = self.nodes[to].clock_ms(self.now_ms);
         let peer = from as NodeId + 1;
         let node = &mut self.nodes[to];
-        let (Some(channel), Some(process)) = (self.channels.get_mut(&(from, to)), &mut node.process)
-        else {
+        let (Some(channel), Some(process)) = (self.channels.get_mut(&(from, to)), &mut node.process) else {
             return;
         };
         let holds = match channel.front() {
@@ -84,7 +83,9 @@ impl Cluster {
             node.must_hear.remove(&peer);
         }
         match message {
-            Message::Entries(entries) => process.replica.received(peer, entries).expect("entries that were written"),
+            Message::Entries(entries) => {
+                process.replica.received(peer, entries).expect("entries that were written")
+            }
             Message::Vector { vector, again } => process.replica.heard_vector(peer, vector, again, now_ms),
             Message::Pulse(pulse) => process.replica.heard_pulse(peer, pulse, now_ms),
             Message::TooFarBehind => process.replica.too_far_behind(peer),

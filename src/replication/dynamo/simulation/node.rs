@@ -144,7 +144,14 @@ impl Node {
     }
 
     /// Starts a process from what the disk has.
-    pub fn start(&mut self, nodes: u64, now_ms: u64, random: &mut u64, mistake: Option<Mistake>, registry: &mut Registry) {
+    pub fn start(
+        &mut self,
+        nodes: u64,
+        now_ms: u64,
+        random: &mut u64,
+        mistake: Option<Mistake>,
+        registry: &mut Registry,
+    ) {
         let Snapshot { after, state, entries, .. } = self.disk.snapshot.clone();
         let mut slices: Vec<Slice<Operation>> =
             (0..SHARDS).map(|shard| Slice::new(table(&entries, shard), after)).collect();
