@@ -166,9 +166,15 @@ impl Meeting<'_> {
         body: &'v [u8],
         shown: impl Fn(&[u8]) -> Written,
     ) -> Option<Part<'v>> {
-        if let Some(deleted) = deleted.filter(|deleted| self.stays(*deleted)) {
-            self.meets(deleted, || shown(body), || Written::Deleted);
-            return held;
+        if let Some(deleted) = deleted {
+            let suppresses = self.stays(deleted);
+            // What is held behind a delete has met it already.
+            if suppresses || held.is_none() {
+                self.meets(deleted, || shown(body), || Written::Deleted);
+            }
+            if suppresses {
+                return held;
+            }
         }
         if let Some((other, theirs)) = held {
             self.meets(other, || shown(body), || shown(theirs));

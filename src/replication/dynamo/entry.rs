@@ -259,9 +259,12 @@ pub fn states(mut bytes: Bytes) -> impl Iterator<Item = Option<Entry>> {
     })
 }
 
-/// The latest time among states.
-pub fn latest_of(bytes: &Bytes) -> u64 {
-    states(bytes.clone()).flatten().map(|entry| entry.version().index).max().unwrap_or(0)
+/// The versions of all parts among states.
+pub fn versions_of(bytes: &Bytes) -> impl Iterator<Item = Version> {
+    states(bytes.clone()).flatten().flat_map(|entry| {
+        let parts = [entry.value_part(), entry.vector_part()].map(|part| part.map(|(version, _)| version));
+        parts.into_iter().flatten().chain([entry.version()]).collect::<Vec<_>>()
+    })
 }
 
 fn state(bytes: &mut Bytes) -> Option<Entry> {

@@ -10,13 +10,13 @@
 //! where a state was taken over that didn't come by entries, the marks begin anew: a
 //! peer that lacks something from before the first one needs a state, too.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Content, Decoded, latest_of};
+use super::entry::{Content, Decoded, versions_of};
 use super::members::{MemberChange, Members};
-use super::vector::VersionVector;
+use super::vector::{Origin, VersionVector};
 
 /// Entries between two marks.
 const MARK_EVERY: u64 = 256;
@@ -28,9 +28,9 @@ pub struct SnapshotVector {
     pub vector: VersionVector,
     /// The members as of S.
     pub members: Members,
-    /// The latest time of a state that came ahead of its own entry: a clock stands above it, too.
+    /// What there may be, in part, beyond the vector: states came ahead of their entries.
     #[serde(default)]
-    pub latest: u64,
+    pub ahead: BTreeMap<Origin, u64>,
 }
 
 impl SnapshotVector {
@@ -53,8 +53,8 @@ pub struct History {
     pub vector: VersionVector,
     /// Who belongs to the cluster.
     pub members: Members,
-    /// The latest time of a state that came ahead of its own entry.
-    latest: u64,
+    /// Times of states that came ahead of their entries.
+    ahead: BTreeMap<Origin, u64>,
     next_index: u64,
     /// Index, and what was there before it. Never empty.
     marks: VecDeque<(u64, VersionVector)>,
@@ -63,19 +63,33 @@ pub struct History {
 impl History {
     /// Behind entry `index`, up to which a snapshot has everything.
     pub fn new(index: u64, state: SnapshotVector) -> History {
-        let SnapshotVector { vector, members, latest } = state;
+        let SnapshotVector { vector, members, ahead } = state;
         let marks = VecDeque::from([(index + 1, vector.clone())]);
-        History { vector, members, latest, next_index: index + 1, marks }
+        History { vector, members, ahead, next_index: index + 1, marks }
     }
 
     /// What a snapshot that is made now says.
     pub fn state(&self) -> SnapshotVector {
-        SnapshotVector { vector: self.vector.clone(), members: self.members.clone(), latest: self.latest }
+        SnapshotVector {
+            vector: self.vector.clone(),
+            members: self.members.clone(),
+            ahead: self.ahead.clone(),
+        }
     }
 
     /// The latest time of all that is here.
     pub fn latest(&self) -> u64 {
-        self.latest.max(self.vector.latest())
+        self.ahead.values().copied().max().unwrap_or(0).max(self.vector.latest())
+    }
+
+    /// Whether something may be here, in part, that the vector doesn't have.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead.iter().any(|(origin, time)| *time > self.vector.row(*origin).time)
+    }
+
+    fn goes_ahead(&mut self, origin: Origin, time: u64) {
+        let ahead = self.ahead.entry(origin).or_default();
+        *ahead = time.max(*ahead);
     }
 
     /// From here on a peer will be served that has what is here now.
@@ -106,7 +120,6 @@ impl History {
             }
             Decoded::Seen(state) => {
                 self.members.merge(&state.members);
-                self.latest = self.latest.max(state.latest);
                 // What is here by entries can still be sent as entries.
                 if !self.vector.covers(&state.vector) {
                     self.vector.merge(&state.vector);
@@ -114,8 +127,12 @@ impl History {
                 }
                 true
             }
-            Decoded::States { states, .. } => {
-                self.latest = self.latest.max(latest_of(states));
+            Decoded::States { vector, states, .. } => {
+                // The vector, too: what it has deleted may be gone here already.
+                vector.rows().iter().for_each(|row| self.goes_ahead(row.origin, row.time));
+                versions_of(states).for_each(|version| self.goes_ahead(version.ordinal, version.index));
+                let vector = &self.vector;
+                self.ahead.retain(|origin, time| *time > vector.row(*origin).time);
                 false
             }
             Decoded::Forgotten(_) => false,

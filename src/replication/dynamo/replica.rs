@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::cache::{Cache, Cached};
 use super::clock::HybridClock;
 use super::entry::{
-    Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, latest_of,
+    Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, versions_of,
 };
 use super::history::{History, SnapshotVector};
 use super::members::{MemberChange, Place};
@@ -42,6 +42,8 @@ pub(super) const SILENCE_TICKS: u64 = 20;
 const PULSE_TICKS: u64 = 2;
 const ROOT_TICKS: u64 = 10;
 const COLLECT_TICKS: u64 = 10;
+/// States that are so long ahead of their entries are taken to be astray.
+const ASTRAY_TICKS: u64 = 300;
 /// How many entries are read back at once, at most.
 pub(super) const FETCH_ENTRIES: u64 = 4_096;
 
@@ -93,6 +95,10 @@ pub struct Replica {
     /// Peers that take over this node's state, and from where on they will need its log.
     transfers: BTreeMap<NodeId, u64>,
     walk_under_way: bool,
+    /// Since when states are ahead of their entries.
+    ahead_since: u64,
+    /// Entries of this node's stream came from others.
+    is_older_copy: bool,
     /// Entries of this directory are lost, and its clock may be behind what others have forgotten.
     lost_entries: bool,
     collected: u64,
@@ -133,6 +139,8 @@ impl Replica {
             pulling: None,
             transfers: BTreeMap::new(),
             walk_under_way: false,
+            ahead_since: 0,
+            is_older_copy: false,
             lost_entries: begins_anew,
             collected: 0,
             stable: Stability::default(),
@@ -149,6 +157,14 @@ impl Replica {
     pub fn begin(&mut self, now_ms: u64) {
         self.follow_members();
         if self.origin == 0 {
+            self.begin_stream(now_ms);
+        }
+    }
+
+    /// Goes on as another stream, if this one has gone on without this directory.
+    fn leave_stream(&mut self, now_ms: u64) {
+        if std::mem::take(&mut self.is_older_copy) {
+            self.effects.push(Effect::BeganAnew);
             self.begin_stream(now_ms);
         }
     }
@@ -173,6 +189,7 @@ impl Replica {
 
     /// Writes of this node become an entry: gives its index, and the stamp is in what is applied.
     pub fn write(&mut self, body: Bytes, requests: u32, now_ms: u64) -> u64 {
+        self.leave_stream(now_ms);
         self.order_own(Content::Writes(body), requests, now_ms)
     }
 
@@ -227,6 +244,8 @@ impl Replica {
             if dotted.first <= has.time {
                 return Err("an entry that is earlier than the one before it");
             }
+            // Written here, and lost here.
+            self.is_older_copy |= row.origin == self.origin && !self.reuses_origins();
             if self.observes() {
                 self.clock.observe(row.time);
             }
@@ -308,10 +327,10 @@ impl Replica {
         let own = vector.row(self.origin);
         if own.sequence > self.ordered.sequence(self.origin) && !self.reuses_origins() {
             // It has entries of this stream that this directory hasn't: they were written, and lost here.
-            self.effects.push(Effect::BeganAnew);
+            self.is_older_copy = true;
             self.clock.observe(vector.latest());
-            self.begin_stream(now_ms);
         }
+        self.leave_stream(now_ms);
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let is_older = peer.said(vector, self.tick);
         if again || is_older {
@@ -352,6 +371,7 @@ impl Replica {
     /// Time goes on; `tombstones` is the latest time among those that are kept, 0 for none.
     pub fn tick(&mut self, now_ms: u64, tombstones: u64) {
         self.tick += 1;
+        self.leave_stream(now_ms);
         self.pulse(now_ms);
         self.watch_clock();
         self.watch_roots();
@@ -390,7 +410,13 @@ impl Replica {
     fn watch_roots(&mut self) {
         let is_quiet = self.pending.is_empty() && self.hashing.is_none();
         let is_news = self.roots.own_vector() != Some(&self.history.vector);
-        if is_quiet && is_news && self.pulling.is_none() && self.tick.is_multiple_of(ROOT_TICKS) {
+        // A root beside a vector that doesn't have all of it would differ for no fault. But what
+        // is astray for good must be found.
+        if !self.history.is_ahead() {
+            self.ahead_since = self.tick;
+        }
+        let is_exact = self.ahead_since == self.tick || self.tick >= self.ahead_since + ASTRAY_TICKS;
+        if is_quiet && is_exact && is_news && self.pulling.is_none() && self.tick.is_multiple_of(ROOT_TICKS) {
             self.hashing = Some(self.history.vector.clone());
             self.effects.push(Effect::Hash);
         }
@@ -454,7 +480,7 @@ impl Replica {
     /// States that a peer has sent, of a time when it had this vector: gives their entry's index.
     pub fn states(&mut self, vector: &VersionVector, same: SameVersion, states: Bytes) -> u64 {
         // They may be ahead of the vector: who reads them and writes must win.
-        self.clock.observe(latest_of(&states));
+        versions_of(&states).for_each(|version| self.clock.observe(version.index));
         let payload = encode_states(vector, same, &states);
         self.order(Decoded::States { vector: vector.clone(), same, states }, payload, false)
     }
@@ -470,10 +496,10 @@ impl Replica {
     pub fn pulled(&mut self, mut state: SnapshotVector) -> u64 {
         if self.pulling.take().is_some_and(|(_, repairs)| repairs) {
             // Only what differs was taken over, and tombstones are in no hash: the rest may be missing.
-            state = SnapshotVector { latest: state.latest, ..SnapshotVector::default() };
+            state = SnapshotVector::default();
         }
         self.roots.repaired();
-        self.clock.observe(state.latest.max(state.vector.latest()));
+        self.clock.observe(state.vector.latest());
         let payload = encode_seen(&state);
         self.order(Decoded::Seen(state), payload, false)
     }

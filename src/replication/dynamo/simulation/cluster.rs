@@ -336,6 +336,7 @@ impl Cluster {
             Effect::Pull { from, repair } => self.pull(place, from, repair),
             Effect::Collect { through } => self.collect(place, through),
             Effect::Hash => {
+                self.nodes[place].has_rough_root = !self.nodes[place].is_pure();
                 if let Some(process) = &mut self.nodes[place].process {
                     let hash = process.hash();
                     process.replica.hashed(hash);

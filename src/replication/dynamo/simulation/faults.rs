@@ -3,7 +3,6 @@
 use super::cluster::{Cluster, Event};
 use super::disk::Snapshot;
 use super::node::{SHARDS, Walk};
-use crate::replication::message::NodeId;
 
 const WALK_ENTRIES: usize = 2;
 
@@ -135,11 +134,8 @@ impl Cluster {
         // To read what it has, it is started and killed.
         self.start(place);
         self.crash(place);
-        let others: Vec<NodeId> =
-            self.nodes.iter().map(|node| node.id).filter(|id| *id != place as NodeId + 1).collect();
         self.nodes[place].begins_anew = begins_anew;
-        self.nodes[place].must_hear =
-            if begins_anew { Default::default() } else { others.into_iter().collect() };
+        self.nodes[place].is_restored = !begins_anew;
         let left = self.member_vectors();
         self.registry.left(&left);
         self.registry.forget_unless_on(&left);

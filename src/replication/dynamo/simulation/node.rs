@@ -98,6 +98,10 @@ pub struct Node {
     pub must_be_admitted: bool,
     pub is_evicted: bool,
     pub is_damaged: bool,
+    /// Its last root was taken when it held more than it had.
+    pub has_rough_root: bool,
+    /// It was restored, and has written nothing since: it doesn't know yet where its stream ends.
+    pub is_restored: bool,
     pub begins_anew: bool,
 }
 
@@ -117,6 +121,8 @@ impl Node {
             must_be_admitted: false,
             is_evicted: false,
             is_damaged: false,
+            has_rough_root: false,
+            is_restored: false,
             begins_anew: false,
         }
     }
@@ -152,6 +158,9 @@ impl Node {
         mistake: Option<Mistake>,
         registry: &mut Registry,
     ) {
+        if self.is_restored {
+            self.must_hear = (1..=nodes).filter(|id| *id != self.id).collect();
+        }
         let Snapshot { after, state, entries, .. } = self.disk.snapshot.clone();
         let mut slices: Vec<Slice<Operation>> =
             (0..SHARDS).map(|shard| Slice::new(table(&entries, shard), after)).collect();
