@@ -282,6 +282,11 @@ impl Replica {
             foreign |= !own;
             let row = match &entry {
                 Decoded::Dotted(dotted) => Some(dotted.row()),
+                Decoded::Seen(_) => {
+                    // What came by it is nowhere in the log: a cursor would pass over it.
+                    self.peers.values_mut().for_each(Peer::begin_again);
+                    None
+                }
                 _ => None,
             };
             self.cache.push(Cached { index, payload, row, since: self.tick });
@@ -434,7 +439,10 @@ impl Replica {
             return;
         }
         let own = self.ordered.row(self.origin).time;
-        if tombstones > own && self.pending.is_empty() {
+        // Before all were heard it would help nobody, and a directory that is an older copy
+        // would use a dot again.
+        let heard_all = self.peers.values().all(|peer| peer.vector.is_some());
+        if tombstones > own && heard_all && self.pending.is_empty() {
             self.order_own(Content::Watermark, 1, now_ms);
         }
         let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();
