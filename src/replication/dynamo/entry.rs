@@ -9,7 +9,7 @@
 //! kind:u8 │ body
 //!   8 states       vector, which of two copies stays:u8, keys' states
 //!   9 forgotten    (key length:u16  key  version)*
-//!  10 seen         vector and members, as JSON: all of it is here, by the states before this entry
+//!  10 seen         what a snapshot says (history.rs): all of it is here, by the states before this entry
 //! ```
 //!
 //! Numbers are little-endian. The first three kinds have a dot and travel to every
@@ -86,7 +86,7 @@ pub enum Decoded {
     },
     /// Parts that a peer had seen and has no more.
     Forgotten(Bytes),
-    /// All of this is here, and these are the members by then.
+    /// All of this is here.
     Seen(SnapshotVector),
 }
 
@@ -160,7 +160,7 @@ pub fn encode_forgotten<'a>(rows: impl Iterator<Item = (&'a [u8], Version)>) -> 
     out.freeze()
 }
 
-/// That all of a vector is here, as an entry of the log.
+/// That all of this is here, as an entry of the log.
 pub fn encode_seen(state: &SnapshotVector) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(SEEN);
@@ -264,6 +264,14 @@ pub fn states(mut bytes: Bytes) -> impl Iterator<Item = Option<Entry>> {
             bytes.clear();
         }
         Some(read)
+    })
+}
+
+/// The versions of all parts among states.
+pub fn versions_of(bytes: &Bytes) -> impl Iterator<Item = Version> {
+    states(bytes.clone()).flatten().flat_map(|entry| {
+        let parts = [entry.value_part(), entry.vector_part()].map(|part| part.map(|(version, _)| version));
+        parts.into_iter().flatten().chain([entry.version()]).collect::<Vec<_>>()
     })
 }
 

@@ -142,16 +142,17 @@ impl Members {
         }
     }
 
-    /// With all that the other knows.
+    /// With all that another node knows of them: its state comes without the entries that said so.
     pub fn merge(&mut self, other: &Members) {
-        for (node_id, record) in &other.records {
-            let newer = self.records.get(node_id).is_none_or(|known| known.version < record.version);
-            if newer {
-                self.records.insert(*node_id, record.clone());
-            }
+        for stream in other
+            .streams
+            .iter()
+            .filter(|stream| self.stream(stream.origin).is_none())
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            self.streams.push(stream);
         }
-        let known: Vec<Origin> = self.streams.iter().map(|stream| stream.origin).collect();
-        self.streams.extend(other.streams.iter().filter(|stream| !known.contains(&stream.origin)).cloned());
         self.streams.sort_by_key(|stream| stream.origin);
         for (directory, version) in &other.evicted {
             if !self.is_evicted(*directory) {
@@ -159,6 +160,9 @@ impl Members {
             }
         }
         self.evicted.sort_by_key(|(directory, _)| directory.0);
+        for (node_id, record) in &other.records {
+            self.set(*node_id, record.version, record.place.clone());
+        }
     }
 
     /// Whether a directory was evicted.
