@@ -233,6 +233,7 @@ impl ConvergingLog {
     }
 
     fn publish(&self) {
+        self.cluster.awaits_contact.store(self.replica.awaits_contact(), Ordering::Relaxed);
         self.cluster.is_new.store(self.replica.is_new(), Ordering::Relaxed);
         self.cluster.states_equal.store(self.replica.equal_roots(), Ordering::Relaxed);
         self.cluster.seen(DynamoView {

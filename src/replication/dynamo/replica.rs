@@ -378,7 +378,7 @@ impl Replica {
     /// Whether writes must wait until a peer was heard: they might be earlier than
     /// deletes that all others have forgotten.
     pub fn awaits_contact(&self) -> bool {
-        self.lost_entries
+        self.lost_entries && !self.peers.is_empty()
     }
 
     /// The way to a peer was cut: what was on it is lost.
