@@ -27,6 +27,7 @@ use crate::Cast;
 use crate::acknowledgements;
 use crate::converging_asks::Asks;
 use crate::converging_messages::{Converge, ConvergingMessage};
+use crate::directory_mark;
 use crate::disk_thread::DiskOrder;
 use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 use crate::node::Node;
@@ -57,6 +58,8 @@ pub struct ConvergingLog {
     persists_under_way: usize,
     /// The last entry handed to the shards.
     handed_over: u64,
+    /// The directory isn't marked as itself yet: its stream has to begin on the disk first.
+    unmarked: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     hashing: Option<(usize, u128)>,
 }
@@ -77,6 +80,7 @@ impl ConvergingLog {
             asks: Asks::new(cluster.clone(), node.settings.request_timeout_ms),
             persists_under_way: 0,
             handed_over: last_index,
+            unmarked: true,
             hashing: None,
             node,
             cluster,
@@ -188,6 +192,7 @@ impl ConvergingLog {
             ReplicationMessage::Persisted { number, persists, .. } => {
                 self.persists_under_way -= persists;
                 self.replica.persisted(number);
+                self.mark();
             }
             ReplicationMessage::Fetched { number, entries } => {
                 let entries = entries.into_iter().map(|entry| (entry.index, entry.payload)).collect();
@@ -197,6 +202,16 @@ impl ConvergingLog {
             _ => {}
         }
         self.pump();
+    }
+
+    /// The directory is itself from now on, whatever it was copied from.
+    fn mark(&mut self) {
+        if !std::mem::take(&mut self.unmarked) {
+            return;
+        }
+        if let Err(error) = directory_mark::keep(&self.node.settings.data_dir) {
+            tracing::warn!(%error, "the directory could not be marked: the next start takes it for a copy");
+        }
     }
 
     /// Time goes on.
