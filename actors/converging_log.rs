@@ -34,8 +34,7 @@ use crate::node::Node;
 use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replication_messages::{PeerMessage, ReplicationMessage};
-use crate::shard::ShardMessage;
-use crate::shard_messages::Committed;
+use crate::shard_messages::{Committed, ShardMessage};
 use crate::state_puller;
 
 /// Persists under way with which further writes wait for company.

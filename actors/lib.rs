@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod cluster;
 mod connection;
+mod connection_messages;
 mod connection_output;
 mod converging_asks;
 mod converging_log;
