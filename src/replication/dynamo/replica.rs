@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
-use super::clock::HybridClock;
+use super::clock::{HybridClock, is_ahead};
 use super::entry::{
     Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, versions_of,
 };
@@ -97,6 +97,8 @@ pub struct Replica {
     walk_under_way: bool,
     /// Since when states are ahead of their entries.
     ahead_since: u64,
+    /// Where this stream ends is known.
+    is_sure: bool,
     /// Entries of this node's stream came from others.
     is_older_copy: bool,
     /// Entries of this directory are lost, and its clock may be behind what others have forgotten.
@@ -140,6 +142,7 @@ impl Replica {
             transfers: BTreeMap::new(),
             walk_under_way: false,
             ahead_since: 0,
+            is_sure: false,
             is_older_copy: false,
             lost_entries: begins_anew,
             collected: 0,
@@ -178,6 +181,7 @@ impl Replica {
             origin = (self.origins)();
         }
         self.origin = origin;
+        self.is_sure = true;
         let change = MemberChange::Begin { origin, node: self.place.clone() };
         self.order_own(Content::Members(change.encode()), 1, now_ms);
     }
@@ -193,7 +197,18 @@ impl Replica {
         self.order_own(Content::Writes(body), requests, now_ms)
     }
 
+    /// Whether nobody can have entries of this stream that this directory hasn't: it began
+    /// here, or all have said what they have. Else a copy of an older directory would use
+    /// dots again before anyone can tell it.
+    fn is_sure(&mut self) -> bool {
+        self.is_sure |= self.peers.values().all(|peer| peer.heard_tick > 0) || self.reuses_origins();
+        self.is_sure
+    }
+
     fn order_own(&mut self, content: Content, requests: u32, now_ms: u64) -> u64 {
+        if !self.is_sure() {
+            self.begin_stream(now_ms);
+        }
         let first = self.clock.stamp(now_ms, requests);
         let origin = self.origin;
         let rows = self.ordered.rows().iter().filter(|row| row.origin != origin);
@@ -324,9 +339,11 @@ impl Replica {
     /// What a peer has on its disk.
     pub fn heard_vector(&mut self, from: NodeId, vector: VersionVector, again: bool, now_ms: u64) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.heard_tick = self.tick;
-        if std::mem::take(&mut self.lost_entries) {
+        let is_first = peer.heard_tick == 0;
+        peer.heard_tick = self.tick.max(1);
+        if is_first && !is_ahead(vector.latest(), now_ms) {
             // Every tombstone that is forgotten is earlier than what each member has.
+            self.lost_entries = false;
             self.clock.observe(vector.latest());
         }
         let own = vector.row(self.origin);
@@ -439,10 +456,9 @@ impl Replica {
             return;
         }
         let own = self.ordered.row(self.origin).time;
-        // Before all were heard it would help nobody, and a directory that is an older copy
-        // would use a dot again.
-        let heard_all = self.peers.values().all(|peer| peer.vector.is_some());
-        if tombstones > own && heard_all && self.pending.is_empty() {
+        // Before all were heard it would help nobody.
+        let is_sure = self.is_sure();
+        if tombstones > own && is_sure && self.pending.is_empty() {
             self.order_own(Content::Watermark, 1, now_ms);
         }
         let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();

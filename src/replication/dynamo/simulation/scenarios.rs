@@ -189,7 +189,8 @@ fn an_older_copy_of_a_directory_goes_on_as_another_stream() {
     for seed in 0..20 {
         let cluster = older_copy(seed, None);
         let streams = cluster.processes().next().map(|process| process.replica.members().streams().len());
-        assert_eq!((cluster.figures.restored, streams), (1, Some(4)), "seed {seed}");
+        assert_eq!(cluster.figures.restored, 1);
+        assert_eq!(streams, Some(4), "seed {seed}");
     }
 }
 
