@@ -100,7 +100,8 @@ impl ConvergingLog {
 
     /// Whether writes are to wait for company, or for room.
     pub(crate) fn must_hold(&self) -> bool {
-        self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
+        self.replica.holds_writes()
+            || self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
             || self.cluster.persisting_bytes.load(Ordering::Relaxed) >= limits::UNCOMMITTED_BYTES_MAX
     }
 

@@ -38,6 +38,8 @@ use crate::replication::message::NodeId;
 pub(super) const SILENCE_TICKS: u64 = 20;
 /// Ticks between two pulses, roots and looks for tombstones that may go.
 const PULSE_TICKS: u64 = 2;
+/// For so long a node that has just started holds its writes for its peers' word.
+const SURE_TICKS: u64 = 8;
 /// How many entries are read back at once, at most.
 pub(super) const FETCH_ENTRIES: u64 = 4_096;
 
@@ -177,9 +179,6 @@ impl Replica {
     }
 
     pub(super) fn order_own(&mut self, content: Content, requests: u32, now_ms: u64) -> u64 {
-        if !self.is_sure() {
-            self.begin_stream(now_ms);
-        }
         let first = self.clock.stamp(now_ms, requests);
         let origin = self.origin;
         let rows = self.ordered.rows().iter().filter(|row| row.origin != origin);
@@ -345,6 +344,13 @@ impl Replica {
     /// deletes that all others have forgotten.
     pub fn awaits_contact(&self) -> bool {
         self.lost_entries && !self.peers.is_empty()
+    }
+
+    /// Whether writes are to wait a moment behind a start: a peer may be about to say that
+    /// this directory is an older copy, and its dots would be used again. Without peers
+    /// that say anything they wait no longer.
+    pub fn holds_writes(&self) -> bool {
+        self.tick < SURE_TICKS && !self.is_sure && !self.has_heard_all()
     }
 
     /// The way to a peer was cut: what was on it is lost.

@@ -32,11 +32,15 @@ impl Replica {
     }
 
     /// Whether nobody can have entries of this stream that this directory hasn't: it began
-    /// here, or all have said what they have. Else a copy of an older directory would use
-    /// dots again before anyone can tell it.
+    /// here, or all have said what they have.
     pub(super) fn is_sure(&mut self) -> bool {
-        self.is_sure |= self.peers.values().all(|peer| peer.heard_tick > 0) || self.reuses_origins();
+        self.is_sure |= self.has_heard_all() || self.reuses_origins();
         self.is_sure
+    }
+
+    /// Whether every other member has said what it has since this process began.
+    pub(super) fn has_heard_all(&self) -> bool {
+        self.peers.values().all(|peer| peer.heard_tick > 0)
     }
 
     /// Whether nothing is taken from this node: it is no member, or won't be one when

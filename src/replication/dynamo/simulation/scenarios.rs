@@ -173,7 +173,7 @@ pub fn older_copy(seed: u64, mistake: Option<Mistake>) -> Cluster {
     cluster.nodes[1].older = Some(cluster.nodes[1].disk.copy());
     (0..5).for_each(|key| write(&mut cluster, 1, key, Write::Set));
     settle(&mut cluster);
-    cluster.restore(1);
+    cluster.restore(1, seed.is_multiple_of(2));
     while !cluster.write(1, &[KEYS[0]], Write::Delete) {
         cluster.run_until(cluster.now_ms + 1);
     }
