@@ -242,7 +242,8 @@ impl Replica {
         let (mut foreign, mut members) = (false, false);
         while self.pending.front().is_some_and(|pending| pending.index <= through) {
             let Some(Pending { index, own, payload, entry }) = self.pending.pop_front() else { break };
-            let is_news = matches!(&entry, Decoded::Seen(state) if !self.history.vector.covers(&state.vector));
+            let is_news =
+                matches!(&entry, Decoded::Seen(state) if !self.history.vector.covers(&state.vector));
             members |= self.history.take(index, &entry);
             foreign |= !own;
             let row = match &entry {
