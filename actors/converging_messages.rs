@@ -89,10 +89,12 @@ pub enum ConvergingMessage {
         /// Whom to tell.
         done: Sender<()>,
     },
-    /// From the same: parts that the peer had seen and has no more.
+    /// From the same: parts that the peer hasn't got.
     Forget {
-        /// Keys and versions.
+        /// Keys and versions; those that the peer had seen are gone.
         rows: Vec<(Bytes, Version)>,
+        /// What the peer had seen.
+        seen: VersionVector,
         /// Whom to tell.
         done: Sender<()>,
     },

@@ -156,13 +156,19 @@ impl Puller {
             for entry in entries.iter().filter(|entry| !entry.is_tombstone()) {
                 if !self.received.contains(&key_hash(entry.key())) && self.concerns(entry.key()) {
                     rows.extend(
-                        gone(entry, vector).map(|version| (Bytes::copy_from_slice(entry.key()), version)),
+                        self.missing(entry, vector)
+                            .into_iter()
+                            .map(|version| (Bytes::copy_from_slice(entry.key()), version)),
                     );
                 }
             }
-            if rows.len() < FORGOTTEN_ROWS { Ok(()) } else { self.say_forgotten(std::mem::take(&mut rows)) }
+            if rows.len() < FORGOTTEN_ROWS {
+                Ok(())
+            } else {
+                self.say_forgotten(std::mem::take(&mut rows), vector)
+            }
         })?;
-        self.say_forgotten(rows)
+        self.say_forgotten(rows, vector)
     }
 
     /// Whether the peer would have sent this key, if it had it.
@@ -170,7 +176,14 @@ impl Puller {
         self.repair.is_none() || self.buckets.binary_search(&bucket_of(key)).is_ok()
     }
 
-    fn say_forgotten(&self, rows: Vec<(Bytes, Version)>) -> io::Result<()> {
+    /// The parts of an entry that the peer has no more, or, where its copy counts, hasn't got.
+    fn missing(&self, entry: &Entry, vector: &VersionVector) -> Vec<Version> {
+        let parts = [entry.value_part().map(|part| part.0), entry.vector_part().map(|part| part.0)];
+        let its_copy_counts = self.repair == Some(SameVersion::Theirs);
+        parts.into_iter().flatten().filter(|version| its_copy_counts || vector.has(*version)).collect()
+    }
+
+    fn say_forgotten(&self, rows: Vec<(Bytes, Version)>, seen: &VersionVector) -> io::Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -179,16 +192,10 @@ impl Puller {
             from = self.from,
             "keys that a peer has seen deleted are forgotten"
         );
-        let (done, is_done) = bounded(1);
-        self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Forget { rows, done }));
+        let (seen, (done, is_done)) = (seen.clone(), bounded(1));
+        self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Forget { rows, seen, done }));
         until_durable(&is_done)
     }
-}
-
-/// The parts of an entry that someone with this vector has seen.
-fn gone(entry: &Entry, vector: &VersionVector) -> impl Iterator<Item = Version> {
-    let parts = [entry.value_part().map(|part| part.0), entry.vector_part().map(|part| part.0)];
-    parts.into_iter().flatten().filter(|version| vector.has(*version)).collect::<Vec<_>>().into_iter()
 }
 
 fn until_durable(is_done: &Receiver<()>) -> io::Result<()> {

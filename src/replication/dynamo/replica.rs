@@ -357,7 +357,9 @@ impl Replica {
     /// this directory is an older copy, and its dots would be used again. Without peers
     /// that say anything they wait no longer.
     pub fn holds_writes(&self) -> bool {
-        self.tick < SURE_TICKS && !self.is_sure && !self.has_heard_all()
+        // A new directory may be about to join a cluster: what it has written by then keeps it out.
+        let may_be_news = !self.is_sure || self.is_new();
+        self.tick < SURE_TICKS && may_be_news && !self.has_heard_all()
     }
 
     /// The way to a peer was cut: what was on it is lost.
