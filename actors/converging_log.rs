@@ -154,14 +154,14 @@ impl ConvergingLog {
                 let index = self.replica.forget(rows.iter().map(|(key, version)| (&key[..], *version)));
                 self.waiting.push_back((index, done));
             }
-            ConvergingMessage::Pulled(Some(vector)) => {
+            ConvergingMessage::Pulled(Some(state)) => {
                 tracing::info!("a peer's state is taken over");
-                self.replica.pulled(vector);
+                self.replica.pulled(*state);
             }
             ConvergingMessage::Pulled(None) => self.replica.pull_failed(),
-            ConvergingMessage::TransferBegins { to, vector } => {
+            ConvergingMessage::TransferBegins { to, state } => {
                 // Whoever asked may have gone.
-                let _ = vector.send(self.replica.transfer_begins(to));
+                let _ = state.send(self.replica.transfer_begins(to));
             }
             ConvergingMessage::TransferEnded(to) => self.replica.transfer_ended(to),
         }

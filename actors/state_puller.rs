@@ -16,9 +16,9 @@ use datastore::engine::{Entry, SameVersion, Version, key_hash};
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
-use datastore::replication::dynamo::VersionVector;
 use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::states;
+use datastore::replication::dynamo::{SnapshotVector, VersionVector};
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
 
@@ -58,7 +58,7 @@ pub(crate) fn start(
         let pulled = puller
             .run()
             .inspect_err(|error| tracing::warn!(from, %error, "a peer's state was not taken over"));
-        cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Pulled(pulled.ok())));
+        cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Pulled(pulled.ok().map(Box::new))));
     });
     if let Err(error) = begun {
         tracing::error!(%error, from, "a peer's state can't be taken over");
@@ -80,23 +80,24 @@ struct Puller {
 }
 
 impl Puller {
-    fn run(mut self) -> io::Result<VersionVector> {
+    fn run(mut self) -> io::Result<SnapshotVector> {
         let hashes = if self.repair.is_some() { bucket_hashes(&self.cast) } else { Vec::new() };
         let node = self.node.clone();
         let stops = move || node.stopping.load(Ordering::Relaxed);
         let mut socket = self.connect(&stops)?;
         socket.send(&PeerFrame::Converging(Converging::StateWanted { hashes: hashes.clone() }))?;
-        let PeerFrame::Converging(Converging::StateBegins { vector, buckets }) = socket.receive(&stops)?
+        let PeerFrame::Converging(Converging::StateBegins { state, buckets }) = socket.receive(&stops)?
         else {
             return Err(out_of_place());
         };
         self.buckets = buckets;
-        if is_ahead(vector.latest(), self.cluster.now_ms()) {
+        if is_ahead(state.vector.latest(), self.cluster.now_ms()) {
             return Err(io::Error::other("its writes are more than 500 ms ahead of this node's clock"));
         }
-        let taken = self.take(&mut socket, &vector, &stops).and_then(|()| self.forget(&vector));
+        let vector = &state.vector;
+        let taken = self.take(&mut socket, vector, &stops).and_then(|()| self.forget(vector));
         socket.send(&PeerFrame::SnapshotResult { taken: taken.is_ok() })?;
-        taken.map(|()| vector)
+        taken.map(|()| state)
     }
 
     fn connect(&self, stops: &dyn Fn() -> bool) -> io::Result<BlockingPeer> {

@@ -94,11 +94,8 @@ impl Replica {
         let Some(vector) = peer.fresh_vector() else { return };
         match self.history.position(vector) {
             Some(index) => peer.cursor = Cursor::At(index),
-            None if peer.cursor == Cursor::Unknown => {
-                peer.cursor = Cursor::Behind;
-                self.send(to, Message::TooFarBehind);
-            }
-            None => {}
+            // It is told so if it still is when a while has passed: others may send it what it lacks.
+            None => peer.cursor = Cursor::Behind,
         }
     }
 
