@@ -4,8 +4,8 @@ use datastore::error::Error;
 use datastore::replication::group::numbered;
 
 use crate::mailbox::Mailbox;
-use crate::shard::{Shard, ShardMessage};
-use crate::shard_messages::Committed;
+use crate::shard::Shard;
+use crate::shard_messages::{Committed, ShardMessage};
 
 pub use datastore::replication::group::{Acknowledgement, Group};
 

@@ -18,16 +18,17 @@ use std::time::Instant;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::{Bytes, BytesMut};
-use datastore::engine::{Entry, Version};
+use datastore::engine::Version;
 use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::{Asks, Decoded, Operation, reply};
 use datastore::ordering::{Barrier, Class};
-use datastore::query::{Gathering, Part};
+use datastore::query::Gathering;
 use datastore::settings::Mode;
 use tokio::net::TcpStream;
 
 use crate::Cast;
+pub use crate::connection_messages::ConnectionMessage;
 use crate::converging_messages::ConvergingMessage;
 use crate::dispatch_dynamo;
 use crate::freshness::{Freshness, Rounds, freshness};
@@ -40,65 +41,6 @@ use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{Slot, SlotState, class, error_line, gathers, not_in_mode};
 use crate::wal_writer::WalMessage;
-
-/// What a Connection hears.
-pub enum ConnectionMessage {
-    /// From a Shard.
-    Replies(Replies),
-    /// From the WalWriter: the parts of the multi-key write dispatched last have met.
-    Met,
-    /// From an IndexManager.
-    Found {
-        /// The request's place in this connection's order.
-        sequence: u64,
-        /// What one shard's indexes found.
-        part: Result<Part, Error>,
-    },
-    /// From the SnapshotWriter.
-    SnapshotMade {
-        /// The request's place in this connection's order.
-        sequence: u64,
-        /// The snapshot's entry index, its bytes and how long it took in ms.
-        made: Result<(u64, u64, u64), Error>,
-    },
-    /// From the WalWriter: what is applied here is as fresh as it was asked to be, or can't be.
-    ReadReady {
-        /// The connection's name for the question.
-        round: u64,
-        /// Why not.
-        ready: Result<(), Error>,
-    },
-    /// From the ElectionCoordinator: what became of a `promote`.
-    Promoted {
-        /// The request's place in this connection's order.
-        sequence: u64,
-        /// Who leads now.
-        leader: Result<u64, Error>,
-    },
-    /// From the ElectionCoordinator: what became of `add_member` or `remove_member`.
-    MembersChanged {
-        /// The request's place in this connection's order.
-        sequence: u64,
-        /// Why they were not, or may not have been.
-        outcome: Result<(), Error>,
-    },
-    /// From the WalWriter, in dynamo mode: a write is on as many disks as it was to be, or not in time.
-    Copied {
-        /// The request's place in this connection's order.
-        sequence: u64,
-        /// Why not.
-        outcome: Result<(), Error>,
-    },
-    /// From the WalWriter, in dynamo mode: what several members have of a key comes to this.
-    CopiesRead {
-        /// The request's place in this connection's order.
-        sequence: u64,
-        /// The key's entry.
-        entry: Result<Option<Entry>, Error>,
-    },
-    /// From the node: answer what came, then close.
-    Stop,
-}
 
 /// A request that waits for the barrier.
 struct Queued {

@@ -20,7 +20,7 @@ use crate::dynamo_cluster::DynamoCluster;
 use crate::mailbox::Mailbox;
 use crate::node::Node;
 use crate::replication_messages::PeerMessage;
-use crate::shard::ShardMessage;
+use crate::shard_messages::ShardMessage;
 
 type AskedBy = (Mailbox<Connection>, u64);
 

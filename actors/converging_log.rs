@@ -27,14 +27,14 @@ use crate::Cast;
 use crate::acknowledgements;
 use crate::converging_asks::Asks;
 use crate::converging_messages::{Converge, ConvergingMessage};
+use crate::directory_mark;
 use crate::disk_thread::DiskOrder;
 use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 use crate::node::Node;
 use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replication_messages::{PeerMessage, ReplicationMessage};
-use crate::shard::ShardMessage;
-use crate::shard_messages::Committed;
+use crate::shard_messages::{Committed, ShardMessage};
 use crate::state_puller;
 
 /// Persists under way with which further writes wait for company.
@@ -57,6 +57,8 @@ pub struct ConvergingLog {
     persists_under_way: usize,
     /// The last entry handed to the shards.
     handed_over: u64,
+    /// The directory isn't marked as itself yet: its stream has to begin on the disk first.
+    unmarked: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     hashing: Option<(usize, u128)>,
 }
@@ -77,6 +79,7 @@ impl ConvergingLog {
             asks: Asks::new(cluster.clone(), node.settings.request_timeout_ms),
             persists_under_way: 0,
             handed_over: last_index,
+            unmarked: true,
             hashing: None,
             node,
             cluster,
@@ -97,7 +100,8 @@ impl ConvergingLog {
 
     /// Whether writes are to wait for company, or for room.
     pub(crate) fn must_hold(&self) -> bool {
-        self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
+        self.replica.holds_writes()
+            || self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
             || self.cluster.persisting_bytes.load(Ordering::Relaxed) >= limits::UNCOMMITTED_BYTES_MAX
     }
 
@@ -188,6 +192,7 @@ impl ConvergingLog {
             ReplicationMessage::Persisted { number, persists, .. } => {
                 self.persists_under_way -= persists;
                 self.replica.persisted(number);
+                self.mark();
             }
             ReplicationMessage::Fetched { number, entries } => {
                 let entries = entries.into_iter().map(|entry| (entry.index, entry.payload)).collect();
@@ -197,6 +202,16 @@ impl ConvergingLog {
             _ => {}
         }
         self.pump();
+    }
+
+    /// The directory is itself from now on, whatever it was copied from.
+    fn mark(&mut self) {
+        if !std::mem::take(&mut self.unmarked) {
+            return;
+        }
+        if let Err(error) = directory_mark::keep(&self.node.settings.data_dir) {
+            tracing::warn!(%error, "the directory could not be marked: the next start takes it for a copy");
+        }
     }
 
     /// Time goes on.
@@ -233,6 +248,7 @@ impl ConvergingLog {
     }
 
     fn publish(&self) {
+        self.cluster.awaits_contact.store(self.replica.awaits_contact(), Ordering::Relaxed);
         self.cluster.is_new.store(self.replica.is_new(), Ordering::Relaxed);
         self.cluster.states_equal.store(self.replica.equal_roots(), Ordering::Relaxed);
         self.cluster.seen(DynamoView {

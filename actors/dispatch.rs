@@ -16,8 +16,7 @@ use datastore::query::{
 use crate::connection::Connection;
 use crate::index_manager::IndexMessage;
 use crate::replication_messages::Wish;
-use crate::shard::ShardMessage;
-use crate::shard_messages::{Batch, Search, ShardOperation, ShardRequest};
+use crate::shard_messages::{Batch, Search, ShardMessage, ShardOperation, ShardRequest};
 use crate::slot::SlotState;
 use crate::snapshot_writer::SnapshotMessage;
 use crate::standing::standing;

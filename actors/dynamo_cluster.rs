@@ -37,6 +37,8 @@ pub struct DynamoCluster {
     pub(crate) snapshot_state: Mutex<Vec<u8>>,
     /// This node takes no writes: its clock is wrong.
     pub is_clock_wrong: AtomicBool,
+    /// This directory has lost entries, and no peer was heard since.
+    pub awaits_contact: AtomicBool,
     /// Another node says that this one was evicted.
     pub is_evicted: AtomicBool,
     /// It has never had a key.
@@ -105,6 +107,7 @@ impl DynamoCluster {
             conflicts: Mutex::default(),
             snapshot_state: Mutex::default(),
             is_clock_wrong: AtomicBool::new(false),
+            awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
@@ -182,6 +185,13 @@ impl DynamoCluster {
                  anew; reads go on"
             );
             return Some(Error::new(Code::ReadOnly, message));
+        }
+        if self.awaits_contact.load(Ordering::Relaxed) {
+            let message = format!(
+                "node {me} has lost entries of its log, and takes writes when it has heard a peer: they must not be \
+                 earlier than what the others have deleted meanwhile"
+            );
+            return Some(Error::new(Code::Starting, message));
         }
         if self.is_clock_wrong.load(Ordering::Relaxed) {
             let ahead_ms = lock(&self.view).skew.ahead_ms;

@@ -30,7 +30,7 @@ use crate::node::Node;
 use crate::peer_greeting::{GREETING_TIMEOUT, prepare};
 use crate::peer_links::SessionPlace;
 use crate::peer_socket::{fill, read_line, write_all};
-use crate::shard::ShardMessage;
+use crate::shard_messages::ShardMessage;
 use crate::start::Cast;
 use crate::state_source;
 use crate::wal_writer::WalMessage;

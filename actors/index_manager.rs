@@ -15,7 +15,8 @@ use datastore::query::{Part, Query};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
-use crate::shard::{Shard, ShardMessage};
+use crate::shard::Shard;
+use crate::shard_messages::ShardMessage;
 
 /// What an IndexManager hears.
 pub enum IndexMessage {

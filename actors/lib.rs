@@ -6,11 +6,13 @@
 mod acknowledgements;
 mod cluster;
 mod connection;
+mod connection_messages;
 mod connection_output;
 mod converging_asks;
 mod converging_log;
 mod converging_messages;
 mod converging_recovery;
+mod directory_mark;
 mod disk_thread;
 mod dispatch;
 mod dispatch_dynamo;

@@ -36,8 +36,7 @@ use crate::replicated_reads::ReplicatedReads;
 use crate::replicated_snapshots::Snapshots;
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
-use crate::shard::ShardMessage;
-use crate::shard_messages::Committed;
+use crate::shard_messages::{Committed, ShardMessage};
 use crate::shard_replication::Logged;
 use crate::state_hashes::StateHashes;
 

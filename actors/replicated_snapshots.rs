@@ -16,7 +16,7 @@ use datastore::replication::raft::Input;
 
 use crate::idle_memory::free_elsewhere;
 use crate::replicated_log::ReplicatedLog;
-use crate::shard::ShardMessage;
+use crate::shard_messages::ShardMessage;
 use crate::snapshot_writer::SnapshotMessage;
 
 /// What the log knows of snapshots.

@@ -3,16 +3,41 @@
 
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Sender;
-use datastore::engine::Entry;
+use datastore::engine::{Entry, WriteKind};
+use datastore::error::Error;
 use datastore::replication::dynamo::{apply, entry::encode_state};
 use datastore::replication::message::NodeId;
 use std::sync::atomic::Ordering;
 
 use crate::converging_messages::{Converge, ConvergingMessage, WalkStep};
-use crate::shard::{Shard, WALK_ENTRIES};
+use crate::shard::{Shard, Token, WALK_ENTRIES};
+use crate::shard_messages::ShardOperation;
 use crate::wal_writer::WalMessage;
 
 impl Shard {
+    /// A single-key write that its connection answers itself, when others have it, too.
+    pub(crate) fn awaited(
+        &mut self,
+        token: Token,
+        arena: &Bytes,
+        operation: ShardOperation,
+        (refusal, office_refusal): (Option<&Error>, Option<&Error>),
+    ) -> usize {
+        let (key, kind, condition, refusal) = match operation {
+            ShardOperation::Set { key, hash, value, condition } => {
+                ((key, hash), WriteKind::Set(value.slice(arena)), condition, refusal)
+            }
+            ShardOperation::AddVector { key, hash, vector, condition } => {
+                ((key, hash), WriteKind::AddVector(vector.slice(arena)), condition, refusal)
+            }
+            ShardOperation::Delete { key, hash, condition } => {
+                ((key, hash), WriteKind::Delete, condition, office_refusal)
+            }
+            _ => unreachable!("only single-key writes wait for copies"),
+        };
+        self.write(token, arena, key, kind, condition, refusal)
+    }
+
     /// Merges entries that this node didn't write itself.
     pub(crate) fn merge(&mut self, converge: &Converge) {
         for (index, entry) in &converge.entries {

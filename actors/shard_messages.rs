@@ -1,17 +1,92 @@
-//! What connections and shards say to each other: a batch of requests there, a
+//! What a shard hears; with connections it exchanges a batch of requests there, a
 //! batch of answers back.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datastore::engine::{Condition, Entry, Stamp};
+use crossbeam_channel::Sender;
+use datastore::engine::{Condition, Entry, Stamp, Table};
 use datastore::error::Error;
 use datastore::messaging::Span;
 use datastore::query::Query;
+use datastore::replication::message::NodeId;
 use datastore::version::Version;
 
 use crate::connection::Connection;
+use crate::converging_messages::{Converge, WalkStep};
 use crate::mailbox::Mailbox;
+use crate::shard_replication::{Logged, OfficeNotice};
+
+/// What a shard hears.
+pub enum ShardMessage {
+    /// From a Connection: what a socket read brought for this shard.
+    Batch(Batch),
+    /// From the WalWriter: writes are durable.
+    Committed(Committed),
+    /// From the WalWriter: writes did not become durable, or may not have.
+    Refused {
+        /// The writes, by the numbers that this shard gave them.
+        writes: Vec<u32>,
+        /// What their clients are told.
+        error: Error,
+    },
+    /// From the WalWriter, asked by the SnapshotWriter: every entry up to
+    /// `handed_over` that concerns this shard is in the mailbox before this.
+    BeginWalk {
+        /// The last entry that the WalWriter handed to any shard.
+        handed_over: u64,
+    },
+    /// From the SnapshotWriter: the entries of these buckets, please.
+    Walk {
+        /// The first bucket.
+        position: usize,
+    },
+    /// From the IndexManager: the buckets handed over are indexed.
+    BucketsIndexed,
+    /// From a Connection on a member: a search that must find all that this shard was handed before it.
+    Search(Search),
+    /// From the WalWriter: this node takes writes from now on, or no more.
+    Office(OfficeNotice),
+    /// From the WalWriter: entries that were decided elsewhere.
+    Logged(Logged),
+    /// From the WalWriter: a state that arrived whole.
+    Install {
+        /// This shard's part of it.
+        table: Table,
+        /// The last entry that it holds.
+        index: u64,
+    },
+    /// From the WalWriter, in dynamo mode: entries that this node didn't write.
+    Converge(Converge),
+    /// From the WalWriter, in dynamo mode: everyone is behind all writes up to this time.
+    CollectTombstones {
+        /// Tombstones up to it may go.
+        through: u64,
+    },
+    /// From the WalWriter or a peer's session, in dynamo mode: what is there of this key?
+    KeyWanted {
+        /// Its UTF-8.
+        key: Bytes,
+        /// Its hash.
+        hash: u64,
+        /// The question.
+        number: u64,
+        /// The peer that asks; `None`: this node.
+        from: Option<NodeId>,
+    },
+    /// From a thread that shows this node's state to a peer, or compares it: the next step of a walk.
+    WalkFor {
+        /// The first bucket.
+        position: usize,
+        /// Where the entries go.
+        reply: Sender<WalkStep>,
+    },
+    /// From the WalWriter: what is the state behind this entry?
+    StateHash {
+        /// The last entry handed over.
+        index: u64,
+    },
+}
 
 /// One read's requests for one shard.
 pub struct Batch {

@@ -30,7 +30,7 @@ use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
 use crate::replication_messages::{ReceivedSnapshot, ReplicationMessage};
-use crate::shard::ShardMessage;
+use crate::shard_messages::ShardMessage;
 use crate::snapshot_installer::make_own;
 use crate::wal_writer::WalMessage;
 

@@ -6,7 +6,7 @@ use datastore::limits::BUCKETS;
 
 use crate::Cast;
 use crate::converging_messages::WalkStep;
-use crate::shard::ShardMessage;
+use crate::shard_messages::ShardMessage;
 
 /// The bucket of a key that all nodes place it in, whatever their own placement.
 pub(crate) fn common_bucket(key: &[u8]) -> usize {

@@ -34,7 +34,7 @@ use crate::node::Node;
 use crate::replicated_log::ReplicatedLog;
 use crate::replication_messages::ReplicationMessage;
 use crate::replication_options::TICK_MS;
-use crate::shard::ShardMessage;
+use crate::shard_messages::ShardMessage;
 use crate::snapshot_writer::SnapshotMessage;
 
 /// What the WalWriter hears.

@@ -6,6 +6,8 @@
 //!   history    what the log has led to                      peer       what a peer is sent next
 //!   stability  when a tombstone may go                      roots      equal writes, equal keys?
 //!   skew       whose clock is wrong                         replica    all of it: inputs in, effects out
+//!   stream     what this node writes, and from where on     watching   what is looked at now and then
+//!   sending    what a peer lacks                            taking_over  where no log reaches back
 //! ```
 //!
 //! What becomes of a key when writes meet is decided by the slices, in
@@ -30,10 +32,13 @@ mod sending;
 mod simulation;
 mod skew;
 mod stability;
+mod stream;
+mod taking_over;
 #[cfg(test)]
 mod tests;
 mod vector;
 mod view;
+mod watching;
 
 pub use apply::{apply, begin};
 pub use greeting::{Decision, Greeting, PROTOCOL, decide};

@@ -20,31 +20,26 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
-use super::clock::HybridClock;
-use super::entry::{
-    Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, versions_of,
-};
-use super::history::{History, SnapshotVector};
-use super::members::{MemberChange, Place};
+use super::clock::{HybridClock, is_ahead};
+use super::entry::{Content, Decoded, Dotted, decode};
+use super::history::History;
+use super::members::Place;
 use super::message::{Applied, Effect, Message, Pulse};
 use super::peer::{Cursor, Peer};
 use super::roots::{Root, Roots};
 use super::skew::{Clocks, Skew};
-use super::stability::{Stability, stability};
+use super::stability::Stability;
 use super::vector::{Origin, Row, VersionVector};
-use crate::engine::{SameVersion, Seen};
+use crate::engine::Seen;
 use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
-use crate::version::Version;
 
 /// A peer that is silent for so many ticks is not in contact.
 pub(super) const SILENCE_TICKS: u64 = 20;
 /// Ticks between two pulses, roots and looks for tombstones that may go.
 const PULSE_TICKS: u64 = 2;
-const ROOT_TICKS: u64 = 10;
-const COLLECT_TICKS: u64 = 10;
-/// States that are so long ahead of their entries are taken to be astray.
-const ASTRAY_TICKS: u64 = 300;
+/// For so long a node that has just started holds its writes for its peers' word.
+const SURE_TICKS: u64 = 8;
 /// How many entries are read back at once, at most.
 pub(super) const FETCH_ENTRIES: u64 = 4_096;
 
@@ -63,46 +58,48 @@ pub struct Start {
 }
 
 /// Ordered, and not on the disk yet.
-struct Pending {
-    index: u64,
-    own: bool,
-    payload: Bytes,
-    entry: Decoded,
+pub(super) struct Pending {
+    pub(super) index: u64,
+    pub(super) own: bool,
+    pub(super) payload: Bytes,
+    pub(super) entry: Decoded,
 }
 
 /// The state machine.
 pub struct Replica {
-    place: Place,
-    directory: NodeUuid,
-    origin: Origin,
-    origins: Box<dyn FnMut() -> Origin + Send>,
-    clock: HybridClock,
+    pub(super) place: Place,
+    pub(super) directory: NodeUuid,
+    pub(super) origin: Origin,
+    pub(super) origins: Box<dyn FnMut() -> Origin + Send>,
+    pub(super) clock: HybridClock,
     /// All that is in the log or on its way there.
-    ordered: VersionVector,
-    next_index: u64,
-    pending: VecDeque<Pending>,
+    pub(super) ordered: VersionVector,
+    pub(super) next_index: u64,
+    pub(super) pending: VecDeque<Pending>,
     /// What is durable.
     pub(super) history: History,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) cache: Cache,
     pub(super) tick: u64,
-    clocks: Clocks,
+    pub(super) clocks: Clocks,
     pub(super) skew: Skew,
     pub(super) roots: Roots,
     /// The vector of the root that was asked for.
-    hashing: Option<VersionVector>,
+    pub(super) hashing: Option<VersionVector>,
     /// A peer's state is being taken over; whether only in part, to repair this one.
-    pulling: Option<(NodeId, bool)>,
+    pub(super) pulling: Option<(NodeId, bool)>,
     /// Peers that take over this node's state, and from where on they will need its log.
-    transfers: BTreeMap<NodeId, u64>,
-    walk_under_way: bool,
+    pub(super) transfers: BTreeMap<NodeId, u64>,
+    pub(super) walk_under_way: bool,
     /// Since when states are ahead of their entries.
-    ahead_since: u64,
+    pub(super) ahead_since: u64,
+    /// Where this stream ends is known.
+    pub(super) is_sure: bool,
     /// Entries of this node's stream came from others.
-    is_older_copy: bool,
+    pub(super) is_older_copy: bool,
     /// Entries of this directory are lost, and its clock may be behind what others have forgotten.
-    lost_entries: bool,
-    collected: u64,
+    pub(super) lost_entries: bool,
+    pub(super) collected: u64,
     pub(super) stable: Stability,
     pub(super) next_fetch: u64,
     pub(super) effects: Vec<Effect>,
@@ -141,6 +138,7 @@ impl Replica {
             transfers: BTreeMap::new(),
             walk_under_way: false,
             ahead_since: 0,
+            is_sure: false,
             is_older_copy: false,
             lost_entries: begins_anew,
             collected: 0,
@@ -169,27 +167,6 @@ impl Replica {
         }
     }
 
-    /// Goes on as another stream, if this one has gone on without this directory.
-    fn leave_stream(&mut self, now_ms: u64) {
-        if std::mem::take(&mut self.is_older_copy) {
-            self.effects.push(Effect::BeganAnew);
-            self.begin_stream(now_ms);
-        }
-    }
-
-    fn begin_stream(&mut self, now_ms: u64) {
-        let taken = |origin: Origin, history: &History| {
-            origin == 0 || history.members.stream(origin).is_some() || history.vector.sequence(origin) > 0
-        };
-        let mut origin = (self.origins)();
-        while taken(origin, &self.history) {
-            origin = (self.origins)();
-        }
-        self.origin = origin;
-        let change = MemberChange::Begin { origin, node: self.place.clone() };
-        self.order_own(Content::Members(change.encode()), 1, now_ms);
-    }
-
     /// What is to be done now.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
@@ -201,7 +178,7 @@ impl Replica {
         self.order_own(Content::Writes(body), requests, now_ms)
     }
 
-    fn order_own(&mut self, content: Content, requests: u32, now_ms: u64) -> u64 {
+    pub(super) fn order_own(&mut self, content: Content, requests: u32, now_ms: u64) -> u64 {
         let first = self.clock.stamp(now_ms, requests);
         let origin = self.origin;
         let rows = self.ordered.rows().iter().filter(|row| row.origin != origin);
@@ -213,7 +190,7 @@ impl Replica {
     }
 
     /// An entry takes its place in the log.
-    fn order(&mut self, entry: Decoded, payload: Bytes, own: bool) -> u64 {
+    pub(super) fn order(&mut self, entry: Decoded, payload: Bytes, own: bool) -> u64 {
         let index = self.next_index;
         self.next_index += 1;
         match &entry {
@@ -274,20 +251,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether nothing is taken from this node: it is no member, or won't be one when
-    /// what is ordered is durable.
-    fn is_cut_off(&self, from: NodeId) -> bool {
-        let directory = self.history.members.member(from).and_then(|place| place.directory);
-        let evicts = |pending: &Pending| match &pending.entry {
-            Decoded::Dotted(Dotted { content: Content::Members(body), .. }) => {
-                matches!(MemberChange::decode(body), Some(MemberChange::Evict { directory: evicted, .. })
-                    if evicted.is_some() && evicted == directory)
-            }
-            _ => false,
-        };
-        !self.peers.contains_key(&from) || self.pending.iter().any(evicts)
-    }
-
     /// Everything up to this entry is durable.
     pub fn persisted(&mut self, through: u64) {
         let (mut foreign, mut members) = (false, false);
@@ -339,9 +302,11 @@ impl Replica {
     /// What a peer has on its disk.
     pub fn heard_vector(&mut self, from: NodeId, vector: VersionVector, again: bool, now_ms: u64) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.heard_tick = self.tick;
-        if std::mem::take(&mut self.lost_entries) {
+        let is_first = peer.heard_tick == 0;
+        peer.heard_tick = self.tick.max(1);
+        if is_first && !is_ahead(vector.latest(), now_ms) {
             // Every tombstone that is forgotten is earlier than what each member has.
+            self.lost_entries = false;
             self.clock.observe(vector.latest());
         }
         let own = vector.row(self.origin);
@@ -378,7 +343,14 @@ impl Replica {
     /// Whether writes must wait until a peer was heard: they might be earlier than
     /// deletes that all others have forgotten.
     pub fn awaits_contact(&self) -> bool {
-        self.lost_entries
+        self.lost_entries && !self.peers.is_empty()
+    }
+
+    /// Whether writes are to wait a moment behind a start: a peer may be about to say that
+    /// this directory is an older copy, and its dots would be used again. Without peers
+    /// that say anything they wait no longer.
+    pub fn holds_writes(&self) -> bool {
+        self.tick < SURE_TICKS && !self.is_sure && !self.has_heard_all()
     }
 
     /// The way to a peer was cut: what was on it is lost.
@@ -419,62 +391,6 @@ impl Replica {
         }
     }
 
-    fn watch_clock(&mut self) {
-        let skew = self.clocks.skew(self.tick);
-        if (skew.is_wrong, skew.is_doubtful) != (self.skew.is_wrong, self.skew.is_doubtful) {
-            self.effects.push(Effect::Skew(skew));
-        }
-        self.skew = skew;
-    }
-
-    fn watch_roots(&mut self) {
-        let is_quiet = self.pending.is_empty() && self.hashing.is_none();
-        let is_news = self.roots.own_vector() != Some(&self.history.vector);
-        // A root beside a vector that doesn't have all of it would differ for no fault. But what
-        // is astray for good must be found.
-        if !self.history.is_ahead() {
-            self.ahead_since = self.tick;
-        }
-        let is_exact = self.ahead_since == self.tick || self.tick >= self.ahead_since + ASTRAY_TICKS;
-        if is_quiet && is_exact && is_news && self.pulling.is_none() && self.tick.is_multiple_of(ROOT_TICKS) {
-            self.hashing = Some(self.history.vector.clone());
-            self.effects.push(Effect::Hash);
-        }
-        let in_contact = self.in_contact();
-        let Some(difference) = self.roots.compare(&in_contact, self.tick) else { return };
-        if let (Some(same), None) = (difference.repair, self.pulling) {
-            self.pulling = Some((difference.peer, true));
-            self.effects.push(Effect::Pull { from: difference.peer, repair: Some(same) });
-        }
-        self.effects.push(Effect::Differs(difference));
-    }
-
-    fn watch_tombstones(&mut self, now_ms: u64, tombstones: u64) {
-        if !self.tick.is_multiple_of(COLLECT_TICKS) {
-            return;
-        }
-        let own = self.ordered.row(self.origin).time;
-        // Before all were heard it would help nobody, and a directory that is an older copy
-        // would use a dot again.
-        let heard_all = self.peers.values().all(|peer| peer.vector.is_some());
-        if tombstones > own && heard_all && self.pending.is_empty() {
-            self.order_own(Content::Watermark, 1, now_ms);
-        }
-        let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();
-        for (id, peer) in &self.peers {
-            vectors.extend(peer.vector.clone().map(|vector| (*id, vector)));
-        }
-        vectors.insert(self.place.node_id, self.history.vector.clone());
-        self.stable = stability(&self.history.members, &vectors);
-        let through = self.stable_through(tombstones, now_ms);
-        // Earlier ones may have come back from a peer that hadn't forgotten them yet.
-        let is_news = through > self.collected || tombstones <= through;
-        if tombstones > 0 && !self.walk_under_way && is_news {
-            self.collected = through;
-            self.effects.push(Effect::Collect { through });
-        }
-    }
-
     /// Every shard has answered: the state that was asked for hashes to this.
     pub fn hashed(&mut self, hash: u128) {
         if let Some(vector) = self.hashing.take() {
@@ -492,82 +408,6 @@ impl Replica {
         }
     }
 
-    /// A peer says that its log doesn't reach back to what this node lacks.
-    pub fn too_far_behind(&mut self, from: NodeId) {
-        if self.pulling.is_none() && self.peers.contains_key(&from) {
-            self.pulling = Some((from, false));
-            self.effects.push(Effect::Pull { from, repair: None });
-        }
-    }
-
-    /// States that a peer has sent, of a time when it had this vector: gives their entry's index.
-    pub fn states(&mut self, vector: &VersionVector, same: SameVersion, states: Bytes) -> u64 {
-        // They may be ahead of the vector: who reads them and writes must win.
-        versions_of(&states).for_each(|version| self.clock.observe(version.index));
-        let payload = encode_states(vector, same, &states);
-        self.order(Decoded::States { vector: vector.clone(), same, states }, payload, false)
-    }
-
-    /// Parts of keys that the peer had seen and has no more.
-    pub fn forget<'a>(&mut self, rows: impl Iterator<Item = (&'a [u8], Version)>) -> u64 {
-        let payload = encode_forgotten(rows);
-        let body = payload.slice(1..);
-        self.order(Decoded::Forgotten(body), payload, false)
-    }
-
-    /// All states have come: what the peer had is here now.
-    pub fn pulled(&mut self, mut state: SnapshotVector) -> u64 {
-        if self.pulling.take().is_some_and(|(_, repairs)| repairs) {
-            // Only what differs was taken over, and tombstones are in no hash: the rest may be missing.
-            state = SnapshotVector::default();
-        }
-        self.roots.repaired();
-        self.clock.observe(state.vector.latest());
-        let payload = encode_seen(&state);
-        self.order(Decoded::Seen(state), payload, false)
-    }
-
-    /// They have not, or not all.
-    pub fn pull_failed(&mut self) {
-        self.pulling = None;
-        self.roots.repaired();
-    }
-
-    /// A peer takes over this node's state: gives the vector that it has at least, and
-    /// keeps the log from there on.
-    pub fn transfer_begins(&mut self, to: NodeId) -> SnapshotVector {
-        self.transfers.insert(to, self.history.next_index());
-        self.history.mark();
-        self.history.state()
-    }
-
-    /// It has it, or has given up.
-    pub fn transfer_ended(&mut self, to: NodeId) {
-        self.transfers.remove(&to);
-    }
-
-    /// How far the log may be cut that needn't reach back beyond `through`.
-    pub fn may_cut(&self, through: u64) -> u64 {
-        self.transfers.values().fold(through, |least, from| least.min(from.saturating_sub(1)))
-    }
-
-    /// The log was cut.
-    pub fn cut(&mut self, first_index: u64) {
-        self.history.cut(first_index);
-    }
-
-    /// A node joins that nobody has named.
-    pub fn admit(&mut self, node: Place, now_ms: u64) {
-        self.order_own(Content::Members(MemberChange::Admit { node }.encode()), 1, now_ms);
-    }
-
-    /// A node is gone for good.
-    pub fn evict(&mut self, node_id: NodeId, now_ms: u64) {
-        let directory = self.history.members.member(node_id).and_then(|place| place.directory);
-        let change = MemberChange::Evict { node_id, directory };
-        self.order_own(Content::Members(change.encode()), 1, now_ms);
-    }
-
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
         self.effects.push(Effect::Send { to, message });
     }
@@ -580,17 +420,17 @@ impl Replica {
 
     /// Up to which time tombstones may go.
     #[cfg(not(test))]
-    fn stable_through(&self, _tombstones: u64, _now_ms: u64) -> u64 {
+    pub(super) fn stable_through(&self, _tombstones: u64, _now_ms: u64) -> u64 {
         self.stable.through
     }
 
     #[cfg(not(test))]
-    fn reuses_origins(&self) -> bool {
+    pub(super) fn reuses_origins(&self) -> bool {
         false
     }
 
     #[cfg(not(test))]
-    fn observes(&self) -> bool {
+    pub(super) fn observes(&self) -> bool {
         true
     }
 }

@@ -238,7 +238,9 @@ impl Cluster {
         self.nodes[place].start(nodes, now_ms, &mut self.random, mistake, &mut self.registry);
         self.is_dirty.insert(place);
         self.check(place);
-        self.after(TICK_MS, Event::Tick(place, self.nodes[place].incarnation));
+        // Nodes don't tick together.
+        let first = 1 + self.below(TICK_MS);
+        self.after(first, Event::Tick(place, self.nodes[place].incarnation));
     }
 
     pub fn crash(&mut self, place: usize) {

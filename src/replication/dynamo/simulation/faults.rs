@@ -31,7 +31,10 @@ impl Cluster {
             17 => self.clock_jumps(place),
             18 | 19 => self.evict(place, other),
             20 => self.copy_directory(place),
-            _ => self.restore(place),
+            _ => {
+                let begins_anew = self.below(2) == 0;
+                self.restore(place, begins_anew);
+            }
         }
     }
 
@@ -116,15 +119,15 @@ impl Cluster {
         }
     }
 
-    /// An older copy of a node's directory takes its place.
-    pub fn restore(&mut self, place: usize) {
+    /// An older copy of a node's directory takes its place; the node can tell (`begins_anew`),
+    /// or only its peers can.
+    pub fn restore(&mut self, place: usize, begins_anew: bool) {
         let fits = |copy: &super::disk::SimulatedDisk| copy.directory == self.nodes[place].disk.directory;
         if !self.all_agree() || !self.nodes[place].older.as_ref().is_some_and(fits) {
             return;
         }
         self.figures.restored += 1;
         self.crash(place);
-        let begins_anew = self.below(2) == 0;
         let node = &mut self.nodes[place];
         if let Some(copy) = node.older.take() {
             node.disk = copy;

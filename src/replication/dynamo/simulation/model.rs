@@ -8,11 +8,14 @@ use crate::engine::{Effect, Entry, Requests, Table, Version};
 use crate::replication::dynamo::entry::{Content, Decoded, Dotted, decode};
 use crate::replication::dynamo::{Origin, VersionVector};
 
+/// What a register holds.
+type Part = Option<(Version, Vec<u8>)>;
+
 /// One key's registers.
 #[derive(Clone, Debug, Default)]
 struct Registers {
-    value: Option<(Version, Vec<u8>)>,
-    vector: Option<(Version, Vec<u8>)>,
+    value: Part,
+    vector: Part,
     deleted: Option<Version>,
 }
 
@@ -33,7 +36,7 @@ impl Model {
 
     fn write(&mut self, effect: &Effect<'_>, version: Version) {
         let registers = self.keys.entry(effect.key().to_vec()).or_default();
-        let put = |register: &mut Option<(Version, Vec<u8>)>, bytes: &[u8]| {
+        let put = |register: &mut Part, bytes: &[u8]| {
             if register.as_ref().is_none_or(|(held, _)| *held < version) {
                 *register = Some((version, bytes.to_vec()));
             }
@@ -67,7 +70,7 @@ impl Model {
         (keys != counted).then(|| format!("{keys} keys, and must be {counted}"))
     }
 
-    fn expected(&self, key: &[u8]) -> (Option<(Version, Vec<u8>)>, Option<(Version, Vec<u8>)>) {
+    fn expected(&self, key: &[u8]) -> (Part, Part) {
         let Some(registers) = self.keys.get(key) else { return (None, None) };
         let lives = |part: &(Version, Vec<u8>)| registers.deleted.is_none_or(|deleted| part.0 > deleted);
         (registers.value.clone().filter(lives), registers.vector.clone().filter(lives))
@@ -75,7 +78,7 @@ impl Model {
 }
 
 /// An entry's parts.
-fn shown(entry: Option<&Entry>) -> (Option<(Version, Vec<u8>)>, Option<(Version, Vec<u8>)>) {
+fn shown(entry: Option<&Entry>) -> (Part, Part) {
     let owned = |(version, bytes): (Version, &[u8])| (version, bytes.to_vec());
     let value = entry.and_then(Entry::value_part).map(owned);
     (value, entry.and_then(Entry::vector_part).map(owned))

@@ -80,7 +80,7 @@ impl Cluster {
         }
         let Some(message) = channel.pop_front() else { return };
         if matches!(message, Message::Pulse(_) | Message::Vector { .. }) {
-            node.must_hear.remove(&peer);
+            node.must_hear.clear();
         }
         match message {
             Message::Entries(entries) => {
@@ -95,7 +95,8 @@ impl Cluster {
 
     /// Nodes that should be connected try it; those that shouldn't are cut.
     pub fn greet_all(&mut self) {
-        self.after(GREET_MS, Event::Greet);
+        let pause = GREET_MS / 2 + self.below(GREET_MS);
+        self.after(pause, Event::Greet);
         for one in 0..self.nodes.len() {
             for other in one + 1..self.nodes.len() {
                 let is_up = self.link(one, other).is_up;

@@ -92,7 +92,7 @@ pub struct Node {
     pub vector: VersionVector,
     /// States that were taken over may hold this much, in part.
     pub ahead: VersionVector,
-    /// It takes no writes before it has heard these.
+    /// It takes no writes before it has heard one of these.
     pub must_hear: BTreeSet<NodeId>,
     /// It takes no writes before it was admitted, and has that entry.
     pub must_be_admitted: bool,

@@ -1,0 +1,71 @@
+//! This node's stream, and what this node says of the members.
+
+use super::entry::{Content, Decoded, Dotted};
+use super::history::History;
+use super::members::{MemberChange, Place};
+use super::message::Effect;
+use super::replica::{Pending, Replica};
+use super::vector::Origin;
+use crate::replication::message::NodeId;
+
+impl Replica {
+    /// Goes on as another stream, if this one has gone on without this directory.
+    pub(super) fn leave_stream(&mut self, now_ms: u64) {
+        if std::mem::take(&mut self.is_older_copy) {
+            self.effects.push(Effect::BeganAnew);
+            self.begin_stream(now_ms);
+        }
+    }
+
+    pub(super) fn begin_stream(&mut self, now_ms: u64) {
+        let taken = |origin: Origin, history: &History| {
+            origin == 0 || history.members.stream(origin).is_some() || history.vector.sequence(origin) > 0
+        };
+        let mut origin = (self.origins)();
+        while taken(origin, &self.history) {
+            origin = (self.origins)();
+        }
+        self.origin = origin;
+        self.is_sure = true;
+        let change = MemberChange::Begin { origin, node: self.place.clone() };
+        self.order_own(Content::Members(change.encode()), 1, now_ms);
+    }
+
+    /// Whether nobody can have entries of this stream that this directory hasn't: it began
+    /// here, or all have said what they have.
+    pub(super) fn is_sure(&mut self) -> bool {
+        self.is_sure |= self.has_heard_all() || self.reuses_origins();
+        self.is_sure
+    }
+
+    /// Whether every other member has said what it has since this process began.
+    pub(super) fn has_heard_all(&self) -> bool {
+        self.peers.values().all(|peer| peer.heard_tick > 0)
+    }
+
+    /// Whether nothing is taken from this node: it is no member, or won't be one when
+    /// what is ordered is durable.
+    pub(super) fn is_cut_off(&self, from: NodeId) -> bool {
+        let directory = self.history.members.member(from).and_then(|place| place.directory);
+        let evicts = |pending: &Pending| match &pending.entry {
+            Decoded::Dotted(Dotted { content: Content::Members(body), .. }) => {
+                matches!(MemberChange::decode(body), Some(MemberChange::Evict { directory: evicted, .. })
+                    if evicted.is_some() && evicted == directory)
+            }
+            _ => false,
+        };
+        !self.peers.contains_key(&from) || self.pending.iter().any(evicts)
+    }
+
+    /// A node joins that nobody has named.
+    pub fn admit(&mut self, node: Place, now_ms: u64) {
+        self.order_own(Content::Members(MemberChange::Admit { node }.encode()), 1, now_ms);
+    }
+
+    /// A node is gone for good.
+    pub fn evict(&mut self, node_id: NodeId, now_ms: u64) {
+        let directory = self.history.members.member(node_id).and_then(|place| place.directory);
+        let change = MemberChange::Evict { node_id, directory };
+        self.order_own(Content::Members(change.encode()), 1, now_ms);
+    }
+}
