@@ -113,7 +113,7 @@ impl Connection {
 
     /// A gathering goes on with members' copies.
     pub(crate) fn ask_copies(&mut self, sequence: u64, stage: NextStage) {
-        let Some(asks) = self.asks(sequence) else { return };
+        let asks = self.asks(sequence).unwrap_or_default();
         let asked_by = (self.address.clone(), sequence);
         let message = match stage {
             NextStage::Query(query) => return self.search(sequence, query),
