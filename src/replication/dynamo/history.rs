@@ -159,7 +159,7 @@ impl History {
 mod tests {
     use super::*;
     use crate::engine::Seen;
-    use crate::replication::dynamo::entry::Dotted;
+    use crate::replication::dynamo::entry::{Dotted, encode_state};
     use crate::replication::dynamo::vector::Row;
 
     fn watermark(origin: u32, sequence: u64) -> Decoded {
@@ -190,6 +190,21 @@ mod tests {
         history.cut(590);
         assert_eq!(history.position(&has(1, 599)), None);
         assert_eq!(history.position(&has(1, 600)), Some(601));
+    }
+
+    #[test]
+    fn states_are_ahead_until_the_vector_has_them_and_a_clock_stands_above_them_at_once() {
+        let mut history = History::new(0, SnapshotVector::default());
+        let mut states = bytes::BytesMut::new();
+        let version = crate::version::Version { index: 70, ordinal: 2 };
+        encode_state(&mut states, &crate::engine::Entry::new(version, b"k", Some(b"1"), None));
+        let same = crate::engine::SameVersion::Ours;
+        history.take(1, &Decoded::States { vector: has(2, 3), same, states: states.freeze() });
+        assert!(history.is_ahead() && history.latest() == 70);
+        let recovered = History::new(1, SnapshotVector::decode(&history.state().encode()).unwrap());
+        assert!(recovered.is_ahead() && recovered.latest() == 70, "a snapshot says so, too");
+        history.take(2, &Decoded::Seen(SnapshotVector { vector: has(2, 7), ..SnapshotVector::default() }));
+        assert!(!history.is_ahead());
     }
 
     #[test]

@@ -250,6 +250,22 @@ mod tests {
     }
 
     #[test]
+    fn members_that_come_with_a_state_are_those_that_its_entries_say() {
+        let begin = |id: u8| MemberChange::Begin { origin: u32::from(id), node: place(u64::from(id), id) };
+        let evict = MemberChange::Evict { node_id: 3, directory: Some(NodeUuid([3; 16])) };
+        let (mut one, mut other) = (Members::default(), Members::default());
+        one.apply(&begin(2), at(10, 2));
+        other.apply(&begin(3), at(11, 3));
+        other.apply(&evict, at(20, 4));
+        let mut by_entries = one.clone();
+        by_entries.apply(&evict, at(20, 4));
+        by_entries.apply(&begin(3), at(11, 3));
+        one.merge(&other);
+        assert_eq!(one, by_entries);
+        assert!(one.is_evicted(NodeUuid([3; 16])) && one.stream(3).is_some());
+    }
+
+    #[test]
     fn a_directory_that_begins_anew_ends_its_earlier_stream() {
         let mut members = Members::default();
         members.apply(&MemberChange::Begin { origin: 5, node: place(2, 2) }, at(10, 5));

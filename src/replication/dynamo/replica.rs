@@ -256,11 +256,13 @@ impl Replica {
         let (mut foreign, mut members) = (false, false);
         while self.pending.front().is_some_and(|pending| pending.index <= through) {
             let Some(Pending { index, own, payload, entry }) = self.pending.pop_front() else { break };
+            let is_news =
+                matches!(&entry, Decoded::Seen(state) if !self.history.vector.covers(&state.vector));
             members |= self.history.take(index, &entry);
             foreign |= !own;
             let row = match &entry {
                 Decoded::Dotted(dotted) => Some(dotted.row()),
-                Decoded::Seen(_) => {
+                Decoded::Seen(_) if is_news => {
                     // What came by it is nowhere in the log: a cursor would pass over it.
                     self.peers.values_mut().for_each(Peer::begin_again);
                     None

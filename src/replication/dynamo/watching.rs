@@ -53,7 +53,9 @@ impl Replica {
         let own = self.ordered.row(self.origin).time;
         // Before all were heard it would help nobody.
         let is_sure = self.is_sure();
-        if tombstones > own && is_sure && self.pending.is_empty() {
+        // A stream that has only begun may be behind tombstones that this node never had.
+        let is_behind = self.ordered.sequence(self.origin) == 1 && self.ordered.latest() > own;
+        if (tombstones > own || is_behind) && is_sure && self.pending.is_empty() {
             self.order_own(Content::Watermark, 1, now_ms);
         }
         let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();

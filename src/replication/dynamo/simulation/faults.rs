@@ -30,7 +30,7 @@ impl Cluster {
             16 => self.nodes[place].offset_ms += self.below(100) as i64 - 50,
             17 => self.clock_jumps(place),
             18 | 19 => self.evict(place, other),
-            20 => self.copy_directory(place),
+            _ if self.nodes[place].older.is_none() => self.copy_directory(place),
             _ => {
                 let begins_anew = self.below(2) == 0;
                 self.restore(place, begins_anew);
@@ -141,7 +141,9 @@ impl Cluster {
         self.nodes[place].is_restored = !begins_anew;
         let left = self.member_vectors();
         self.registry.left(&left);
-        self.registry.forget_unless_on(&left);
+        let ordered = self.processes().map(|process| process.replica.ordered.clone());
+        let all: Vec<_> = left.into_iter().chain(ordered).collect();
+        self.registry.forget_unless_on(&all);
         self.after(1_500, Event::Restart(place));
     }
 
