@@ -18,7 +18,7 @@ use datastore::messaging::peer_frame_converging::Converging;
 use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
 use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::states;
-use datastore::replication::dynamo::{SnapshotVector, VersionVector};
+use datastore::replication::dynamo::{SnapshotVector, VersionVector, bucket_of};
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
 
@@ -28,7 +28,7 @@ use crate::dynamo_greeting::own;
 use crate::node::Node;
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::start::{Cast, spawn};
-use crate::state_walk::{bucket_hashes, common_bucket, walk};
+use crate::state_walk::{bucket_hashes, walk};
 use crate::wal_writer::WalMessage;
 
 /// States on their way to this node's disk.
@@ -73,7 +73,7 @@ struct Puller {
     from: NodeId,
     /// `None`: all of it; else where buckets differ, and what stays of two copies of one version.
     repair: Option<SameVersion>,
-    /// Of a repair: the buckets that come.
+    /// Of a repair: the buckets that come, ascending.
     buckets: Vec<u32>,
     /// Hashes of the keys that have come, wide enough that no two keys have the same.
     received: HashSet<u128>,
@@ -81,7 +81,7 @@ struct Puller {
 
 impl Puller {
     fn run(mut self) -> io::Result<SnapshotVector> {
-        let hashes = if self.repair.is_some() { bucket_hashes(&self.cast) } else { Vec::new() };
+        let hashes = self.repair.map_or(Vec::new(), |_| bucket_hashes(&self.cast).hashes().to_vec());
         let node = self.node.clone();
         let stops = move || node.stopping.load(Ordering::Relaxed);
         let mut socket = self.connect(&stops)?;
@@ -91,7 +91,7 @@ impl Puller {
             return Err(out_of_place());
         };
         self.buckets = buckets;
-        if is_ahead(state.vector.latest(), self.cluster.now_ms()) {
+        if is_ahead(state.latest(), self.cluster.now_ms()) {
             return Err(io::Error::other("its writes are more than 500 ms ahead of this node's clock"));
         }
         let vector = &state.vector;
@@ -167,7 +167,7 @@ impl Puller {
 
     /// Whether the peer would have sent this key, if it had it.
     fn concerns(&self, key: &[u8]) -> bool {
-        self.repair.is_none() || self.buckets.contains(&(common_bucket(key) as u32))
+        self.repair.is_none() || self.buckets.binary_search(&bucket_of(key)).is_ok()
     }
 
     fn say_forgotten(&self, rows: Vec<(Bytes, Version)>) -> io::Result<()> {

@@ -21,6 +21,7 @@ use crossbeam_channel::bounded;
 use datastore::limits;
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
+use datastore::replication::dynamo::bucket_of;
 use datastore::replication::dynamo::entry::encode_state;
 use datastore::replication::message::NodeId;
 
@@ -28,7 +29,7 @@ use crate::converging_messages::ConvergingMessage;
 use crate::node::Node;
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::start::{Cast, spawn};
-use crate::state_walk::{bucket_hashes, common_bucket, walk};
+use crate::state_walk::{bucket_hashes, walk};
 use crate::wal_writer::WalMessage;
 
 /// The peer makes all of it durable before it says that it has it.
@@ -54,25 +55,22 @@ fn serve(node: &Node, cast: &Cast, mut socket: BlockingPeer, peer: NodeId) -> io
     let PeerFrame::Converging(Converging::StateWanted { hashes }) = socket.receive(&stops)? else {
         return Err(out_of_place());
     };
-    let differs = match hashes.len() {
+    let buckets = match hashes.len() {
         0 => None,
-        limits::BUCKETS => {
-            let own = bucket_hashes(cast);
-            Some(own.iter().zip(&hashes).map(|(ours, theirs)| ours != theirs).collect::<Vec<bool>>())
-        }
-        _ => return Err(out_of_place()),
+        _ => Some(bucket_hashes(cast).differing(&hashes).ok_or_else(out_of_place)?),
     };
     let (reply, state) = bounded(1);
     let begins = ConvergingMessage::TransferBegins { to: peer, state: reply };
     cast.wal_writer.send(WalMessage::Converging(begins));
     let state = state.recv().map_err(|_| io::Error::other("the node stops"))?;
-    let of_differing = |(bucket, differs): (usize, &bool)| differs.then_some(bucket as u32);
-    let buckets = differs.iter().flatten().enumerate().filter_map(of_differing).collect();
-    socket.send(&PeerFrame::Converging(Converging::StateBegins { state, buckets }))?;
+    let begins = Converging::StateBegins { state, buckets: buckets.clone().unwrap_or_default() };
+    socket.send(&PeerFrame::Converging(begins))?;
     let mut keys = 0;
     let mut states = BytesMut::new();
     walk(cast, |entries| {
-        let is_wanted = |key: &[u8]| differs.as_ref().is_none_or(|differs| differs[common_bucket(key)]);
+        let is_wanted = |key: &[u8]| {
+            buckets.as_ref().is_none_or(|buckets| buckets.binary_search(&bucket_of(key)).is_ok())
+        };
         for entry in entries.iter().filter(|entry| is_wanted(entry.key())) {
             keys += 1;
             encode_state(&mut states, entry);

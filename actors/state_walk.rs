@@ -1,17 +1,14 @@
 //! Walking over this node's whole state from a thread, step by step, while the shards serve.
 
+use std::convert::Infallible;
+
 use crossbeam_channel::bounded;
-use datastore::engine::{Entry, entry_hash, key_hash};
-use datastore::limits::BUCKETS;
+use datastore::engine::Entry;
+use datastore::replication::dynamo::BucketHashes;
 
 use crate::Cast;
 use crate::converging_messages::WalkStep;
 use crate::shard_messages::ShardMessage;
-
-/// The bucket of a key that all nodes place it in, whatever their own placement.
-pub(crate) fn common_bucket(key: &[u8]) -> usize {
-    key_hash(key) as usize % BUCKETS
-}
 
 /// Gives all entries and tombstones of all shards to `take`, some at a time, until it fails.
 pub(crate) fn walk<E>(cast: &Cast, mut take: impl FnMut(Vec<Entry>) -> Result<(), E>) -> Result<(), E> {
@@ -29,16 +26,13 @@ pub(crate) fn walk<E>(cast: &Cast, mut take: impl FnMut(Vec<Entry>) -> Result<()
     Ok(())
 }
 
-/// The hash of each bucket. Tombstones don't count: nodes forget them at different times.
-pub(crate) fn bucket_hashes(cast: &Cast) -> Vec<u128> {
-    let mut hashes = vec![0u128; BUCKETS];
-    let walked: Result<(), ()> = walk(cast, |entries| {
-        for entry in entries.iter().filter(|entry| !entry.is_tombstone()) {
-            let hash = &mut hashes[common_bucket(entry.key())];
-            *hash = hash.wrapping_add(entry_hash(entry).0);
-        }
+/// The hash of each bucket of all of them.
+pub(crate) fn bucket_hashes(cast: &Cast) -> BucketHashes {
+    let mut hashes = BucketHashes::default();
+    let walked: Result<(), Infallible> = walk(cast, |entries| {
+        entries.iter().for_each(|entry| hashes.add(entry));
         Ok(())
     });
-    debug_assert!(walked.is_ok(), "nothing fails");
+    let Ok(()) = walked;
     hashes
 }

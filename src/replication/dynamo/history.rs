@@ -34,6 +34,11 @@ pub struct SnapshotVector {
 }
 
 impl SnapshotVector {
+    /// The latest time of all that it stands for.
+    pub fn latest(&self) -> u64 {
+        self.ahead.values().copied().max().unwrap_or(0).max(self.vector.latest())
+    }
+
     /// The bytes for a snapshot's trailer.
     pub fn encode(&self) -> Vec<u8> {
         // Writing plain fields into memory can't fail.

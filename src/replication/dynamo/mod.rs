@@ -15,6 +15,7 @@
 //! simulation in `simulation/` runs clusters of this over virtual ones.
 
 mod apply;
+mod buckets;
 mod cache;
 pub mod clock;
 pub mod entry;
@@ -41,6 +42,7 @@ mod view;
 mod watching;
 
 pub use apply::{apply, begin};
+pub use buckets::{BucketHashes, bucket_of};
 pub use greeting::{Decision, Greeting, PROTOCOL, decide};
 pub use history::{History, SnapshotVector};
 pub use members::{MemberChange, Members, Place, Stream};

@@ -289,6 +289,11 @@ impl Replica {
     /// A peer for each other member, and none for any else.
     fn follow_members(&mut self) {
         let ids = self.history.members.node_ids();
+        // A later stream of this directory, which it has lost: all others take this one for ended.
+        let last = self.history.members.current_stream(self.directory).map(|stream| stream.origin);
+        let is_pending = self.ordered.sequence(self.origin) > self.history.vector.sequence(self.origin);
+        let is_other = self.origin != 0 && last.is_some_and(|last| last != self.origin);
+        self.is_older_copy |= is_other && !is_pending && !self.reuses_origins();
         let me = self.place.node_id;
         for gone in self.peers.keys().copied().filter(|id| !ids.contains(id)).collect::<Vec<_>>() {
             self.peers.remove(&gone);

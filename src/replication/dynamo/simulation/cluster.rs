@@ -291,7 +291,9 @@ impl Cluster {
                 self.fault();
             }
             Event::Restart(place) if self.nodes[place].process.is_none() => self.start(place),
-            Event::Wipe(place, directory) if self.nodes[place].disk.directory == directory => {
+            Event::Wipe(place, directory)
+                if self.nodes[place].is_evicted && self.nodes[place].disk.directory == directory =>
+            {
                 self.wipe(place)
             }
             Event::ClockSet(place) => self.nodes[place].offset_ms = self.below(400) as i64 - 200,

@@ -1,20 +1,17 @@
 //! A node takes over another one's state while both go on, as actors do it.
 
 use std::collections::BTreeSet;
-use std::hash::Hasher;
 
 use bytes::BytesMut;
-use siphasher::sip::SipHasher13;
 
 use super::cluster::{Cluster, Event};
 use super::node::{Process, SHARDS};
-use crate::engine::{Entry, SameVersion, StateHash, Table, Version, entry_hash};
-use crate::replication::dynamo::SnapshotVector;
+use crate::engine::{Entry, SameVersion, Table, Version};
 use crate::replication::dynamo::clock::is_ahead;
 use crate::replication::dynamo::entry::encode_state;
+use crate::replication::dynamo::{BucketHashes, SnapshotVector, bucket_of};
 use crate::replication::message::NodeId;
 
-const REPAIR_BUCKETS: u64 = 4_096;
 const STEP_ENTRIES: usize = 2;
 
 /// One that is under way.
@@ -26,26 +23,16 @@ pub struct Transfer {
     /// Of the source, when it began.
     state: SnapshotVector,
     /// Buckets to repair.
-    differing: BTreeSet<u64>,
+    differing: Vec<u32>,
     shard: usize,
     position: usize,
     received: BTreeSet<Vec<u8>>,
     last_index: u64,
 }
 
-/// The same on every node, however it places its keys.
-fn repair_bucket(key: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(3, 4);
-    hasher.write(key);
-    hasher.finish() % REPAIR_BUCKETS
-}
-
-fn bucket_hashes(process: &Process) -> std::collections::BTreeMap<u64, StateHash> {
-    let mut hashes = std::collections::BTreeMap::new();
-    for entry in all_entries(process) {
-        let hash: &mut StateHash = hashes.entry(repair_bucket(entry.key())).or_default();
-        *hash = hash.with(entry_hash(&entry));
-    }
+fn bucket_hashes(process: &Process) -> BucketHashes {
+    let mut hashes = BucketHashes::default();
+    all_entries(process).iter().for_each(|entry| hashes.add(entry));
     hashes
 }
 
@@ -66,9 +53,7 @@ impl Cluster {
         let Some(process) = self.nodes[source].process.as_mut().filter(|_| reaches) else {
             return self.after(50, Event::PullFailed(place, incarnations.1));
         };
-        let theirs = bucket_hashes(process);
-        let differs = |bucket: &&u64| ours.get(bucket) != theirs.get(bucket);
-        let differing = ours.keys().chain(theirs.keys()).filter(differs).copied().collect();
+        let differing = bucket_hashes(process).differing(ours.hashes()).unwrap_or_default();
         let state = process.replica.transfer_begins(puller_id);
         match repair {
             None => self.figures.transfers += 1,
@@ -131,9 +116,8 @@ impl Cluster {
             (transfer.shard, transfer.position) = (transfer.shard + 1, 0);
         }
         let mut states = BytesMut::new();
-        let concerns = |entry: &Entry| {
-            transfer.repair.is_none() || transfer.differing.contains(&repair_bucket(entry.key()))
-        };
+        let concerns =
+            |entry: &Entry| transfer.repair.is_none() || transfer.differing.contains(&bucket_of(entry.key()));
         for entry in entries.iter().filter(|entry| concerns(entry)) {
             encode_state(&mut states, entry);
             if !entry.is_tombstone() {
@@ -202,7 +186,7 @@ impl Cluster {
 fn forgotten(process: &Process, transfer: &Transfer) -> Vec<(Vec<u8>, Version)> {
     let mut gone = Vec::new();
     for entry in all_entries(process) {
-        let concerns = transfer.repair.is_none() || transfer.differing.contains(&repair_bucket(entry.key()));
+        let concerns = transfer.repair.is_none() || transfer.differing.contains(&bucket_of(entry.key()));
         if !concerns || transfer.received.contains(entry.key()) {
             continue;
         }
