@@ -34,6 +34,7 @@ use crate::node::Node;
 use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replication_messages::{PeerMessage, ReplicationMessage};
+use crate::replication_options::TICK_MS;
 use crate::shard_messages::{Committed, ShardMessage};
 use crate::state_puller;
 
@@ -257,7 +258,7 @@ impl ConvergingLog {
         self.cluster.states_equal.store(self.replica.equal_roots(), Ordering::Relaxed);
         self.cluster.seen(DynamoView {
             members: self.replica.members().clone(),
-            peers: self.replica.view(self.cluster.now_ms()),
+            peers: self.replica.view(TICK_MS),
             vector: self.replica.vector().clone(),
             stability: self.replica.stability().clone(),
             skew: self.replica.skew(),

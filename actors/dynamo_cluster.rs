@@ -29,6 +29,8 @@ pub struct DynamoCluster {
     /// What is added to the system's clock, to test what a wrong one does.
     clock_offset_ms: i64,
     view: Mutex<DynamoView>,
+    /// Where peers have said they are, when they came here last.
+    said: Mutex<BTreeMap<NodeId, (String, u16)>>,
     /// When something was last heard of each peer.
     heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// Lost races, the newest last.
@@ -103,6 +105,7 @@ impl DynamoCluster {
             named,
             clock_offset_ms,
             view: Mutex::default(),
+            said: Mutex::default(),
             heard: Mutex::default(),
             conflicts: Mutex::default(),
             snapshot_state: Mutex::default(),
@@ -145,19 +148,32 @@ impl DynamoCluster {
         lock(&self.heard).insert(peer, Instant::now());
     }
 
+    /// A peer has come, and says where it is.
+    pub(crate) fn is_at(&self, place: &Place) {
+        lock(&self.said).insert(place.node_id, (place.host.clone(), place.port));
+    }
+
     /// When something was last heard of a peer.
     pub fn last_heard(&self, peer: NodeId) -> Option<Instant> {
         lock(&self.heard).get(&peer).copied()
     }
 
-    /// Where a peer may be: by this node's flags, and as it has said itself.
+    /// Where a peer may be: as it has said when it came, by this node's flags, and as the members
+    /// have it. It may have moved since any of them.
     pub(crate) fn places_to_look(&self, node_id: NodeId) -> Vec<LeaderAddress> {
         let at = |host: &str, port| LeaderAddress { node_id, host: host.to_string(), port };
         let named = self.named.iter().find(|peer| peer.node_id == node_id);
         let named = named.map(|peer| at(&peer.host, peer.port));
         let said = lock(&self.view).members.member(node_id).map(|place| at(&place.host, place.port));
-        let mut places: Vec<LeaderAddress> = named.into_iter().chain(said).collect();
-        places.dedup();
+        let came = lock(&self.said).get(&node_id).map(|(host, port)| at(host, *port));
+        let mut places: Vec<LeaderAddress> = named.into_iter().chain(said).chain(came).collect();
+        let mut seen = Vec::new();
+        places.retain(|place| {
+            let place = (place.host.clone(), place.port);
+            let is_new = !seen.contains(&place);
+            seen.push(place);
+            is_new
+        });
         // A node that listens on all its addresses says none that leads to it.
         places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
         places

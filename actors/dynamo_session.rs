@@ -106,6 +106,7 @@ impl Session {
                 None
             }
             Decision::Accept => {
+                self.cluster.is_at(&self.reachable(greeting.from.clone()));
                 let welcome = own(&self.cluster, peer, greeting.lane);
                 write_all(&self.socket, &greeting_welcome_line(&welcome)).await.ok()?;
                 Some(greeting)

@@ -45,8 +45,8 @@ pub(super) struct Peer {
     /// on an older copy of its directory.
     is_fresh: bool,
     pub(super) cursor: Cursor,
-    /// What was sent and is not known to be there.
-    sent: VecDeque<(Row, usize)>,
+    /// What was sent and is not known to be there, and when.
+    sent: VecDeque<(Row, usize, u64)>,
     pub(super) sent_bytes: usize,
     /// Streams whose owners don't reach it, and up to where they were sent from here.
     relayed: BTreeMap<Origin, u64>,
@@ -112,7 +112,7 @@ impl Peer {
     }
 
     fn settle(&mut self) {
-        while let Some((row, bytes)) = self.sent.front().copied()
+        while let Some((row, bytes, _)) = self.sent.front().copied()
             && self.has(&row)
         {
             self.sent.pop_front();
@@ -127,7 +127,7 @@ impl Peer {
         if self.sent.is_empty() {
             self.progress_tick = tick;
         }
-        self.sent.push_back((row, bytes));
+        self.sent.push_back((row, bytes, tick));
         self.sent_bytes += bytes;
         if is_foreign {
             self.relayed.insert(row.origin, row.sequence);
@@ -144,6 +144,11 @@ impl Peer {
         self.cursor = Cursor::Unknown;
         self.sent.clear();
         self.sent_bytes = 0;
+    }
+
+    /// Since when it has lacked the oldest of what was sent.
+    pub(super) fn oldest_sent(&self) -> Option<u64> {
+        self.sent.front().map(|(.., tick)| *tick)
     }
 
     /// Nothing came of what was sent for too long.

@@ -1,7 +1,6 @@
 //! What others may know of a replica.
 
-use super::clock::milliseconds;
-use super::peer::Cursor;
+use super::peer::{Cursor, Peer};
 use super::replica::{Replica, SILENCE_TICKS};
 use super::skew::Skew;
 use super::stability::Stability;
@@ -75,16 +74,14 @@ impl Replica {
         usize::from(has(&self.history.vector)) + peers.count()
     }
 
-    /// The other members.
-    pub fn view(&self, now_ms: u64) -> Vec<MemberView> {
+    /// The other members; a tick has so many milliseconds.
+    pub fn view(&self, tick_ms: u64) -> Vec<MemberView> {
         let in_contact = self.in_contact();
         let own = &self.history.vector;
         let views = self.peers.iter().map(|(id, peer)| {
             let lag = peer.vector.as_ref().map(|vector| {
-                let missing = own.rows().iter().filter(|row| vector.sequence(row.origin) < row.sequence);
-                let oldest = missing.map(|row| vector.row(row.origin).time.max(1)).min();
-                let since = oldest.map_or(0, |time| now_ms.saturating_sub(milliseconds(time)));
-                (vector.lacks(own), since)
+                let entries = vector.lacks(own);
+                (entries, if entries == 0 { 0 } else { self.lacks_since(peer) * tick_ms })
             });
             MemberView {
                 node_id: *id,
@@ -95,6 +92,17 @@ impl Replica {
             }
         });
         views.collect()
+    }
+
+    /// For how many ticks a peer has lacked the oldest of what it lacks, as far as that is
+    /// known: since it was sent, or could have been, or at the longest since the peer was heard.
+    fn lacks_since(&self, peer: &Peer) -> u64 {
+        let next = match peer.cursor {
+            Cursor::At(index) => self.cache.get(index).map(|cached| cached.since),
+            Cursor::Unknown | Cursor::Fetching { .. } | Cursor::Behind => None,
+        };
+        let since = peer.oldest_sent().into_iter().chain(next).min().unwrap_or(peer.heard_tick);
+        self.tick.saturating_sub(since)
     }
 
     /// Whether something waits to be done.
