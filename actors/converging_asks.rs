@@ -147,9 +147,21 @@ impl Asks {
     }
 
     /// Answers what can be answered now.
-    pub(crate) fn settle(&mut self, replica: &Replica, _handed_over: u64) {
+    pub(crate) fn settle(&mut self, replica: &Replica) {
         self.settle_copies(replica);
         self.settle_versions(replica);
+        self.evictions.retain(|(node_id, (connection, sequence))| {
+            let is_gone = replica.members().member(*node_id).is_none();
+            if is_gone {
+                connection.send(ConnectionMessage::MembersChanged { sequence: *sequence, outcome: Ok(()) });
+            }
+            !is_gone
+        });
+    }
+
+    /// Answers those that have waited for too long.
+    pub(crate) fn settle_late(&mut self, replica: &Replica) {
+        self.settle(replica);
         let (late, now) = (too_few_answered(), Instant::now());
         self.reads.retain(|_, read| {
             let waits = now < read.until;
@@ -159,13 +171,6 @@ impl Asks {
                 connection.send(ConnectionMessage::CopiesRead { sequence: *sequence, entry });
             }
             waits
-        });
-        self.evictions.retain(|(node_id, (connection, sequence))| {
-            let is_gone = replica.members().member(*node_id).is_none();
-            if is_gone {
-                connection.send(ConnectionMessage::MembersChanged { sequence: *sequence, outcome: Ok(()) });
-            }
-            !is_gone
         });
     }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 use datastore::engine::Stamp;
+use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::Decoded;
@@ -23,8 +24,10 @@ use datastore::replication::message::{EntryKind, LogEntry};
 use datastore::replication::raft::Persist;
 
 use crate::Cast;
+use crate::acknowledgements;
 use crate::converging_asks::Asks;
 use crate::converging_messages::{Converge, ConvergingMessage};
+use crate::directory_mark;
 use crate::disk_thread::DiskOrder;
 use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 use crate::node::Node;
@@ -55,6 +58,8 @@ pub struct ConvergingLog {
     persists_under_way: usize,
     /// The last entry handed to the shards.
     handed_over: u64,
+    /// The directory isn't marked as itself yet: its stream has to begin on the disk first.
+    unmarked: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     hashing: Option<(usize, u128)>,
 }
@@ -75,6 +80,7 @@ impl ConvergingLog {
             asks: Asks::new(cluster.clone(), node.settings.request_timeout_ms),
             persists_under_way: 0,
             handed_over: last_index,
+            unmarked: true,
             hashing: None,
             node,
             cluster,
@@ -152,14 +158,14 @@ impl ConvergingLog {
                 let index = self.replica.forget(rows.iter().map(|(key, version)| (&key[..], *version)));
                 self.waiting.push_back((index, done));
             }
-            ConvergingMessage::Pulled(Some(vector)) => {
+            ConvergingMessage::Pulled(Some(state)) => {
                 tracing::info!("a peer's state is taken over");
-                self.replica.pulled(vector);
+                self.replica.pulled(*state);
             }
             ConvergingMessage::Pulled(None) => self.replica.pull_failed(),
-            ConvergingMessage::TransferBegins { to, vector } => {
+            ConvergingMessage::TransferBegins { to, state } => {
                 // Whoever asked may have gone.
-                let _ = vector.send(self.replica.transfer_begins(to));
+                let _ = state.send(self.replica.transfer_begins(to));
             }
             ConvergingMessage::TransferEnded(to) => self.replica.transfer_ended(to),
         }
@@ -178,7 +184,6 @@ impl ConvergingLog {
             Message::Pulse(pulse) => self.replica.heard_pulse(from, pulse, now_ms),
             Message::TooFarBehind => self.replica.too_far_behind(from),
         }
-        self.asks.settle(&self.replica, self.handed_over);
     }
 
     /// What the disk thread and the log's reader say.
@@ -187,6 +192,7 @@ impl ConvergingLog {
             ReplicationMessage::Persisted { number, persists, .. } => {
                 self.persists_under_way -= persists;
                 self.replica.persisted(number);
+                self.mark();
             }
             ReplicationMessage::Fetched { number, entries } => {
                 let entries = entries.into_iter().map(|entry| (entry.index, entry.payload)).collect();
@@ -198,14 +204,31 @@ impl ConvergingLog {
         self.pump();
     }
 
+    /// The directory is itself from now on, whatever it was copied from.
+    fn mark(&mut self) {
+        if !std::mem::take(&mut self.unmarked) {
+            return;
+        }
+        if let Err(error) = directory_mark::keep(&self.node.settings.data_dir) {
+            tracing::warn!(%error, "the directory could not be marked: the next start takes it for a copy");
+        }
+    }
+
     /// Time goes on.
     pub(crate) fn tick(&mut self) {
         let figures = self.node.shard_figures.iter();
         let newest = figures.map(|shard| shard.newest_tombstone.load(Ordering::Relaxed)).max().unwrap_or(0);
         self.replica.tick(self.cluster.now_ms(), newest);
-        self.asks.settle(&self.replica, self.handed_over);
         self.publish();
         self.pump();
+        self.asks.settle_late(&self.replica);
+    }
+
+    /// The log can't go on: nobody knows what of it is on the disk.
+    pub(crate) fn disk_failed(&mut self, error: &Error) {
+        for (_, acknowledgements) in self.own.drain(..) {
+            acknowledgements::refused(&self.cast.shards, acknowledgements, error);
+        }
     }
 
     /// A snapshot's walk begins: what is said of its S is what is here now.
@@ -225,6 +248,7 @@ impl ConvergingLog {
     }
 
     fn publish(&self) {
+        self.cluster.awaits_contact.store(self.replica.awaits_contact(), Ordering::Relaxed);
         self.cluster.is_new.store(self.replica.is_new(), Ordering::Relaxed);
         self.cluster.states_equal.store(self.replica.equal_roots(), Ordering::Relaxed);
         self.cluster.seen(DynamoView {
@@ -270,6 +294,8 @@ impl ConvergingLog {
         }
         self.converge(&mut foreign);
         self.persist(persists);
+        // Behind what the shards were handed: whoever waited for it finds it there.
+        self.asks.settle(&self.replica);
     }
 
     fn persist(&mut self, entries: Vec<LogEntry>) {
@@ -291,7 +317,8 @@ impl ConvergingLog {
     fn apply(&mut self, applied: Applied, foreign: &mut Vec<(u64, Arc<Decoded>, usize)>) {
         let Applied { index, own, entry } = applied;
         let is_write = self.own.front().is_some_and(|(next, _)| own && *next == index);
-        match (&entry, self.own.pop_front_if(|_| is_write)) {
+        let acknowledgements = if is_write { self.own.pop_front() } else { None };
+        match (&entry, acknowledgements) {
             (Decoded::Dotted(dotted), Some((_, acknowledgements))) => {
                 self.converge(foreign);
                 self.committed(index, dotted.stamp(), acknowledgements);
@@ -308,9 +335,11 @@ impl ConvergingLog {
         }
         self.handed_over = index;
         self.cluster.applied_index.store(index, Ordering::Relaxed);
-        while let Some((_, done)) = self.waiting.pop_front_if(|(at, _)| *at <= index) {
-            // The thread may have given up.
-            let _ = done.send(());
+        while self.waiting.front().is_some_and(|(at, _)| *at <= index) {
+            if let Some((_, done)) = self.waiting.pop_front() {
+                // The thread may have given up.
+                let _ = done.send(());
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 use datastore::engine::{Entry, SameVersion, Version};
 use datastore::messaging::Copies;
 use datastore::replication::dynamo::entry::Decoded;
-use datastore::replication::dynamo::{Message, Place, VersionVector};
+use datastore::replication::dynamo::{Message, Place, SnapshotVector, VersionVector};
 use datastore::replication::message::NodeId;
 
 use crate::connection::Connection;
@@ -97,13 +97,13 @@ pub enum ConvergingMessage {
         done: Sender<()>,
     },
     /// From the same: it is all here, or the peer is gone.
-    Pulled(Option<VersionVector>),
+    Pulled(Option<Box<SnapshotVector>>),
     /// From the thread that serves a peer's pull: it begins. Told what this node has at least.
     TransferBegins {
         /// Who takes this node's state over.
         to: NodeId,
         /// Whom to tell.
-        vector: Sender<VersionVector>,
+        state: Sender<SnapshotVector>,
     },
     /// From the same.
     TransferEnded(NodeId),

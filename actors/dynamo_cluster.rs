@@ -2,6 +2,7 @@
 //! heard, and what the node may tell of itself.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -36,6 +37,8 @@ pub struct DynamoCluster {
     pub(crate) snapshot_state: Mutex<Vec<u8>>,
     /// This node takes no writes: its clock is wrong.
     pub is_clock_wrong: AtomicBool,
+    /// This directory has lost entries, and no peer was heard since.
+    pub awaits_contact: AtomicBool,
     /// Another node says that this one was evicted.
     pub is_evicted: AtomicBool,
     /// It has never had a key.
@@ -104,6 +107,7 @@ impl DynamoCluster {
             conflicts: Mutex::default(),
             snapshot_state: Mutex::default(),
             is_clock_wrong: AtomicBool::new(false),
+            awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
@@ -154,6 +158,8 @@ impl DynamoCluster {
         let said = lock(&self.view).members.member(node_id).map(|place| at(&place.host, place.port));
         let mut places: Vec<LeaderAddress> = named.into_iter().chain(said).collect();
         places.dedup();
+        // A node that listens on all its addresses says none that leads to it.
+        places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
         places
     }
 
@@ -179,6 +185,13 @@ impl DynamoCluster {
                  anew; reads go on"
             );
             return Some(Error::new(Code::ReadOnly, message));
+        }
+        if self.awaits_contact.load(Ordering::Relaxed) {
+            let message = format!(
+                "node {me} has lost entries of its log, and takes writes when it has heard a peer: they must not be \
+                 earlier than what the others have deleted meanwhile"
+            );
+            return Some(Error::new(Code::Starting, message));
         }
         if self.is_clock_wrong.load(Ordering::Relaxed) {
             let ahead_ms = lock(&self.view).skew.ahead_ms;

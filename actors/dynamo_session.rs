@@ -4,7 +4,7 @@
 //! is buffered for that, and nothing dropped.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use datastore::messaging::peer_greeting::{greeting_welcome_line, read_greeting};
 use datastore::messaging::peer_hello::refused_line;
 use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::time_of;
-use datastore::replication::dynamo::{Decision, Greeting, Message, decide};
+use datastore::replication::dynamo::{Decision, Greeting, Message, Place, decide};
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
 use socket2::SockRef;
@@ -111,7 +111,8 @@ impl Session {
                 Some(greeting)
             }
             Decision::Admit => {
-                self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Admit(greeting.from)));
+                let place = self.reachable(greeting.from);
+                self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Admit(place)));
                 self.refuse(peer, &Error::new(Code::Starting, "it is being admitted: come again")).await;
                 None
             }
@@ -120,6 +121,15 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// A node that listens on all its addresses is known here by the one that it came from.
+    fn reachable(&self, mut place: Place) -> Place {
+        let is_any = place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
+        if let Some(from) = self.from.filter(|_| is_any) {
+            place.host = from.ip().to_string();
+        }
+        place
     }
 
     async fn refuse(&self, peer: NodeId, error: &Error) {

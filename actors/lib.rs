@@ -11,6 +11,7 @@ mod converging_asks;
 mod converging_log;
 mod converging_messages;
 mod converging_recovery;
+mod directory_mark;
 mod disk_thread;
 mod dispatch;
 mod dispatch_dynamo;

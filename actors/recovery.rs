@@ -25,6 +25,7 @@ use datastore::settings::{Mode, Settings};
 
 use crate::cluster::Cluster;
 use crate::converging_recovery::{self, RecoveredConverging, ReplayedConverging};
+use crate::directory_mark;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::founding;
 use crate::log_replayer::{NodeLog, Replayed, replay_log};
@@ -162,7 +163,13 @@ fn recover_converging(
     set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
     let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
-    let has_lost_entries = report.truncated.is_some();
+    let path = &settings.data_dir;
+    let unusable = |source| StartError::Directory { path: path.clone(), source };
+    let is_copy = directory_mark::is_copy(path).map_err(unusable)?;
+    if is_copy {
+        tracing::warn!("this directory is a copy of another one: it goes on as a new stream of entries");
+    }
+    let has_lost_entries = is_copy || report.truncated.is_some();
     let (converging, cluster) =
         converging_recovery::recovered(settings, &identity, port, (history, recovery), has_lost_entries)?;
     cluster.lost(conflicts);

@@ -243,12 +243,12 @@ fn run(
     let (replicated_disk, begun) = match (cluster, replicated, dynamo) {
         (Some(cluster), Some(RecoveredLog { start, newest, places, hard_state, .. }), _) => {
             let replicated_disk = kept_readable(places, hard_state, &cluster.persisting_bytes)?;
-            (Some(replicated_disk), Begun::Led(cluster, start.map(|start| (start, newest))))
+            (Some(replicated_disk), Begun::Led(cluster, start.map(|start| Box::new((start, newest)))))
         }
         (_, _, Some((dynamo, RecoveredConverging { start, places, seen: known }))) => {
             seen = Some(known);
             let replicated_disk = kept_readable(places, HardState::default(), &dynamo.persisting_bytes)?;
-            (Some(replicated_disk), Begun::Converging(dynamo, start))
+            (Some(replicated_disk), Begun::Converging(dynamo, Box::new(start)))
         }
         _ => (None, Begun::Alone),
     };
@@ -302,9 +302,9 @@ enum Begun {
     /// A node on its own.
     Alone,
     /// A member of a cluster in leader mode.
-    Led(Arc<Cluster>, Option<(raft::Start, Option<SnapshotMark>)>),
+    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<SnapshotMark>)>>),
     /// A node of dynamo mode.
-    Converging(Arc<DynamoCluster>, dynamo::Start),
+    Converging(Arc<DynamoCluster>, Box<dynamo::Start>),
 }
 
 fn run_wal_writer(
@@ -319,11 +319,17 @@ fn run_wal_writer(
     let agreement = match begun {
         Begun::Alone => Agreement::Alone,
         Begun::Led(cluster, start) => {
-            let log = ReplicatedLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
+            let log = ReplicatedLog::new(
+                node.clone(),
+                cluster,
+                cast.clone(),
+                disk.clone(),
+                start.map(|start| *start),
+            );
             Agreement::Led(Box::new(log))
         }
         Begun::Converging(cluster, start) => {
-            let start = (start, last_index);
+            let start = (*start, last_index);
             let log = ConvergingLog::new(node.clone(), cluster, cast.clone(), disk.clone(), start);
             Agreement::Converging(Box::new(log))
         }

@@ -16,8 +16,9 @@ use datastore::engine::{Entry, SameVersion, Version, key_hash};
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
-use datastore::replication::dynamo::VersionVector;
+use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::states;
+use datastore::replication::dynamo::{SnapshotVector, VersionVector};
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
 
@@ -57,7 +58,7 @@ pub(crate) fn start(
         let pulled = puller
             .run()
             .inspect_err(|error| tracing::warn!(from, %error, "a peer's state was not taken over"));
-        cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Pulled(pulled.ok())));
+        cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Pulled(pulled.ok().map(Box::new))));
     });
     if let Err(error) = begun {
         tracing::error!(%error, from, "a peer's state can't be taken over");
@@ -79,20 +80,24 @@ struct Puller {
 }
 
 impl Puller {
-    fn run(mut self) -> io::Result<VersionVector> {
+    fn run(mut self) -> io::Result<SnapshotVector> {
         let hashes = if self.repair.is_some() { bucket_hashes(&self.cast) } else { Vec::new() };
         let node = self.node.clone();
         let stops = move || node.stopping.load(Ordering::Relaxed);
         let mut socket = self.connect(&stops)?;
         socket.send(&PeerFrame::Converging(Converging::StateWanted { hashes: hashes.clone() }))?;
-        let PeerFrame::Converging(Converging::StateBegins { vector, buckets }) = socket.receive(&stops)?
+        let PeerFrame::Converging(Converging::StateBegins { state, buckets }) = socket.receive(&stops)?
         else {
             return Err(out_of_place());
         };
         self.buckets = buckets;
-        let taken = self.take(&mut socket, &vector, &stops).and_then(|()| self.forget(&vector));
+        if is_ahead(state.vector.latest(), self.cluster.now_ms()) {
+            return Err(io::Error::other("its writes are more than 500 ms ahead of this node's clock"));
+        }
+        let vector = &state.vector;
+        let taken = self.take(&mut socket, vector, &stops).and_then(|()| self.forget(vector));
         socket.send(&PeerFrame::SnapshotResult { taken: taken.is_ok() })?;
-        taken.map(|()| vector)
+        taken.map(|()| state)
     }
 
     fn connect(&self, stops: &dyn Fn() -> bool) -> io::Result<BlockingPeer> {
@@ -142,6 +147,10 @@ impl Puller {
     /// Forgets what the peer had seen and has no more: others have deleted it, and
     /// forgotten that they did.
     fn forget(&self, vector: &VersionVector) -> io::Result<()> {
+        if self.repair == Some(SameVersion::Greater) {
+            // Nobody knows which of the two is damaged: what one has lost is not to be lost on both.
+            return Ok(());
+        }
         let mut rows: Vec<(Bytes, Version)> = Vec::new();
         walk(&self.cast, |entries| {
             for entry in entries.iter().filter(|entry| !entry.is_tombstone()) {

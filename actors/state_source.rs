@@ -5,7 +5,7 @@
 //!     │ greeting, lane snapshot ──────────────────► │
 //!     │ ◄──────────────────────────────── welcome   │
 //!     │ StateWanted, hashes of all buckets or none ►│  which differ?
-//!     │ ◄──────────────────── StateBegins, vector   │  at least all of that
+//!     │ ◄──────────────────── StateBegins           │  vector: at least all of that
 //!     │ ◄──────────────────────────── States …      │  walked while writes go on
 //!     │ ◄───────────────────────── SnapshotEnd      │
 //!     │ SnapshotResult ───────────────────────────► │  the log is kept until then
@@ -62,13 +62,13 @@ fn serve(node: &Node, cast: &Cast, mut socket: BlockingPeer, peer: NodeId) -> io
         }
         _ => return Err(out_of_place()),
     };
-    let (reply, vector) = bounded(1);
-    let begins = ConvergingMessage::TransferBegins { to: peer, vector: reply };
+    let (reply, state) = bounded(1);
+    let begins = ConvergingMessage::TransferBegins { to: peer, state: reply };
     cast.wal_writer.send(WalMessage::Converging(begins));
-    let vector = vector.recv().map_err(|_| io::Error::other("the node stops"))?;
+    let state = state.recv().map_err(|_| io::Error::other("the node stops"))?;
     let of_differing = |(bucket, differs): (usize, &bool)| differs.then_some(bucket as u32);
     let buckets = differs.iter().flatten().enumerate().filter_map(of_differing).collect();
-    socket.send(&PeerFrame::Converging(Converging::StateBegins { vector, buckets }))?;
+    socket.send(&PeerFrame::Converging(Converging::StateBegins { state, buckets }))?;
     let mut keys = 0;
     let mut states = BytesMut::new();
     walk(cast, |entries| {

@@ -338,9 +338,13 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             WalMessage::Failed { acknowledgements, error, fatal } => {
                 acknowledgements::refused(&self.cast.shards, acknowledgements, &error);
                 if fatal {
-                    if let Agreement::Led(replicated) = &mut self.agreement {
-                        replicated.disk_failed(&error);
-                        self.appends.office_ended();
+                    match &mut self.agreement {
+                        Agreement::Led(replicated) => {
+                            replicated.disk_failed(&error);
+                            self.appends.office_ended();
+                        }
+                        Agreement::Converging(log) => log.disk_failed(&error),
+                        Agreement::Alone => {}
                     }
                     crate::start::stop_after_fatal_error(&error);
                 }

@@ -188,7 +188,7 @@ impl<'a> Search<'a> {
     pub fn may_help(&self, error: &Error) -> bool {
         let elsewhere = || {
             let code = error.code();
-            let codes = [Code::NotLeader, Code::NoLeader, Code::NoQuorum, Code::Starting];
+            let codes = [Code::NotLeader, Code::NoLeader, Code::NoQuorum, Code::Starting, Code::ClockSkew];
             self.route == Route::Leader && code.is_some_and(|code| codes.contains(&code))
         };
         error.outcome == Outcome::NotApplied

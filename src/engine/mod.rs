@@ -20,6 +20,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use converge::mistake;
 pub use converge::{Conflict, SameVersion, Seen, Side, Stamp, Written};
 pub use effect::{DecodeError, Effect, Requests, encode_effect, encode_request_header};
 pub use entry::{Change, ENTRY_OVERHEAD_BYTES, Entry, Part};

@@ -71,10 +71,12 @@ impl<T> Slice<T> {
         covered: &Seen,
     ) {
         self.applied(index);
+        let seen = self.seen.take().unwrap_or_default();
         for (entry, hash) in entries {
-            let merged = merge_state(&mut self.table, &entry, hash, same, covered);
+            let merged = merge_state(&mut self.table, &entry, hash, same, (covered, &seen));
             self.changed(merged);
         }
+        self.seen = Some(seen);
     }
 
     /// Forgets these keys' parts of exactly these versions.

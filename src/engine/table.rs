@@ -83,6 +83,17 @@ impl Table {
         bucket.insert_unique(hash, tombstone, |entry| placement.hash(entry.key()));
     }
 
+    /// Forgets a key's tombstone.
+    pub fn unbury(&mut self, key: &[u8], hash: u64) {
+        let local = self.local(hash);
+        let kept = &mut self.tombstones;
+        let Some(bucket) = kept.buckets.get_mut(local) else { return };
+        if let Ok(found) = bucket.find_entry(hash, |entry| entry.key() == key) {
+            kept.count -= 1;
+            kept.bytes -= found.remove().0.memory_bytes() + SLOT_BYTES;
+        }
+    }
+
     /// Forgets the tombstones whose versions have an index up to `through`.
     pub fn collect_tombstones(&mut self, through: u64) -> usize {
         let kept = &mut self.tombstones;

@@ -5,7 +5,7 @@
 //!   entries      a list of payloads                        vector    again:u8 │ vector
 //!   pulse        clock:u64 │ vector │ has root:u8 │ [vector │ hash:u128]
 //!   key wanted   number │ key          key state   number │ states of the key, or nothing
-//!   state wanted a list of hashes      state begins   vector │ buckets:u32 …      states   states of keys
+//!   state wanted a list of hashes      state begins   vector and members as JSON │ buckets:u32 …   states   states of keys
 //! ```
 //!
 //! Entries, vectors and states are laid out in `src/replication/dynamo`.
@@ -13,7 +13,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::peer_frame::{Reader, put_bytes, put_length};
-use crate::replication::dynamo::{Message, Pulse, Root, VersionVector};
+use crate::replication::dynamo::{Message, Pulse, Root, SnapshotVector, VersionVector};
 
 /// What nodes of dynamo mode say to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub enum Converging {
     },
     /// It comes, and has at least all of this.
     StateBegins {
-        /// What the sender had when it began.
-        vector: VersionVector,
+        /// What the sender had when it began, and the members by then.
+        state: SnapshotVector,
         /// Of a state that was asked for with hashes: the buckets that are other ones.
         buckets: Vec<u32>,
     },
@@ -98,9 +98,9 @@ pub(super) fn put(out: &mut BytesMut, frame: &Converging) {
             put_length(out, hashes.len());
             hashes.iter().for_each(|hash| out.put_u128_le(*hash));
         }
-        Converging::StateBegins { vector, buckets } => {
+        Converging::StateBegins { state, buckets } => {
             out.put_u8(STATE_BEGINS);
-            vector.encode(out);
+            put_bytes(out, &state.encode());
             put_length(out, buckets.len());
             buckets.iter().for_each(|bucket| out.put_u32_le(*bucket));
         }
@@ -135,7 +135,7 @@ pub(super) fn read(kind: u8, reader: &mut Reader) -> Option<Converging> {
             Converging::StateWanted { hashes: reader.list(|reader| reader.bytes.try_get_u128_le().ok())? }
         }
         STATE_BEGINS => Converging::StateBegins {
-            vector: VersionVector::decode(&mut reader.bytes)?,
+            state: SnapshotVector::decode(&reader.payload()?)?,
             buckets: reader.list(|reader| reader.bytes.try_get_u32_le().ok())?,
         },
         STATES => Converging::States(reader.payload()?),

@@ -23,6 +23,7 @@
 
 mod alone;
 mod bench;
+mod dynamo;
 mod etcd;
 mod failover;
 mod markdown;
@@ -118,6 +119,8 @@ enum Section {
     Failover,
     /// And of two: each kill waits until the other node has handed back, for some ten seconds
     FailoverOfTwo,
+    /// Three nodes of dynamo mode
+    Dynamo,
     /// A node without peers beside the one of --against-binary
     Alone,
 }
@@ -187,6 +190,7 @@ fn run_sections(
         failover: None,
         failover_of_two: None,
         alone: Vec::new(),
+        dynamo: None,
     };
     if is_wanted(Section::CheckPerf) || is_wanted(Section::Writes) {
         beside_etcd(bench, &method, &is_wanted, &mut report)?;
@@ -203,6 +207,11 @@ fn run_sections(
     }
     if is_wanted(Section::FailoverOfTwo) {
         report.failover_of_two = Some(failover::measure(bench, 2, kills)?);
+    }
+    if is_wanted(Section::Dynamo) {
+        let samples = flags.samples.map_or(samples, |samples| samples as usize);
+        let writes = if flags.quick { 5_000 } else { 1_000_000 };
+        report.dynamo = Some(dynamo::measure(bench, &half, samples, writes)?);
     }
     if let Some(other) = other.filter(|_| is_wanted(Section::Alone)) {
         report.alone = alone::compare(bench, other, &half)?;

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use datastore_utilities::bench::{Marked, Spread, grouped, mark, short};
 
-use crate::report::{CheckPerf, Failover, Held, Pair, Percentiles, Reads, Replication, Report, Writes};
+use crate::report::{
+    CheckPerf, Dynamo, Failover, Held, Pair, Percentiles, Reads, Replication, Report, Writes,
+};
 
 /// The whole report.
 pub fn markdown(report: &Report) -> String {
@@ -18,6 +20,7 @@ pub fn markdown(report: &Report) -> String {
     }
     sections.extend(report.failover.iter().chain(&report.failover_of_two).map(failover));
     sections.extend(report.replication.as_ref().map(replication));
+    sections.extend(report.dynamo.as_ref().map(dynamo));
     if !report.alone.is_empty() {
         let title = "### A node without peers, beside another build\n\n";
         sections.push(format!("{title}{}", pairs(&report.alone, "this build", "other build")));
@@ -172,6 +175,37 @@ fn replication(replication: &Replication) -> String {
         row("from the sending until a replica shows it", &replication.from_sending_ms, None),
         row("from the sending until the answer", &replication.answer_ms, None),
     )
+}
+
+fn dynamo(dynamo: &Dynamo) -> String {
+    let mut text = String::from("### Dynamo mode: three nodes\n\n");
+    text.push_str("| processor time of a write | node that takes it, us | single node, us | ratio | mark |\n|---|---|---|---|---|\n");
+    for cost in &dynamo.cost {
+        let _ = writeln!(
+            text,
+            "| {} connections, {} a batch | {:.1} | {:.1} | {} | {} |",
+            cost.connections,
+            cost.pipeline,
+            cost.ours_us.median,
+            cost.single_us.median,
+            spread(&cost.ratio, 2),
+            judged(&cost.marked)
+        );
+    }
+    let down = &dynamo.down;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let _ = write!(
+        text,
+        "\n- one of three down for {} writes: memory of the node that took them {:.0} MiB before, {:.0} MiB at most, \
+         {:.0} MiB at rest afterwards; the node had all {:.1} s after its start, by {}\n\n",
+        grouped(down.writes as f64),
+        mib(down.before_bytes),
+        mib(down.most_bytes),
+        mib(down.after_bytes),
+        down.caught_up_s,
+        if down.by_log { "the log alone" } else { "a state that it took over" },
+    );
+    text + &replication(&dynamo.replication).replacen("### Replication:", "Replication in dynamo mode:", 1)
 }
 
 fn judged(marked: &Marked) -> String {

@@ -12,12 +12,14 @@ pub const FAILOVER_S: Mark = Mark::AtMost(2.0);
 pub const LOST: Mark = Mark::AtMost(0.0);
 /// Milliseconds from a write's answer until a replica shows it.
 pub const REPLICATION_MS: Mark = Mark::AtMost(10.0);
+/// Processor time of a write at the node of dynamo mode that takes it, by a single node's.
+pub const DYNAMO_CPU: Mark = Mark::AtMost(1.5);
 /// Throughput of a node without peers by that of an earlier build.
 pub const ALONE: Mark = Mark::AtLeast(0.9);
 
 #[cfg(test)]
 mod tests {
-    use super::{ALONE, CLIENTS, FAILOVER_S, LOST, Mark, PIPELINED, REPLICATION_MS};
+    use super::{ALONE, CLIENTS, DYNAMO_CPU, FAILOVER_S, LOST, Mark, PIPELINED, REPLICATION_MS};
 
     #[test]
     fn the_performance_page_has_the_same_marks() {
@@ -28,6 +30,7 @@ mod tests {
             ("seconds without an acknowledged write when the leader is killed, the longest", FAILOVER_S),
             ("acknowledged writes lost", LOST),
             ("milliseconds from a write's answer until a replica shows it, the median", REPLICATION_MS),
+            ("processor time of a write at the dynamo node that takes it, by a single node's", DYNAMO_CPU),
             ("a node without peers, by an earlier build", ALONE),
         ] {
             let sign = if matches!(mark, Mark::AtLeast(_)) { '≥' } else { '≤' };

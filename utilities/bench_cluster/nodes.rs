@@ -31,6 +31,22 @@ impl<'a> Nodes<'a> {
     /// Starts `count` nodes of this program, and waits until the first write is
     /// acknowledged and every member takes part.
     pub fn start(bench: &'a Bench, program: &Path, count: usize, more: &[&str]) -> Result<Nodes<'a>, String> {
+        let role = |place: usize| ["--role", if place == 0 { "primary" } else { "secondary" }];
+        Nodes::start_in(bench, program, count, more, &role)
+    }
+
+    /// As [`Nodes::start`], in dynamo mode.
+    pub fn start_dynamo(bench: &'a Bench, count: usize, more: &[&str]) -> Result<Nodes<'a>, String> {
+        Nodes::start_in(bench, &bench.node, count, more, &|_| ["--mode", "dynamo"])
+    }
+
+    fn start_in(
+        bench: &'a Bench,
+        program: &Path,
+        count: usize,
+        more: &[&str],
+        of_mode: &dyn Fn(usize) -> [&'static str; 2],
+    ) -> Result<Nodes<'a>, String> {
         let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(&bench.directory);
         let directory = directory.map_err(|error| format!("{}: {error}", bench.directory.display()))?;
         let ports = free_ports(count)?;
@@ -41,10 +57,9 @@ impl<'a> Nodes<'a> {
                 ["--port", &port.to_string(), "--data-dir", &data.to_string_lossy()].map(Into::into).into();
             arguments.extend(more.iter().map(|argument| argument.to_string()));
             if count > 1 {
-                let role = if place == 0 { "primary" } else { "secondary" };
-                let of_cluster =
-                    ["--node-id", &(place + 1).to_string(), "--role", role, "--peers", &peers(&ports, place)];
+                let of_cluster = ["--node-id", &(place + 1).to_string(), "--peers", &peers(&ports, place)];
                 arguments.extend(of_cluster.map(Into::into));
+                arguments.extend(of_mode(place).map(Into::into));
             }
             let output = directory.path().join(format!("output-{}", place + 1));
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
@@ -110,6 +125,11 @@ impl<'a> Nodes<'a> {
         self.bench.rest([&self.members, others])?;
         let leader = self.wait_for_leader()?;
         self.bench.load(self.members[leader].address, &JsonLines, plan)
+    }
+
+    /// A run against one of them, whatever became of it.
+    pub fn load(&self, place: usize, plan: &Plan) -> Result<Outcome, String> {
+        self.bench.load(self.members[place].address, &JsonLines, plan)
     }
 
     /// Writes each key once.

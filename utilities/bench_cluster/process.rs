@@ -61,6 +61,11 @@ impl Process {
         Err(format!("{} ended by itself with {status}:\n{}", self.program.display(), tail.join("\n")))
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Processor time it has used.
     pub fn cpu(&self) -> Result<Duration, String> {
         process::cpu(self.child.id())

@@ -42,8 +42,18 @@ struct Written {
 /// Writes so often and watches all replicas.
 pub fn measure(bench: &Bench, writes: usize) -> Result<Replication, String> {
     let nodes = Nodes::start(bench, &bench.node, MEMBERS, &[])?;
-    bench.rest([&nodes.members, &[]])?;
     let leader = nodes.wait_for_leader()?;
+    of_nodes(bench, &nodes, leader, writes)
+}
+
+/// As [`measure`], of nodes that run: writes to one of them, and watches the others.
+pub fn of_nodes(
+    bench: &Bench,
+    nodes: &Nodes<'_>,
+    leader: usize,
+    writes: usize,
+) -> Result<Replication, String> {
+    bench.rest([&nodes.members, &[]])?;
     let replicas: Vec<SocketAddr> =
         (0..MEMBERS).filter(|place| *place != leader).map(|place| nodes.members[place].address).collect();
     let is_over = AtomicBool::new(false);

@@ -29,6 +29,53 @@ pub struct Report {
     pub failover_of_two: Option<Failover>,
     /// A node without peers beside one of another build.
     pub alone: Vec<Pair>,
+    /// Three nodes of dynamo mode.
+    pub dynamo: Option<Dynamo>,
+}
+
+/// Three nodes of dynamo mode.
+#[derive(Serialize)]
+pub struct Dynamo {
+    /// How soon the others show a write.
+    pub replication: Replication,
+    /// What a write costs the node that takes it.
+    pub cost: Vec<DynamoCost>,
+    /// What a node that is down costs the others.
+    pub down: DynamoDown,
+}
+
+/// Processor time of a write under one load.
+#[derive(Serialize)]
+pub struct DynamoCost {
+    /// Connections.
+    pub connections: usize,
+    /// Requests of a batch.
+    pub pipeline: usize,
+    /// Microseconds of the node that takes it.
+    pub ours_us: Spread,
+    /// Of a node on its own.
+    pub single_us: Spread,
+    /// The one by the other, pair by pair.
+    pub ratio: Spread,
+    /// The median beside its mark.
+    pub marked: Marked,
+}
+
+/// One of three is down.
+#[derive(Serialize)]
+pub struct DynamoDown {
+    /// Writes that it missed.
+    pub writes: u64,
+    /// Memory of the node that took them, before.
+    pub before_bytes: u64,
+    /// The most that was seen meanwhile.
+    pub most_bytes: u64,
+    /// At rest afterwards.
+    pub after_bytes: u64,
+    /// From the start of the one that was down until it has all.
+    pub caught_up_s: f64,
+    /// By entries of the log alone.
+    pub by_log: bool,
 }
 
 /// One load of `etcdctl check perf`: one minute, keys of 256 bytes, values of 1 KiB.

@@ -45,7 +45,7 @@ pub fn apply<T>(slice: &mut Slice<T>, shard: usize, index: u64, entry: &Decoded)
                 .collect();
             slice.forget(index, rows.iter().map(|(hash, key, version)| (&key[..], *hash, *version)));
         }
-        Decoded::Seen(vector) => vector.rows().iter().for_each(|row| slice.sees(row.origin, row.time)),
+        Decoded::Seen(state) => state.vector.rows().iter().for_each(|row| slice.sees(row.origin, row.time)),
     }
 }
 

@@ -9,7 +9,7 @@
 //! kind:u8 │ body
 //!   8 states       vector, which of two copies stays:u8, keys' states
 //!   9 forgotten    (key length:u16  key  version)*
-//!  10 seen         vector: all of it is here, by the states before this entry
+//!  10 seen         what a snapshot says (history.rs): all of it is here, by the states before this entry
 //! ```
 //!
 //! Numbers are little-endian. The first three kinds have a dot and travel to every
@@ -25,6 +25,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::history::SnapshotVector;
 use super::vector::{Origin, Row, VersionVector};
 use crate::engine::{Entry, SameVersion, Seen, Stamp};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VECTOR_LENGTH_MAX};
@@ -86,7 +87,7 @@ pub enum Decoded {
     /// Parts that a peer had seen and has no more.
     Forgotten(Bytes),
     /// All of this is here.
-    Seen(VersionVector),
+    Seen(SnapshotVector),
 }
 
 impl Dotted {
@@ -159,11 +160,11 @@ pub fn encode_forgotten<'a>(rows: impl Iterator<Item = (&'a [u8], Version)>) -> 
     out.freeze()
 }
 
-/// That all of a vector is here, as an entry of the log.
-pub fn encode_seen(vector: &VersionVector) -> Bytes {
+/// That all of this is here, as an entry of the log.
+pub fn encode_seen(state: &SnapshotVector) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(SEEN);
-    vector.encode(&mut out);
+    out.put_slice(&state.encode());
     out.freeze()
 }
 
@@ -183,7 +184,7 @@ pub fn decode(payload: &Bytes) -> Option<Decoded> {
             Decoded::States { vector, same, states: bytes }
         }
         FORGOTTEN => Decoded::Forgotten(bytes),
-        SEEN => Decoded::Seen(VersionVector::decode(&mut bytes)?),
+        SEEN => Decoded::Seen(SnapshotVector::decode(&bytes)?),
         _ => return None,
     })
 }
@@ -263,6 +264,14 @@ pub fn states(mut bytes: Bytes) -> impl Iterator<Item = Option<Entry>> {
             bytes.clear();
         }
         Some(read)
+    })
+}
+
+/// The versions of all parts among states.
+pub fn versions_of(bytes: &Bytes) -> impl Iterator<Item = Version> {
+    states(bytes.clone()).flatten().flat_map(|entry| {
+        let parts = [entry.value_part(), entry.vector_part()].map(|part| part.map(|(version, _)| version));
+        parts.into_iter().flatten().chain([entry.version()]).collect::<Vec<_>>()
     })
 }
 

@@ -10,13 +10,13 @@
 //! where a state was taken over that didn't come by entries, the marks begin anew: a
 //! peer that lacks something from before the first one needs a state, too.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Content, Decoded};
+use super::entry::{Content, Decoded, versions_of};
 use super::members::{MemberChange, Members};
-use super::vector::VersionVector;
+use super::vector::{Origin, VersionVector};
 
 /// Entries between two marks.
 const MARK_EVERY: u64 = 256;
@@ -28,6 +28,9 @@ pub struct SnapshotVector {
     pub vector: VersionVector,
     /// The members as of S.
     pub members: Members,
+    /// What there may be, in part, beyond the vector: states came ahead of their entries.
+    #[serde(default)]
+    pub ahead: BTreeMap<Origin, u64>,
 }
 
 impl SnapshotVector {
@@ -50,6 +53,8 @@ pub struct History {
     pub vector: VersionVector,
     /// Who belongs to the cluster.
     pub members: Members,
+    /// Times of states that came ahead of their entries.
+    ahead: BTreeMap<Origin, u64>,
     next_index: u64,
     /// Index, and what was there before it. Never empty.
     marks: VecDeque<(u64, VersionVector)>,
@@ -58,14 +63,40 @@ pub struct History {
 impl History {
     /// Behind entry `index`, up to which a snapshot has everything.
     pub fn new(index: u64, state: SnapshotVector) -> History {
-        let SnapshotVector { vector, members } = state;
+        let SnapshotVector { vector, members, ahead } = state;
         let marks = VecDeque::from([(index + 1, vector.clone())]);
-        History { vector, members, next_index: index + 1, marks }
+        History { vector, members, ahead, next_index: index + 1, marks }
     }
 
     /// What a snapshot that is made now says.
     pub fn state(&self) -> SnapshotVector {
-        SnapshotVector { vector: self.vector.clone(), members: self.members.clone() }
+        SnapshotVector {
+            vector: self.vector.clone(),
+            members: self.members.clone(),
+            ahead: self.ahead.clone(),
+        }
+    }
+
+    /// The latest time of all that is here.
+    pub fn latest(&self) -> u64 {
+        self.ahead.values().copied().max().unwrap_or(0).max(self.vector.latest())
+    }
+
+    /// Whether something may be here, in part, that the vector doesn't have.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead.iter().any(|(origin, time)| *time > self.vector.row(*origin).time)
+    }
+
+    fn goes_ahead(&mut self, origin: Origin, time: u64) {
+        let ahead = self.ahead.entry(origin).or_default();
+        *ahead = time.max(*ahead);
+    }
+
+    /// From here on a peer will be served that has what is here now.
+    pub fn mark(&mut self) {
+        if self.marks.back().is_none_or(|(last, _)| *last < self.next_index) {
+            self.marks.push_back((self.next_index, self.vector.clone()));
+        }
     }
 
     /// Behind the last entry.
@@ -87,12 +118,24 @@ impl History {
                 self.members.apply(&change, dotted.stamp().version(0));
                 true
             }
-            Decoded::Seen(vector) => {
-                self.vector.merge(vector);
-                self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
+            Decoded::Seen(state) => {
+                self.members.merge(&state.members);
+                // What is here by entries can still be sent as entries.
+                if !self.vector.covers(&state.vector) {
+                    self.vector.merge(&state.vector);
+                    self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
+                }
+                true
+            }
+            Decoded::States { vector, states, .. } => {
+                // The vector, too: what it has deleted may be gone here already.
+                vector.rows().iter().for_each(|row| self.goes_ahead(row.origin, row.time));
+                versions_of(states).for_each(|version| self.goes_ahead(version.ordinal, version.index));
+                let vector = &self.vector;
+                self.ahead.retain(|origin, time| *time > vector.row(*origin).time);
                 false
             }
-            Decoded::States { .. } | Decoded::Forgotten(_) => false,
+            Decoded::Forgotten(_) => false,
         }
     }
 
@@ -153,7 +196,7 @@ mod tests {
     fn what_came_as_a_state_can_t_be_sent_as_entries() {
         let mut history = History::new(0, SnapshotVector::default());
         history.take(1, &watermark(1, 1));
-        history.take(2, &Decoded::Seen(has(2, 9)));
+        history.take(2, &Decoded::Seen(SnapshotVector { vector: has(2, 9), ..SnapshotVector::default() }));
         history.take(3, &watermark(1, 2));
         assert_eq!(history.position(&has(1, 1)), None);
         let mut both = has(1, 1);

@@ -142,6 +142,29 @@ impl Members {
         }
     }
 
+    /// With all that another node knows of them: its state comes without the entries that said so.
+    pub fn merge(&mut self, other: &Members) {
+        for stream in other
+            .streams
+            .iter()
+            .filter(|stream| self.stream(stream.origin).is_none())
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            self.streams.push(stream);
+        }
+        self.streams.sort_by_key(|stream| stream.origin);
+        for (directory, version) in &other.evicted {
+            if !self.is_evicted(*directory) {
+                self.evicted.push((*directory, *version));
+            }
+        }
+        self.evicted.sort_by_key(|(directory, _)| directory.0);
+        for (node_id, record) in &other.records {
+            self.set(*node_id, record.version, record.place.clone());
+        }
+    }
+
     /// Whether a directory was evicted.
     pub fn is_evicted(&self, directory: NodeUuid) -> bool {
         self.evicted.iter().any(|(evicted, _)| *evicted == directory)
@@ -213,6 +236,12 @@ mod tests {
             order.iter().for_each(|at| members.apply(&changes[*at].0, changes[*at].1));
         }
         assert_eq!(forward, backward);
+        let (mut first, mut last) = (Members::default(), Members::default());
+        last.named(2, "h", 1);
+        changes[..2].iter().for_each(|(change, version)| first.apply(change, *version));
+        changes[2..].iter().for_each(|(change, version)| last.apply(change, *version));
+        last.merge(&first);
+        assert_eq!(last, forward, "what two have heard apart");
         assert_eq!(forward.node_ids(), [2, 3]);
         assert_eq!(forward.member(3), Some(&place(3, 4)));
         assert!(forward.is_evicted(NodeUuid([3; 16])));

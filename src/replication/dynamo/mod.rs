@@ -26,8 +26,12 @@ mod peer;
 mod replica;
 mod roots;
 mod sending;
+#[cfg(test)]
+mod simulation;
 mod skew;
 mod stability;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod view;
 

@@ -41,6 +41,9 @@ pub(super) enum Cursor {
 pub(super) struct Peer {
     /// What is on its disk, as far as it has said so; `None`: nothing was heard.
     pub(super) vector: Option<VersionVector>,
+    /// It has said so since the way to it was cut. Until then its process may be another one,
+    /// on an older copy of its directory.
+    is_fresh: bool,
     pub(super) cursor: Cursor,
     /// What was sent and is not known to be there.
     sent: VecDeque<(Row, usize)>,
@@ -51,40 +54,58 @@ pub(super) struct Peer {
     pub(super) progress_tick: u64,
     /// When something was last heard of it.
     pub(super) heard_tick: u64,
+    /// When it was last told to go back.
+    pub(super) again_tick: Option<u64>,
 }
 
 impl Peer {
     pub(super) fn new() -> Peer {
         Peer {
             vector: None,
+            is_fresh: false,
             cursor: Cursor::Unknown,
             sent: VecDeque::new(),
             sent_bytes: 0,
             relayed: BTreeMap::new(),
             progress_tick: 0,
             heard_tick: 0,
+            again_tick: None,
         }
+    }
+
+    /// What it has, if it has said so since the way to it was cut.
+    pub(super) fn fresh_vector(&self) -> Option<&VersionVector> {
+        self.vector.as_ref().filter(|_| self.is_fresh)
     }
 
     pub(super) fn has(&self, row: &Row) -> bool {
         self.vector.as_ref().is_some_and(|vector| vector.sequence(row.origin) >= row.sequence)
     }
 
-    /// It has said what it has. Says whether that is less than before: its directory is an older copy.
-    pub(super) fn said(&mut self, vector: VersionVector, tick: u64) -> bool {
-        let before = self.vector.replace(vector);
-        let vector = self.vector.clone().unwrap_or_default();
-        if before.as_ref() != Some(&vector) {
-            self.progress_tick = tick;
+    /// It has said what it has. What it says on two lanes may overtake itself, so that
+    /// in one process it never has less than before.
+    pub(super) fn said(&mut self, mut vector: VersionVector, tick: u64) {
+        if let Some(before) = self.vector.take_if(|_| self.is_fresh) {
+            vector.merge(&before);
+            if vector != before {
+                self.progress_tick = tick;
+            }
         }
+        self.is_fresh = true;
         self.relayed.retain(|origin, sent| vector.sequence(*origin) <= *sent);
+        self.vector = Some(vector);
         self.settle();
-        before.is_some_and(|before| !vector.covers(&before))
+    }
+
+    /// The way to it was cut.
+    pub(super) fn cut_off(&mut self) {
+        self.is_fresh = false;
+        self.begin_again();
     }
 
     /// It has sent this entry, and so it has it.
     pub(super) fn wrote(&mut self, row: Row) {
-        let vector = self.vector.get_or_insert_default();
+        let Some(vector) = self.vector.as_mut().filter(|_| self.is_fresh) else { return };
         if vector.sequence(row.origin) + 1 == row.sequence {
             vector.raise(row);
         }

@@ -15,13 +15,16 @@
 //! decided which entries there are, in which order this node has them, and who has what.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
 use super::clock::HybridClock;
-use super::entry::{Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states};
-use super::history::History;
+use super::entry::{
+    Content, Decoded, Dotted, decode, encode_forgotten, encode_seen, encode_states, versions_of,
+};
+use super::history::{History, SnapshotVector};
 use super::members::{MemberChange, Place};
 use super::message::{Applied, Effect, Message, Pulse};
 use super::peer::{Cursor, Peer};
@@ -40,6 +43,8 @@ pub(super) const SILENCE_TICKS: u64 = 20;
 const PULSE_TICKS: u64 = 2;
 const ROOT_TICKS: u64 = 10;
 const COLLECT_TICKS: u64 = 10;
+/// States that are so long ahead of their entries are taken to be astray.
+const ASTRAY_TICKS: u64 = 300;
 /// How many entries are read back at once, at most.
 pub(super) const FETCH_ENTRIES: u64 = 4_096;
 
@@ -86,11 +91,17 @@ pub struct Replica {
     pub(super) roots: Roots,
     /// The vector of the root that was asked for.
     hashing: Option<VersionVector>,
-    /// A peer's state is being taken over.
-    pulling: Option<NodeId>,
+    /// A peer's state is being taken over; whether only in part, to repair this one.
+    pulling: Option<(NodeId, bool)>,
     /// Peers that take over this node's state, and from where on they will need its log.
     transfers: BTreeMap<NodeId, u64>,
     walk_under_way: bool,
+    /// Since when states are ahead of their entries.
+    ahead_since: u64,
+    /// Entries of this node's stream came from others.
+    is_older_copy: bool,
+    /// Entries of this directory are lost, and its clock may be behind what others have forgotten.
+    lost_entries: bool,
     collected: u64,
     pub(super) stable: Stability,
     pub(super) next_fetch: u64,
@@ -110,7 +121,7 @@ impl Replica {
         let known = history.members.current_stream(directory).filter(|_| !begins_anew);
         let origin = known.map_or(0, |stream| stream.origin);
         let mut clock = HybridClock::default();
-        clock.observe(history.vector.latest());
+        clock.observe(history.latest());
         Replica {
             directory,
             origin,
@@ -129,6 +140,9 @@ impl Replica {
             pulling: None,
             transfers: BTreeMap::new(),
             walk_under_way: false,
+            ahead_since: 0,
+            is_older_copy: false,
+            lost_entries: begins_anew,
             collected: 0,
             stable: Stability::default(),
             next_fetch: 0,
@@ -144,6 +158,21 @@ impl Replica {
     pub fn begin(&mut self, now_ms: u64) {
         self.follow_members();
         if self.origin == 0 {
+            self.begin_stream(now_ms);
+            return;
+        }
+        let known = self.history.members.member(self.place.node_id);
+        let is_somewhere = !self.place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
+        if is_somewhere && known.is_some_and(|known| *known != self.place) {
+            // It has moved, and the others are to find it.
+            self.admit(self.place.clone(), now_ms);
+        }
+    }
+
+    /// Goes on as another stream, if this one has gone on without this directory.
+    fn leave_stream(&mut self, now_ms: u64) {
+        if std::mem::take(&mut self.is_older_copy) {
+            self.effects.push(Effect::BeganAnew);
             self.begin_stream(now_ms);
         }
     }
@@ -168,6 +197,7 @@ impl Replica {
 
     /// Writes of this node become an entry: gives its index, and the stamp is in what is applied.
     pub fn write(&mut self, body: Bytes, requests: u32, now_ms: u64) -> u64 {
+        self.leave_stream(now_ms);
         self.order_own(Content::Writes(body), requests, now_ms)
     }
 
@@ -188,7 +218,7 @@ impl Replica {
         self.next_index += 1;
         match &entry {
             Decoded::Dotted(dotted) => self.ordered.raise(dotted.row()),
-            Decoded::Seen(vector) => self.ordered.merge(vector),
+            Decoded::Seen(state) => self.ordered.merge(&state.vector),
             Decoded::States { .. } | Decoded::Forgotten(_) => {}
         }
         self.effects.push(Effect::Persist { index, payload: payload.clone() });
@@ -199,6 +229,10 @@ impl Replica {
     /// A peer's entries. `Err`: they are none, and the peer is not to be listened to.
     pub fn received(&mut self, from: NodeId, entries: Vec<Bytes>) -> Result<(), &'static str> {
         let (mut gap, mut any) = (false, false);
+        if self.is_cut_off(from) {
+            // Others may have forgotten already what its entries would meet.
+            return Ok(());
+        }
         for payload in entries {
             let Some(Decoded::Dotted(dotted)) = decode(&payload) else {
                 return Err("an entry of no stream");
@@ -218,17 +252,40 @@ impl Replica {
             if dotted.first <= has.time {
                 return Err("an entry that is earlier than the one before it");
             }
+            // Written here, and lost here.
+            self.is_older_copy |= row.origin == self.origin && !self.reuses_origins();
             if self.observes() {
                 self.clock.observe(row.time);
             }
             self.order(Decoded::Dotted(dotted), payload, false);
             any = true;
         }
-        if gap || !any {
+        if !gap && any {
+            return Ok(());
+        }
+        // All that is on its way behind a gap has the same one: the sender goes back once.
+        let tick = self.tick;
+        let is_told = |peer: &mut Peer| peer.again_tick.replace(tick) == Some(tick);
+        let again = gap && !self.peers.get_mut(&from).is_some_and(is_told);
+        if again || !gap {
             // What was sent twice must be told, too: its sender waits to hear that it is here.
-            self.send(from, Message::Vector { vector: self.history.vector.clone(), again: gap });
+            self.send(from, Message::Vector { vector: self.history.vector.clone(), again });
         }
         Ok(())
+    }
+
+    /// Whether nothing is taken from this node: it is no member, or won't be one when
+    /// what is ordered is durable.
+    fn is_cut_off(&self, from: NodeId) -> bool {
+        let directory = self.history.members.member(from).and_then(|place| place.directory);
+        let evicts = |pending: &Pending| match &pending.entry {
+            Decoded::Dotted(Dotted { content: Content::Members(body), .. }) => {
+                matches!(MemberChange::decode(body), Some(MemberChange::Evict { directory: evicted, .. })
+                    if evicted.is_some() && evicted == directory)
+            }
+            _ => false,
+        };
+        !self.peers.contains_key(&from) || self.pending.iter().any(evicts)
     }
 
     /// Everything up to this entry is durable.
@@ -240,6 +297,11 @@ impl Replica {
             foreign |= !own;
             let row = match &entry {
                 Decoded::Dotted(dotted) => Some(dotted.row()),
+                Decoded::Seen(_) => {
+                    // What came by it is nowhere in the log: a cursor would pass over it.
+                    self.peers.values_mut().for_each(Peer::begin_again);
+                    None
+                }
                 _ => None,
             };
             self.cache.push(Cached { index, payload, row, since: self.tick });
@@ -278,41 +340,58 @@ impl Replica {
     pub fn heard_vector(&mut self, from: NodeId, vector: VersionVector, again: bool, now_ms: u64) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard_tick = self.tick;
+        if std::mem::take(&mut self.lost_entries) {
+            // Every tombstone that is forgotten is earlier than what each member has.
+            self.clock.observe(vector.latest());
+        }
         let own = vector.row(self.origin);
         if own.sequence > self.ordered.sequence(self.origin) && !self.reuses_origins() {
             // It has entries of this stream that this directory hasn't: they were written, and lost here.
-            self.effects.push(Effect::BeganAnew);
+            self.is_older_copy = true;
             self.clock.observe(vector.latest());
-            self.begin_stream(now_ms);
         }
+        self.leave_stream(now_ms);
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let is_older = peer.said(vector, self.tick);
-        if again || is_older {
-            peer.begin_again();
+        if again {
+            peer.cut_off();
         }
+        peer.said(vector, self.tick);
         self.pump(from);
     }
 
     /// A peer's sign of life.
     pub fn heard_pulse(&mut self, from: NodeId, pulse: Pulse, now_ms: u64) {
         let Pulse { vector, clock_ms, root } = pulse;
-        self.clocks.heard(from, self.tick, clock_ms as i64 - now_ms as i64);
+        self.heard_clock(from, clock_ms, now_ms);
         if let Some(root) = root {
             self.roots.peer(from, root);
         }
         self.heard_vector(from, vector, false, now_ms);
     }
 
+    /// What time a peer's pulse says it is. Where its entries are held back, its pulses come
+    /// here at once nevertheless: behind them a pulse would always seem to be in time.
+    pub fn heard_clock(&mut self, from: NodeId, clock_ms: u64, now_ms: u64) {
+        self.clocks.heard(from, self.tick, clock_ms as i64 - now_ms as i64);
+    }
+
+    /// Whether writes must wait until a peer was heard: they might be earlier than
+    /// deletes that all others have forgotten.
+    pub fn awaits_contact(&self) -> bool {
+        self.lost_entries && !self.peers.is_empty()
+    }
+
     /// The way to a peer was cut: what was on it is lost.
     pub fn unreachable(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.begin_again();
+            peer.cut_off();
         }
     }
 
     /// Time goes on; `tombstones` is the latest time among those that are kept, 0 for none.
     pub fn tick(&mut self, now_ms: u64, tombstones: u64) {
         self.tick += 1;
+        self.leave_stream(now_ms);
         self.pulse(now_ms);
         self.watch_clock();
         self.watch_roots();
@@ -351,14 +430,20 @@ impl Replica {
     fn watch_roots(&mut self) {
         let is_quiet = self.pending.is_empty() && self.hashing.is_none();
         let is_news = self.roots.own_vector() != Some(&self.history.vector);
-        if is_quiet && is_news && self.pulling.is_none() && self.tick.is_multiple_of(ROOT_TICKS) {
+        // A root beside a vector that doesn't have all of it would differ for no fault. But what
+        // is astray for good must be found.
+        if !self.history.is_ahead() {
+            self.ahead_since = self.tick;
+        }
+        let is_exact = self.ahead_since == self.tick || self.tick >= self.ahead_since + ASTRAY_TICKS;
+        if is_quiet && is_exact && is_news && self.pulling.is_none() && self.tick.is_multiple_of(ROOT_TICKS) {
             self.hashing = Some(self.history.vector.clone());
             self.effects.push(Effect::Hash);
         }
         let in_contact = self.in_contact();
         let Some(difference) = self.roots.compare(&in_contact, self.tick) else { return };
         if let (Some(same), None) = (difference.repair, self.pulling) {
-            self.pulling = Some(difference.peer);
+            self.pulling = Some((difference.peer, true));
             self.effects.push(Effect::Pull { from: difference.peer, repair: Some(same) });
         }
         self.effects.push(Effect::Differs(difference));
@@ -369,7 +454,10 @@ impl Replica {
             return;
         }
         let own = self.ordered.row(self.origin).time;
-        if tombstones > own && self.pending.is_empty() {
+        // Before all were heard it would help nobody, and a directory that is an older copy
+        // would use a dot again.
+        let heard_all = self.peers.values().all(|peer| peer.vector.is_some());
+        if tombstones > own && heard_all && self.pending.is_empty() {
             self.order_own(Content::Watermark, 1, now_ms);
         }
         let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();
@@ -379,7 +467,9 @@ impl Replica {
         vectors.insert(self.place.node_id, self.history.vector.clone());
         self.stable = stability(&self.history.members, &vectors);
         let through = self.stable_through(tombstones, now_ms);
-        if tombstones > 0 && !self.walk_under_way && through > self.collected {
+        // Earlier ones may have come back from a peer that hadn't forgotten them yet.
+        let is_news = through > self.collected || tombstones <= through;
+        if tombstones > 0 && !self.walk_under_way && is_news {
             self.collected = through;
             self.effects.push(Effect::Collect { through });
         }
@@ -396,18 +486,24 @@ impl Replica {
     /// what the log says behind the snapshot's beginning may need it again.
     pub fn walk(&mut self, under_way: bool) {
         self.walk_under_way = under_way;
+        if under_way {
+            // The log is cut there.
+            self.history.mark();
+        }
     }
 
     /// A peer says that its log doesn't reach back to what this node lacks.
     pub fn too_far_behind(&mut self, from: NodeId) {
         if self.pulling.is_none() && self.peers.contains_key(&from) {
-            self.pulling = Some(from);
+            self.pulling = Some((from, false));
             self.effects.push(Effect::Pull { from, repair: None });
         }
     }
 
     /// States that a peer has sent, of a time when it had this vector: gives their entry's index.
     pub fn states(&mut self, vector: &VersionVector, same: SameVersion, states: Bytes) -> u64 {
+        // They may be ahead of the vector: who reads them and writes must win.
+        versions_of(&states).for_each(|version| self.clock.observe(version.index));
         let payload = encode_states(vector, same, &states);
         self.order(Decoded::States { vector: vector.clone(), same, states }, payload, false)
     }
@@ -420,12 +516,15 @@ impl Replica {
     }
 
     /// All states have come: what the peer had is here now.
-    pub fn pulled(&mut self, vector: VersionVector) -> u64 {
-        self.pulling = None;
+    pub fn pulled(&mut self, mut state: SnapshotVector) -> u64 {
+        if self.pulling.take().is_some_and(|(_, repairs)| repairs) {
+            // Only what differs was taken over, and tombstones are in no hash: the rest may be missing.
+            state = SnapshotVector::default();
+        }
         self.roots.repaired();
-        self.clock.observe(vector.latest());
-        let payload = encode_seen(&vector);
-        self.order(Decoded::Seen(vector), payload, false)
+        self.clock.observe(state.vector.latest());
+        let payload = encode_seen(&state);
+        self.order(Decoded::Seen(state), payload, false)
     }
 
     /// They have not, or not all.
@@ -436,9 +535,10 @@ impl Replica {
 
     /// A peer takes over this node's state: gives the vector that it has at least, and
     /// keeps the log from there on.
-    pub fn transfer_begins(&mut self, to: NodeId) -> VersionVector {
+    pub fn transfer_begins(&mut self, to: NodeId) -> SnapshotVector {
         self.transfers.insert(to, self.history.next_index());
-        self.history.vector.clone()
+        self.history.mark();
+        self.history.state()
     }
 
     /// It has it, or has given up.

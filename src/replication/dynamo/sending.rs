@@ -91,14 +91,11 @@ impl Replica {
         if !matches!(peer.cursor, Cursor::Unknown | Cursor::Behind) {
             return;
         }
-        let Some(vector) = &peer.vector else { return };
+        let Some(vector) = peer.fresh_vector() else { return };
         match self.history.position(vector) {
             Some(index) => peer.cursor = Cursor::At(index),
-            None if peer.cursor == Cursor::Unknown => {
-                peer.cursor = Cursor::Behind;
-                self.send(to, Message::TooFarBehind);
-            }
-            None => {}
+            // It is told so if it still is when a while has passed: others may send it what it lacks.
+            None => peer.cursor = Cursor::Behind,
         }
     }
 

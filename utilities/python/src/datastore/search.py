@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 from .address import Address, address_of
 from .delivery import Interruption, may_send_again, settle, unanswered
-from .errors import NOT_APPLIED, DatastoreError, NoLeader, NoQuorum, NotLeader, Starting
+from .errors import NOT_APPLIED, ClockSkew, DatastoreError, NoLeader, NoQuorum, NotLeader, Starting
 from .request import Handle
 
 PAUSE_FIRST_SECONDS = 0.02
@@ -100,7 +100,7 @@ class Search:
 
     def _may_be_taken_elsewhere(self, handle: Handle[Any]) -> bool:
         error = handle.exception()
-        if self._is_near or not isinstance(error, (NotLeader, NoLeader, NoQuorum, Starting)):
+        if self._is_near or not isinstance(error, (NotLeader, NoLeader, NoQuorum, Starting, ClockSkew)):
             return False
         return error.outcome == NOT_APPLIED
 

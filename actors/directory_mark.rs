@@ -1,0 +1,75 @@
+//! Whether a data directory is a copy of another one.
+//!
+//! A node of dynamo mode numbers its entries, and peers know them by number. A copy of
+//! its directory, a restored backup for example, would give numbers again that the
+//! original has given since. So the directory has a mark that copying doesn't take
+//! along: which file its lock is, by inode and time of birth.
+//!
+//! A disk that is rolled back as a whole keeps both. That shows only when a peer says
+//! that it has entries of this node that this node hasn't.
+
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use datastore::persistence::LOCK_FILE;
+use serde_json::{Value, json};
+
+/// The file that keeps the mark.
+const MARK_FILE: &str = "mark.json";
+const TEMPORARY_FILE: &str = "mark.new";
+
+/// Says whether the directory is a copy. It is for one until [`keep`] is called: that is
+/// done when its new stream has begun on the disk.
+pub(crate) fn is_copy(directory: &Path) -> io::Result<bool> {
+    match std::fs::read(directory.join(MARK_FILE)) {
+        Ok(bytes) => Ok(serde_json::from_slice::<Value>(&bytes).ok() != Some(mark_of(directory)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Marks the directory as itself.
+pub(crate) fn keep(directory: &Path) -> io::Result<()> {
+    let mark = mark_of(directory)?;
+    store(directory, &mark)
+}
+
+fn mark_of(directory: &Path) -> io::Result<Value> {
+    let lock = std::fs::metadata(directory.join(LOCK_FILE))?;
+    // Not every file system knows it; the inode alone tells most copies.
+    let born = lock.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    Ok(json!({ "inode": lock.ino(), "born_ns": born.map(|since| since.as_nanos() as u64) }))
+}
+
+fn store(directory: &Path, mark: &Value) -> io::Result<()> {
+    let (temporary, file) = (directory.join(TEMPORARY_FILE), directory.join(MARK_FILE));
+    let mut writing = std::fs::File::create(&temporary)?;
+    writeln!(writing, "{mark}")?;
+    writing.sync_all()?;
+    std::fs::rename(&temporary, &file)?;
+    std::fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_known_for_one_once() {
+        let original = tempfile::tempdir().unwrap();
+        std::fs::write(original.path().join(LOCK_FILE), "").unwrap();
+        assert!(!is_copy(original.path()).unwrap(), "new");
+        keep(original.path()).unwrap();
+        assert!(!is_copy(original.path()).unwrap(), "the same");
+        let copy = tempfile::tempdir().unwrap();
+        for name in [LOCK_FILE, MARK_FILE] {
+            std::fs::copy(original.path().join(name), copy.path().join(name)).unwrap();
+        }
+        assert!(is_copy(copy.path()).unwrap());
+        keep(copy.path()).unwrap();
+        assert!(!is_copy(copy.path()).unwrap(), "it is a directory of its own by now");
+        assert!(!is_copy(original.path()).unwrap());
+    }
+}

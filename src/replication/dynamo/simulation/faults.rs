@@ -1,0 +1,187 @@
+//! What goes wrong, and when.
+
+use super::cluster::{Cluster, Event};
+use super::disk::Snapshot;
+use super::node::{SHARDS, Walk};
+
+const WALK_ENTRIES: usize = 2;
+
+impl Cluster {
+    /// One more thing goes wrong, or is mended.
+    pub fn fault(&mut self) {
+        let count = self.nodes.len();
+        let place = self.below(count as u64) as usize;
+        let other = (place + 1 + self.below(count as u64 - 1) as usize) % count;
+        match self.below(22) {
+            0 | 1 => self.crash_for_a_while(place),
+            2 => (0..count).for_each(|place| self.crash_for_a_while(place)),
+            3 | 4 => self.part_off(&[place]),
+            5 => self.part_off(&[place, other]),
+            6 => {
+                self.figures.partitions += 1;
+                self.part(place, other);
+            }
+            7..10 => self.parted.clear(),
+            10 => self.cut(place, other),
+            11 => self.delay_ms_max = [2, 20, 400][self.below(3) as usize],
+            12 => self.failed_syncs_percent = [0, 0, 30][self.below(3) as usize],
+            13 => self.nodes[place].sync_ms = [1, 30, 500][self.below(3) as usize],
+            14 | 15 => self.snapshot(place),
+            16 => self.nodes[place].offset_ms += self.below(100) as i64 - 50,
+            17 => self.clock_jumps(place),
+            18 | 19 => self.evict(place, other),
+            20 => self.copy_directory(place),
+            _ => self.restore(place),
+        }
+    }
+
+    pub fn crash_for_a_while(&mut self, place: usize) {
+        if self.nodes[place].process.is_none() {
+            return;
+        }
+        self.figures.crashes += 1;
+        self.crash(place);
+        let longest = [60, 2_000, 9_000][self.below(3) as usize];
+        let down_ms = 10 + self.below(longest);
+        self.after(down_ms, Event::Restart(place));
+    }
+
+    /// These nodes reach each other, and none of the others.
+    pub fn part_off(&mut self, island: &[usize]) {
+        self.figures.partitions += 1;
+        for one in island {
+            for other in (0..self.nodes.len()).filter(|other| !island.contains(other)) {
+                self.part(*one, other);
+            }
+        }
+    }
+
+    fn clock_jumps(&mut self, place: usize) {
+        // One at a time: were most of them wrong, nobody could tell.
+        if self.nodes.iter().any(|node| node.offset_ms.unsigned_abs() > 1_000) {
+            return;
+        }
+        self.figures.clock_jumps += 1;
+        self.nodes[place].offset_ms = [-10_000, -3_000, -800, 800, 3_000, 10_000][self.below(6) as usize];
+        let wrong_ms = 500 + self.below(12_000);
+        self.after(wrong_ms, Event::ClockSet(place));
+    }
+
+    /// Whether all run and agree about who belongs to them.
+    fn all_agree(&self) -> bool {
+        let all: Vec<_> = self.processes().collect();
+        let agree = all.windows(2).all(|pair| pair[0].replica.members() == pair[1].replica.members());
+        let settled = |node: &super::node::Node| {
+            !node.is_evicted && !node.must_be_admitted && node.must_hear.is_empty()
+        };
+        all.len() == self.nodes.len() && agree && self.nodes.iter().all(settled)
+    }
+
+    /// An operator gives a node up; later it comes back, empty.
+    pub fn evict(&mut self, victim: usize, by: usize) {
+        if !self.all_agree() || self.nodes.len() < 3 {
+            return;
+        }
+        let (id, directory) = (self.nodes[victim].id, self.nodes[victim].disk.directory);
+        let now_ms = self.nodes[by].clock_ms(self.now_ms);
+        let Some(process) = &mut self.nodes[by].process else { return };
+        let known = process.replica.members().member(id).and_then(|place| place.directory);
+        if known != Some(directory) {
+            return;
+        }
+        process.replica.evict(id, now_ms);
+        self.is_dirty.insert(by);
+        self.pump();
+        // Half of them go on, and don't hear of it.
+        if self.below(2) == 0 {
+            self.crash_for_a_while(victim);
+        }
+        let until_ms = 3_000 + self.below(8_000);
+        self.after(until_ms, Event::Wipe(victim, directory));
+    }
+
+    /// An operator gives a node up that is down.
+    pub fn evict_now(&mut self, victim: usize, by: usize) {
+        let (id, now_ms) = (self.nodes[victim].id, self.nodes[by].clock_ms(self.now_ms));
+        if let Some(process) = &mut self.nodes[by].process {
+            process.replica.evict(id, now_ms);
+        }
+        self.is_dirty.insert(by);
+        self.pump();
+    }
+
+    fn copy_directory(&mut self, place: usize) {
+        if self.all_agree() {
+            self.nodes[place].older = Some(self.nodes[place].disk.copy());
+        }
+    }
+
+    /// An older copy of a node's directory takes its place.
+    pub fn restore(&mut self, place: usize) {
+        let fits = |copy: &super::disk::SimulatedDisk| copy.directory == self.nodes[place].disk.directory;
+        if !self.all_agree() || !self.nodes[place].older.as_ref().is_some_and(fits) {
+            return;
+        }
+        self.figures.restored += 1;
+        self.crash(place);
+        let begins_anew = self.below(2) == 0;
+        let node = &mut self.nodes[place];
+        if let Some(copy) = node.older.take() {
+            node.disk = copy;
+        }
+        node.begins_anew = begins_anew;
+        node.vector = Default::default();
+        // To read what it has, it is started and killed.
+        self.start(place);
+        self.crash(place);
+        self.nodes[place].begins_anew = begins_anew;
+        self.nodes[place].is_restored = !begins_anew;
+        let left = self.member_vectors();
+        self.registry.left(&left);
+        self.registry.forget_unless_on(&left);
+        self.after(1_500, Event::Restart(place));
+    }
+
+    /// The node makes a snapshot, and cuts its log behind it.
+    pub fn snapshot(&mut self, place: usize) {
+        let (incarnation, keep) = (self.nodes[place].incarnation, self.below(40));
+        let Some(process) = self.nodes[place].process.as_mut().filter(|process| process.walk.is_none())
+        else {
+            return;
+        };
+        self.figures.snapshots += 1;
+        process.replica.walk(true);
+        let state = process.replica.history().state();
+        let (shard, position, entries) = (0, 0, Vec::new());
+        process.walk = Some(Walk { after: process.applied, state, shard, position, entries, keep });
+        self.is_dirty.insert(place);
+        self.after(3, Event::WalkStep(place, incarnation));
+    }
+
+    /// A step of the walk; with the last one the snapshot is durable.
+    pub fn walk_step(&mut self, place: usize) {
+        let (incarnation, delay) = (self.nodes[place].incarnation, 1 + self.below(60));
+        let node = &mut self.nodes[place];
+        let Some(process) = &mut node.process else { return };
+        let Some(mut walk) = process.walk.take() else { return };
+        let table = process.slices[walk.shard].table();
+        let (entries, next) = table.walk_step_whole(walk.position, WALK_ENTRIES);
+        walk.entries.extend(entries);
+        walk.position = next;
+        if next == table.walk_length() {
+            (walk.shard, walk.position) = (walk.shard + 1, 0);
+        }
+        if walk.shard < SHARDS {
+            process.walk = Some(walk);
+            return self.after(delay, Event::WalkStep(place, incarnation));
+        }
+        let Walk { after, state, entries, keep, .. } = walk;
+        let cut_index = process.replica.may_cut(after.saturating_sub(keep));
+        let first_index =
+            node.disk.snapshot(Snapshot { after, through: process.applied, state, entries }, cut_index);
+        process.replica.walk(false);
+        process.replica.cut(first_index);
+        self.figures.cuts += u64::from(first_index > 1);
+        self.is_dirty.insert(place);
+    }
+}
