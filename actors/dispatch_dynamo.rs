@@ -111,18 +111,18 @@ impl Connection {
         self.gather_one_shard(sequence, id, hash, operation, gathering)
     }
 
-    /// A gathering goes on with members' copies.
+    /// A gathering goes on: with a second question to the shards, or with members' copies.
     pub(crate) fn ask_copies(&mut self, sequence: u64, stage: NextStage) {
-        let Some(asks) = self.asks(sequence) else { return };
         let asked_by = (self.address.clone(), sequence);
         let message = match stage {
             NextStage::Query(query) => return self.search(sequence, query),
             NextStage::Copies(version) => {
-                let wanted = asks.copies.unwrap_or(Copies::Count(1));
+                let wanted = self.asks(sequence).and_then(|asks| asks.copies).unwrap_or(Copies::Count(1));
                 ConvergingMessage::AwaitCopies { version, wanted, asked_by }
             }
             NextStage::Key(key) => {
-                let wanted = asks.read_copies.unwrap_or(Copies::Count(1));
+                let wanted =
+                    self.asks(sequence).and_then(|asks| asks.read_copies).unwrap_or(Copies::Count(1));
                 ConvergingMessage::ReadCopies { key, wanted, asked_by }
             }
         };

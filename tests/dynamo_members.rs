@@ -19,6 +19,7 @@ use cluster::network::Id;
 use cluster::writers::Writers;
 use common::random::Random;
 use common::temporary_directory;
+use datastore::persistence::LOCK_FILE;
 use log_files::{flip, frames, segments};
 use serde_json::{Value, json};
 
@@ -46,7 +47,8 @@ fn write_until_cut(cluster: &Cluster, by: Id, of: &[Id]) {
     cluster.wait_until(&format!("the logs of {of:?} are cut"), |cluster| {
         for _ in 0..20 {
             number += 1;
-            cluster.ok_at(by, &json!({"op": "set", "key": format!("filler-{}", number % 10), "value": filler}));
+            cluster
+                .ok_at(by, &json!({"op": "set", "key": format!("filler-{}", number % 10), "value": filler}));
         }
         of.iter().zip(&before).all(|(id, before)| begins(*id) != *before)
     });
@@ -69,7 +71,8 @@ fn evict(cluster: &Cluster, at: Id, gone: Id) {
     let reply = cluster.ok_at(at, &json!({"op": "evict", "node_id": gone}));
     assert!(!members(&reply).contains(&gone), "{reply}");
     for id in cluster.running().into_iter().filter(|id| *id != gone) {
-        cluster.wait_for_view(id, &format!("node {gone} is no member"), |view| !members(view).contains(&gone));
+        cluster
+            .wait_for_view(id, &format!("node {gone} is no member"), |view| !members(view).contains(&gone));
     }
 }
 
@@ -88,7 +91,7 @@ fn a_node_that_nobody_named_joins_and_takes_a_state_over_while_writes_go_on() {
     writers.wait_for_more(&cluster, 50);
     cluster.wait_for_contact(&[1, 2, 3, 4]);
     writers.wait_for_more(&cluster, 50);
-    let contents = writers.settle_and_check(&mut cluster);
+    let (contents, _) = writers.settle_and_check(&mut cluster);
     assert_eq!(contents["first"]["value"], "here");
     assert!(!contents.contains_key("gone"));
     for id in 1..=4 {
@@ -197,15 +200,30 @@ fn copy(from: &Path, to: &Path) {
     assert!(status.expect("cp runs").success());
 }
 
-fn put_back(cluster: &Cluster, id: Id, kept: &Path) {
+/// How a directory comes to be an older one.
+#[derive(Clone, Copy, PartialEq)]
+enum Back {
+    /// Its files were copied.
+    Restored,
+    /// Its disk was set back: no file can be told from what it was.
+    RolledBack,
+}
+
+fn put_back(cluster: &Cluster, id: Id, kept: &Path, back: Back) {
     let directory = cluster.directory(id);
-    std::fs::remove_dir_all(directory).expect("it is there");
-    std::fs::create_dir(directory).expect("its parent is there");
+    for entry in std::fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).expect("it can be removed");
+        } else if back == Back::Restored || !path.ends_with(LOCK_FILE) {
+            std::fs::remove_file(path).expect("it can be removed");
+        }
+    }
     copy(kept, directory);
 }
 
 /// A node goes on with an older copy of its directory; `cut`: no log reaches back to that.
-fn goes_back(flags: &[&str], cut: bool) {
+fn goes_back(flags: &[&str], cut: bool, back: Back) {
     let mut cluster = Cluster::dynamo(3, flags);
     for id in 1..=3 {
         cluster.ok_at(id, &set(&format!("before-{id}"), "v"));
@@ -228,7 +246,7 @@ fn goes_back(flags: &[&str], cut: bool) {
     }
     let expected = cluster.settle();
     cluster.kill(3);
-    put_back(&cluster, 3, kept.path());
+    put_back(&cluster, 3, kept.path(), back);
     cluster.restart(3);
     cluster.wait_for_log(3, "goes on as a new stream");
     assert_eq!(cluster.settle(), expected, "nothing is lost, and nothing comes back");
@@ -249,12 +267,22 @@ fn goes_back(flags: &[&str], cut: bool) {
 
 #[test]
 fn an_older_copy_of_a_directory_goes_on_as_a_new_stream() {
-    goes_back(&[], false);
+    goes_back(&[], false, Back::Restored);
+}
+
+#[test]
+fn a_disk_that_was_set_back_goes_on_as_a_new_stream() {
+    goes_back(&[], false, Back::RolledBack);
 }
 
 #[test]
 fn an_older_copy_to_which_no_log_reaches_back_takes_a_state_over() {
-    goes_back(&CUT_OFTEN, true);
+    goes_back(&CUT_OFTEN, true, Back::Restored);
+}
+
+#[test]
+fn a_disk_that_was_set_back_beyond_all_logs_takes_a_state_over() {
+    goes_back(&CUT_OFTEN, true, Back::RolledBack);
 }
 
 #[test]

@@ -86,7 +86,9 @@ fn repaired(cluster: &mut Cluster, damaged: Id, restored: impl Fn(&Contents) -> 
     for id in cluster.ids() {
         let before = cluster.dynamo_view(id)["states_equal"].as_u64();
         cluster.ok_at(id, &json!({"op": "set", "key": "compare", "value": id, "w": "all"}));
-        cluster.wait_for_view(id, "is as the others are", |view| view["dynamo"]["states_equal"].as_u64() > before);
+        cluster.wait_for_view(id, "is as the others are", |view| {
+            view["dynamo"]["states_equal"].as_u64() > before
+        });
     }
     contents
 }

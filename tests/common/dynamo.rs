@@ -89,12 +89,17 @@ impl Cluster {
     /// Starts whoever doesn't run, wakes whoever is stopped, heals the network, and waits until
     /// all nodes hold the same and have had the same writes; gives what they hold.
     pub fn settle(&mut self) -> Contents {
+        self.mend();
+        self.settled_among(&self.ids())
+    }
+
+    /// Starts whoever doesn't run, wakes whoever is stopped, and heals the network.
+    pub fn mend(&mut self) {
         self.heal();
         for id in std::mem::take(&mut self.stopped) {
             signal(self.nodes[&id].pid(), "CONT");
         }
         self.restart_all();
-        self.settled_among(&self.ids())
     }
 
     /// Waits until these hold the same and have had the same writes; gives what they hold.
@@ -136,6 +141,11 @@ impl Cluster {
     pub fn differences(&self, id: Id) -> u64 {
         let stats = self.ok_at(id, &json!({"op": "stats", "section": "replication"}));
         stats["replication"]["state_differences"].as_u64().unwrap_or_else(|| panic!("{stats}"))
+    }
+
+    /// Whether a node runs, stopped or not.
+    pub fn is_started(&self, id: Id) -> bool {
+        self.nodes.contains_key(&id)
     }
 
     /// The tombstones that a node keeps.

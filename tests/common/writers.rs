@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datastore_utilities::linearizability::{Client, Dial};
 use serde_json::{Value, json};
@@ -104,18 +104,16 @@ impl Writers {
     }
 
     /// With nothing under way: starts, wakes and connects all nodes, waits until they hold
-    /// the same, and holds every answer so far to it. Gives what they hold.
-    pub fn settle_and_check(&self, cluster: &mut Cluster) -> Contents {
+    /// the same, and holds every answer so far to it. Gives what they hold, and how long it
+    /// took once nothing was in the way.
+    pub fn settle_and_check(&self, cluster: &mut Cluster) -> (Contents, Duration) {
         let _silence = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
-        let contents = cluster.settle();
+        cluster.mend();
+        let begin = Instant::now();
+        let contents = cluster.settled_among(&cluster.ids());
+        let took = begin.elapsed();
         self.check(&contents);
-        contents
-    }
-
-    /// Does this with nothing under way.
-    pub fn in_silence<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _silence = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
-        act()
+        (contents, took)
     }
 
     /// Ends the clients.
