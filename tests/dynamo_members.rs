@@ -97,10 +97,11 @@ fn a_node_that_nobody_named_joins_and_takes_a_state_over_while_writes_go_on() {
     for id in 1..=4 {
         assert_eq!(Vec::from_iter(members(&cluster.view(id).unwrap())), [1, 2, 3, 4]);
     }
+    writers.stop();
     // It is one like the others from now on.
     cluster.ok_at(4, &set("by the fourth", "here"));
+    cluster.settle();
     cluster.wait_for_equal_states(&[1, 2, 3, 4]);
-    writers.stop();
 }
 
 #[test]
