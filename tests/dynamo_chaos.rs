@@ -150,7 +150,7 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_returns_over_random_faults()
     let mut random = Random::seeded();
     let mut cluster = Cluster::dynamo(NODES, &FLAGS);
     let latency = replication_latency(&cluster);
-    let writers = Writers::start(&cluster, &cluster.ids(), CLIENTS, &mut random);
+    let mut writers = Writers::start(&cluster, &cluster.ids(), CLIENTS, &mut random);
     let (mut faults, mut times, mut skewed_times) = (Faults::default(), Vec::new(), Vec::new());
     let mut taken = 0;
     while faults.count < rounds(FAULTS_DEFAULT) {
@@ -170,7 +170,9 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_returns_over_random_faults()
     times.push(took);
     let conflicts = cluster.ids().iter().map(|id| cluster.dynamo_view(*id)["conflicts"].as_u64()).max();
     let counts = writers.stop();
-    cluster.settle();
+    let contents = cluster.settle();
+    writers.check(&contents);
+    writers.would_find(&contents);
     cluster.wait_for_equal_states(&cluster.ids());
     cluster.wait_until("all deletes are forgotten", |cluster| {
         cluster.ids().into_iter().all(|id| cluster.tombstones(id) == 0)

@@ -84,7 +84,7 @@ fn a_node_that_nobody_named_joins_and_takes_a_state_over_while_writes_go_on() {
     cluster.ok_at(2, &set("gone", "soon"));
     cluster.ok_at(3, &delete("gone"));
     write_until_cut(&cluster, 1, &[1, 2, 3]);
-    let writers = Writers::start(&cluster, &[1, 2, 3], 3, &mut random);
+    let mut writers = Writers::start(&cluster, &[1, 2, 3], 3, &mut random);
     writers.wait_for_more(&cluster, 50);
     cluster.join(4, &[2]);
     cluster.wait_for_view(4, "took a state over", |view| view["dynamo"]["states_taken"].as_u64() > Some(0));
@@ -184,15 +184,14 @@ fn a_node_that_lost_all_its_data_is_refused_until_it_is_evicted() {
         assert!(said.contains("`evict` node 3"), "{said}");
     }
     assert!(cluster.contents(3).expect("it answers").is_empty(), "it is told nothing");
-    evict_until_admitted(&cluster, 3);
+    let error = cluster.refused(3, &json!({"op": "set", "key": "reaches nobody", "value": 1}));
+    assert_eq!((&error["code"], &error["outcome"]), (&json!("read_only"), &json!("not_applied")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("`evict` node 3"), "{error}");
+    // It waits before the door, and may be in again before anyone has seen that it was out.
+    cluster.ok_at(1, &json!({"op": "evict", "node_id": 3}));
     cluster.wait_for_contact(&[1, 2, 3]);
     assert_eq!(Vec::from_iter(cluster.settle().keys()), ["k"]);
     cluster.ok_at(3, &set("by the third", "v"));
-}
-
-/// It waits before the door, and may be in again before anyone has seen that it was out.
-fn evict_until_admitted(cluster: &Cluster, id: Id) {
-    cluster.ok_at(1, &json!({"op": "evict", "node_id": id}));
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -117,9 +117,9 @@ impl Writers {
     }
 
     /// Ends the clients.
-    pub fn stop(self) -> Counts {
+    pub fn stop(&mut self) -> Counts {
         self.shared.stops.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|thread| thread.join().expect("a client doesn't panic"));
+        self.threads.drain(..).for_each(|thread| thread.join().expect("a client doesn't panic"));
         let mut counts = Counts::default();
         for write in self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             *match write.outcome {
@@ -131,20 +131,50 @@ impl Writers {
         counts
     }
 
-    fn check(&self, contents: &Contents) {
+    /// Holds every answer so far to what the nodes hold.
+    pub fn check(&self, contents: &Contents) {
+        let wrong = self.wrong(contents);
+        assert!(wrong.is_empty(), "{} keys are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// All that can't be, after what the clients were told.
+    fn wrong(&self, contents: &Contents) -> Vec<String> {
         let writes = self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keys: BTreeMap<&str, Vec<&Write>> = BTreeMap::new();
         writes.iter().for_each(|write| keys.entry(&write.key).or_default().push(write));
-        let wrong: Vec<String> = (keys.into_iter())
-            .flat_map(|(key, writes)| {
-                let wrong = match contents.get(key) {
-                    Some(item) => wrong_with(item, &writes),
-                    None => wrong_with_absence(&writes),
-                };
-                wrong.map(|wrong| format!("{key}: {wrong}; it is {:?}", contents.get(key)))
-            })
-            .collect();
-        assert!(wrong.is_empty(), "{} keys are wrong:\n{}", wrong.len(), wrong.join("\n"));
+        let wrong = keys.into_iter().filter_map(|(key, writes)| {
+            let wrong = match contents.get(key) {
+                Some(item) => wrong_with(item, &writes),
+                None => wrong_with_absence(&writes),
+            };
+            wrong.map(|wrong| format!("{key}: {wrong}; it is {:?}", contents.get(key)))
+        });
+        wrong.collect()
+    }
+
+    /// Holds that a lost write, an older one and one that was deleted would be found in this.
+    pub fn would_find(&self, contents: &Contents) {
+        let is_found = |doctored: &Contents, what: &str| {
+            let wrong = self.wrong(doctored);
+            assert!(wrong.len() == 1 && wrong[0].contains(what), "{what} isn't found: {wrong:?}");
+        };
+        let own = contents.keys().find(|key| key.starts_with(OWN)).expect("a client has deleted");
+        let mut lost = contents.clone();
+        lost.remove(own);
+        is_found(&lost, "is lost");
+        let mut older = contents.clone();
+        older.entry(own.clone()).and_modify(|item| item["version"] = json!("1.1"));
+        is_found(&older, "is lost");
+        let writes = self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let deletes = writes.iter().filter_map(|write| match write.outcome {
+            Outcome::Between((time, origin), Some(_)) => Some((&write.key, format!("{time}.{origin}"))),
+            _ => None,
+        });
+        let (key, version) = deletes.last().expect("a client has deleted");
+        let mut back = contents.clone();
+        back.insert(key.clone(), json!({"key": key, "value": null, "version": version}));
+        let wrong = self.wrong(&back);
+        assert!(wrong.len() == 1, "a deleted key isn't found: {wrong:?}");
     }
 }
 
