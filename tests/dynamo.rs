@@ -36,8 +36,7 @@ fn keys(cluster: &Cluster, id: Id, request: &Value) -> Vec<String> {
     let reply = cluster.ok_at(id, request);
     let name = |item: &Value| item.as_str().or(item["key"].as_str()).unwrap_or_default().to_string();
     let lists = ["keys", "matches", "items"].into_iter();
-    let found = lists.filter_map(|list| reply[list].as_array()).flatten().map(name).collect();
-    found
+    lists.filter_map(|list| reply[list].as_array()).flatten().map(name).collect()
 }
 
 fn has_code(error: &Value, code: &str, outcome: &str) {

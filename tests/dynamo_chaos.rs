@@ -19,6 +19,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
+use cluster::directories::Back;
 use cluster::network::Id;
 use cluster::under_load::rounds;
 use cluster::writers::Writers;
@@ -56,6 +57,9 @@ struct Faults {
     pauses: usize,
     skews: usize,
     skewed: Vec<Id>,
+    losses: usize,
+    /// An older copy of a node's directory.
+    kept: Option<(Id, tempfile::TempDir)>,
 }
 
 impl Faults {
@@ -118,6 +122,35 @@ impl Faults {
         self.skewed.push(id);
     }
 
+    /// A node loses its data or some of it, when all others have all of it; mostly none does.
+    fn lose(&mut self, cluster: &mut Cluster, random: &mut Random) {
+        let ids = cluster.ids();
+        let id = *random.pick(&ids);
+        match (random.below(6), self.kept.take()) {
+            (0, _) => {
+                self.losses += 1;
+                cluster.kill(id);
+                cluster.evict(*random.pick(&cluster.others(id)), id);
+                cluster.wipe(id);
+                cluster.restart(id);
+                // Had it data before it was let in, it would not be.
+                cluster.wait_for_contact(&ids);
+            }
+            (1 | 2, Some((id, kept))) => {
+                self.losses += 1;
+                cluster.kill(id);
+                cluster.put_back(id, kept.path(), Back::Restored);
+                cluster.restart(id);
+            }
+            (_, None) => {
+                cluster.kill(id);
+                self.kept = Some((id, cluster.backup(id)));
+                cluster.restart(id);
+            }
+            (_, kept) => self.kept = kept,
+        }
+    }
+
     /// Clocks are set right; says whether any was wrong.
     fn set_clocks(&mut self, cluster: &mut Cluster) -> bool {
         let skewed = std::mem::take(&mut self.skewed);
@@ -159,7 +192,7 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_returns_over_random_faults()
             writers.wait_for_more(&cluster, 5 + random.below(60));
         }
         let times = if faults.set_clocks(&mut cluster) { &mut skewed_times } else { &mut times };
-        let (_, took) = writers.settle_and_check(&mut cluster);
+        let (_, took) = writers.settle_check_and(&mut cluster, |cluster| faults.lose(cluster, &mut random));
         times.push(took);
         for id in cluster.ids() {
             assert_eq!(cluster.differences(id), 0, "{}", cluster.describe());
@@ -177,8 +210,10 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_returns_over_random_faults()
     cluster.wait_until("all deletes are forgotten", |cluster| {
         cluster.ids().into_iter().all(|id| cluster.tombstones(id) == 0)
     });
-    let Faults { count, kills, parts, pauses, skews, .. } = faults;
-    println!("faults: {count} (kills {kills}, partitions {parts}, pauses {pauses}, wrong clocks {skews})");
+    let Faults { count, kills, parts, pauses, skews, losses, .. } = faults;
+    println!(
+        "faults: {count} (kills {kills}, partitions {parts}, pauses {pauses}, wrong clocks {skews}), directories lost or set back: {losses}"
+    );
     println!("{counts:?}, lost: 0, deleted and back: 0");
     println!("conflicts seen since the last start: {conflicts:?}; parts of states taken over: {taken}");
     println!("{}", shown("from healed to equal", times));

@@ -11,15 +11,12 @@ mod common;
 #[path = "common/log_files.rs"]
 mod log_files;
 
-use std::path::Path;
-
 use cluster::Cluster;
+use cluster::directories::Back;
 use cluster::members::members;
 use cluster::network::Id;
 use cluster::writers::Writers;
 use common::random::Random;
-use common::temporary_directory;
-use datastore::persistence::LOCK_FILE;
 use log_files::{flip, frames, segments};
 use serde_json::{Value, json};
 
@@ -65,15 +62,6 @@ fn wait_until_held_by(cluster: &Cluster, id: Id, by: &[Id]) {
         let tombstones = &view["dynamo"]["tombstones"];
         tombstones["kept"].as_u64() > Some(0) && tombstones["held_by"] == json!(by)
     });
-}
-
-fn evict(cluster: &Cluster, at: Id, gone: Id) {
-    let reply = cluster.ok_at(at, &json!({"op": "evict", "node_id": gone}));
-    assert!(!members(&reply).contains(&gone), "{reply}");
-    for id in cluster.running().into_iter().filter(|id| *id != gone) {
-        cluster
-            .wait_for_view(id, &format!("node {gone} is no member"), |view| !members(view).contains(&gone));
-    }
 }
 
 #[test]
@@ -128,7 +116,7 @@ fn an_evicted_node_frees_deletes_takes_no_writes_and_returns_only_wiped() {
     cluster.kill(3);
     cluster.ok_at(1, &delete("k"));
     wait_until_held_by(&cluster, 2, &[3]);
-    evict(&cluster, 1, 3);
+    cluster.evict(1, 3);
     wait_for_no_tombstones(&cluster, &[1, 2]);
 
     // It has what all others have forgotten that it was deleted.
@@ -158,7 +146,7 @@ fn an_evicted_node_frees_deletes_takes_no_writes_and_returns_only_wiped() {
 fn a_node_that_is_evicted_while_it_runs_is_told() {
     let mut cluster = Cluster::dynamo(3, &[]);
     cluster.ok_at(3, &set("k", "v"));
-    evict(&cluster, 2, 3);
+    cluster.evict(2, 3);
     cluster.wait_until_refused(3, &json!({"op": "set", "key": "late", "value": 1}), "read_only");
     let error = cluster.refused(2, &json!({"op": "evict", "node_id": 2}));
     assert_eq!(error["code"], "bad_request", "{error}");
@@ -194,34 +182,6 @@ fn a_node_that_lost_all_its_data_is_refused_until_it_is_evicted() {
     cluster.ok_at(3, &set("by the third", "v"));
 }
 
-fn copy(from: &Path, to: &Path) {
-    let from = format!("{}/.", from.display());
-    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(status.expect("cp runs").success());
-}
-
-/// How a directory comes to be an older one.
-#[derive(Clone, Copy, PartialEq)]
-enum Back {
-    /// Its files were copied.
-    Restored,
-    /// Its disk was set back: no file can be told from what it was.
-    RolledBack,
-}
-
-fn put_back(cluster: &Cluster, id: Id, kept: &Path, back: Back) {
-    let directory = cluster.directory(id);
-    for entry in std::fs::read_dir(directory).expect("it is there") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            std::fs::remove_dir_all(path).expect("it can be removed");
-        } else if back == Back::Restored || !path.ends_with(LOCK_FILE) {
-            std::fs::remove_file(path).expect("it can be removed");
-        }
-    }
-    copy(kept, directory);
-}
-
 /// A node goes on with an older copy of its directory; `cut`: no log reaches back to that.
 fn goes_back(flags: &[&str], cut: bool, back: Back) {
     let mut cluster = Cluster::dynamo(3, flags);
@@ -231,8 +191,7 @@ fn goes_back(flags: &[&str], cut: bool, back: Back) {
     }
     cluster.settle();
     cluster.terminate(3);
-    let kept = temporary_directory();
-    copy(cluster.directory(3), kept.path());
+    let kept = cluster.backup(3);
     cluster.restart(3);
     cluster.wait_for_contact(&[1, 2, 3]);
     for id in 1..=3 {
@@ -246,7 +205,7 @@ fn goes_back(flags: &[&str], cut: bool, back: Back) {
     }
     let expected = cluster.settle();
     cluster.kill(3);
-    put_back(&cluster, 3, kept.path(), back);
+    cluster.put_back(3, kept.path(), back);
     cluster.restart(3);
     cluster.wait_for_log(3, "goes on as a new stream");
     assert_eq!(cluster.settle(), expected, "nothing is lost, and nothing comes back");

@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod directories;
 pub mod dynamo;
 pub mod members;
 pub mod namespaces;

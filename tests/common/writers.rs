@@ -107,12 +107,22 @@ impl Writers {
     /// the same, and holds every answer so far to it. Gives what they hold, and how long it
     /// took once nothing was in the way.
     pub fn settle_and_check(&self, cluster: &mut Cluster) -> (Contents, Duration) {
+        self.settle_check_and(cluster, |_| ())
+    }
+
+    /// As `settle_and_check`; then does something, still with nothing under way.
+    pub fn settle_check_and(
+        &self,
+        cluster: &mut Cluster,
+        then: impl FnOnce(&mut Cluster),
+    ) -> (Contents, Duration) {
         let _silence = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
         cluster.mend();
         let begin = Instant::now();
         let contents = cluster.settled_among(&cluster.ids());
         let took = begin.elapsed();
         self.check(&contents);
+        then(cluster);
         (contents, took)
     }
 
@@ -166,11 +176,11 @@ impl Writers {
         older.entry(own.clone()).and_modify(|item| item["version"] = json!("1.1"));
         is_found(&older, "is lost");
         let writes = self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let deletes = writes.iter().filter_map(|write| match write.outcome {
+        let delete = writes.iter().rev().find_map(|write| match write.outcome {
             Outcome::Between((time, origin), Some(_)) => Some((&write.key, format!("{time}.{origin}"))),
             _ => None,
         });
-        let (key, version) = deletes.last().expect("a client has deleted");
+        let (key, version) = delete.expect("a client has deleted");
         let mut back = contents.clone();
         back.insert(key.clone(), json!({"key": key, "value": null, "version": version}));
         let wrong = self.wrong(&back);
