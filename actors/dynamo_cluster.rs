@@ -41,8 +41,10 @@ pub struct DynamoCluster {
     pub is_clock_wrong: AtomicBool,
     /// This directory has lost entries, and no peer was heard since.
     pub awaits_contact: AtomicBool,
-    /// Another node says that this one was evicted.
+    /// This node was evicted.
     pub is_evicted: AtomicBool,
+    /// A peer doesn't let this node in, and why: what it would take would reach nobody.
+    shut_out: Mutex<Option<String>>,
     /// It has never had a key.
     pub is_new: AtomicBool,
     /// The last entry handed to the shards.
@@ -112,6 +114,7 @@ impl DynamoCluster {
             is_clock_wrong: AtomicBool::new(false),
             awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
+            shut_out: Mutex::default(),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
             persisting_bytes: Arc::default(),
@@ -202,6 +205,10 @@ impl DynamoCluster {
             );
             return Some(Error::new(Code::ReadOnly, message));
         }
+        if let Some(reason) = &*lock(&self.shut_out) {
+            let message = format!("no peer takes what node {me} takes, since {reason}; reads go on");
+            return Some(Error::new(Code::ReadOnly, message));
+        }
         if self.awaits_contact.load(Ordering::Relaxed) {
             let message = format!(
                 "node {me} has lost entries of its log, and takes writes when it has heard a peer: they must not be \
@@ -218,6 +225,16 @@ impl DynamoCluster {
             return Some(Error::new(Code::ClockSkew, message));
         }
         None
+    }
+
+    /// A peer has said why it doesn't let this node in; `None`: it has let it in.
+    pub(crate) fn shut_out(&self, reason: Option<&str>) {
+        *lock(&self.shut_out) = reason.map(str::to_string);
+    }
+
+    /// Whether a peer doesn't let this node in.
+    pub(crate) fn is_shut_out(&self) -> bool {
+        lock(&self.shut_out).is_some()
     }
 
     /// Races were lost.

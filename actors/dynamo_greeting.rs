@@ -34,8 +34,8 @@ pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Gr
     match read_greeting_answer(line) {
         Err(reason) => Greeted::Refused(reason),
         Ok(GreetingAnswer::Refused { code, message, .. }) if code == Code::ReadOnly.rule().0 => {
-            // Who was evicted hears of it here, and nowhere else.
-            cluster.is_evicted.store(true, Ordering::Relaxed);
+            // Who was evicted, or has lost its data, hears of it here and nowhere else.
+            cluster.shut_out(Some(&message));
             Greeted::Refused(message)
         }
         Ok(GreetingAnswer::Refused { retryable: true, .. }) => Greeted::NotYet,
@@ -44,7 +44,10 @@ pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Gr
             Greeted::Refused(format!("node {peer} was meant, and there is node {}", theirs.from.node_id))
         }
         Ok(GreetingAnswer::Welcome(theirs)) => match decide(&cluster.place, &cluster.members(), &theirs) {
-            Decision::Accept => Greeted::Connected,
+            Decision::Accept => {
+                cluster.shut_out(None);
+                Greeted::Connected
+            }
             // It comes by itself, and is admitted then.
             Decision::Admit => Greeted::NotYet,
             Decision::Refuse(error) if error.retryable() => Greeted::NotYet,

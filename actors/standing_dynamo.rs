@@ -22,7 +22,7 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
         address: own,
         role: ROLE,
         votes: true,
-        state: if cluster.is_evicted.load(Ordering::Relaxed) { "evicted" } else { "serving" },
+        state: own_state(cluster),
         lag_entries: Some(0),
         lag_ms: Some(0),
         last_seen_ms: Some(0),
@@ -43,6 +43,14 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
         state_checked_index: None,
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
         dynamo: Some(dynamo(node, cluster, &view)),
+    }
+}
+
+fn own_state(cluster: &DynamoCluster) -> &'static str {
+    match (cluster.is_evicted.load(Ordering::Relaxed), cluster.is_shut_out()) {
+        (true, _) => "evicted",
+        (_, true) => "shut_out",
+        _ => "serving",
     }
 }
 

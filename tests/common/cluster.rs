@@ -6,11 +6,14 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod directories;
+pub mod dynamo;
 pub mod members;
 pub mod namespaces;
 pub mod network;
 pub mod proxies;
 pub mod under_load;
+pub mod writers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -92,7 +92,8 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
                 "node {node_id} comes with directory {directory}, and is known with {known}: if its data is lost, \
                  `evict` node {node_id}, and it joins anew"
             );
-            refuse(Code::BadRequest, message)
+            // What it takes meanwhile would reach nobody.
+            refuse(Code::ReadOnly, message)
         }
         None if *is_new => Decision::Admit,
         None => {
@@ -137,7 +138,7 @@ mod tests {
         members
             .apply(&MemberChange::Begin { origin: 5, node: place(2, 2) }, Version { index: 1, ordinal: 5 });
         assert_eq!(decision(&members, &greeting(place(2, 2))), Decision::Accept);
-        assert_eq!(refused(&members, &greeting(place(2, 3))), Some(Code::BadRequest), "another directory");
+        assert_eq!(refused(&members, &greeting(place(2, 3))), Some(Code::ReadOnly), "another directory");
         let evict = MemberChange::Evict { node_id: 2, directory: Some(NodeUuid([2; 16])) };
         members.apply(&evict, Version { index: 2, ordinal: 1 });
         assert_eq!(refused(&members, &greeting(place(2, 2))), Some(Code::ReadOnly));

@@ -33,7 +33,8 @@ use crate::replication::message::NodeId;
 pub struct Stability {
     /// Deletes up to this time may be forgotten.
     pub through: u64,
-    /// The members that don't have more than that, or that haven't been heard: who holds it back.
+    /// Who holds it back: members that lack something later, or haven't been heard, or have
+    /// written nothing later.
     pub held_by: Vec<NodeId>,
 }
 
@@ -65,11 +66,23 @@ pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -
     if !silent.is_empty() {
         return Stability { through: 0, held_by: silent };
     }
-    let lowest = |vector: &VersionVector| origins.iter().map(|origin| vector.row(*origin).time).min();
-    let lows: Vec<u64> = all.iter().map(|vector| lowest(vector).unwrap_or(0)).collect();
-    let through = lows.iter().copied().min().unwrap_or(0);
-    let held = node_ids.into_iter().zip(lows).filter(|(_, low)| *low == through);
-    Stability { through, held_by: held.map(|(node_id, _)| node_id).collect() }
+    let rows = node_ids.iter().zip(&all).flat_map(|(node_id, vector)| {
+        let row = |origin: &u32| (*node_id, *origin, vector.row(*origin).time);
+        origins.iter().map(row).collect::<Vec<_>>()
+    });
+    let rows: Vec<(NodeId, u32, u64)> = rows.collect();
+    let through = rows.iter().map(|(.., time)| *time).min().unwrap_or(0);
+    // Who lacks something of a stream holds it back; if nobody does, the stream's owner, who adds nothing.
+    let holds = |(node_id, origin): (NodeId, u32)| {
+        let lacks = all.iter().any(|vector| vector.row(origin).time > through);
+        let owner = members.stream(origin).map(|stream| stream.node_id).filter(|_| !lacks);
+        owner.filter(|owner| node_ids.contains(owner)).unwrap_or(node_id)
+    };
+    let lowest = rows.iter().filter(|(.., time)| *time == through);
+    let mut held_by: Vec<NodeId> = lowest.map(|(node_id, origin, _)| holds((*node_id, *origin))).collect();
+    held_by.sort_unstable();
+    held_by.dedup();
+    Stability { through, held_by }
 }
 
 #[cfg(test)]
@@ -107,6 +120,17 @@ mod tests {
         let vectors =
             BTreeMap::from([(1, has(&[90, 80, 70])), (2, has(&[85, 80, 60])), (3, has(&[90, 75, 70]))]);
         assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![2] });
+    }
+
+    #[test]
+    fn a_stream_of_which_all_have_everything_is_held_back_by_its_owner() {
+        // Node 3 is down: the others have all that it has written, and go on.
+        let vectors =
+            BTreeMap::from([(1, has(&[90, 80, 60])), (2, has(&[90, 80, 60])), (3, has(&[55, 50, 60]))]);
+        assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 50, held_by: vec![3] });
+        let vectors =
+            BTreeMap::from([(1, has(&[90, 80, 60])), (2, has(&[90, 80, 60])), (3, has(&[90, 80, 60]))]);
+        assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![3] });
     }
 
     #[test]
