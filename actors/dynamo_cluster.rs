@@ -43,8 +43,8 @@ pub struct DynamoCluster {
     pub awaits_contact: AtomicBool,
     /// This node was evicted.
     pub is_evicted: AtomicBool,
-    /// A peer doesn't let this node in, and why: what it would take would reach nobody.
-    shut_out: Mutex<Option<String>>,
+    /// What each peer that was greeted has said last: why it doesn't let this node in, or nothing.
+    let_in: Mutex<BTreeMap<NodeId, Option<String>>>,
     /// It has never had a key.
     pub is_new: AtomicBool,
     /// The last entry handed to the shards.
@@ -114,7 +114,7 @@ impl DynamoCluster {
             is_clock_wrong: AtomicBool::new(false),
             awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
-            shut_out: Mutex::default(),
+            let_in: Mutex::default(),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
             persisting_bytes: Arc::default(),
@@ -205,7 +205,7 @@ impl DynamoCluster {
             );
             return Some(Error::new(Code::ReadOnly, message));
         }
-        if let Some(reason) = &*lock(&self.shut_out) {
+        if let Some(reason) = self.shut_out() {
             let message = format!("no peer takes what node {me} takes, since {reason}; reads go on");
             return Some(Error::new(Code::ReadOnly, message));
         }
@@ -228,13 +228,15 @@ impl DynamoCluster {
     }
 
     /// A peer has said why it doesn't let this node in; `None`: it has let it in.
-    pub(crate) fn shut_out(&self, reason: Option<&str>) {
-        *lock(&self.shut_out) = reason.map(str::to_string);
+    pub(crate) fn let_in(&self, peer: NodeId, refusal: Option<&str>) {
+        lock(&self.let_in).insert(peer, refusal.map(str::to_string));
     }
 
-    /// Whether a peer doesn't let this node in.
-    pub(crate) fn is_shut_out(&self) -> bool {
-        lock(&self.shut_out).is_some()
+    /// Why nobody lets this node in, where nobody does: what it would take would reach no one.
+    pub(crate) fn shut_out(&self) -> Option<String> {
+        let said = lock(&self.let_in);
+        let any = said.values().flatten().next();
+        any.filter(|_| said.values().all(Option::is_some)).cloned()
     }
 
     /// Races were lost.

@@ -35,7 +35,7 @@ pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Gr
         Err(reason) => Greeted::Refused(reason),
         Ok(GreetingAnswer::Refused { code, message, .. }) if code == Code::ReadOnly.rule().0 => {
             // Who was evicted, or has lost its data, hears of it here and nowhere else.
-            cluster.shut_out(Some(&message));
+            cluster.let_in(peer, Some(&message));
             Greeted::Refused(message)
         }
         Ok(GreetingAnswer::Refused { retryable: true, .. }) => Greeted::NotYet,
@@ -45,7 +45,7 @@ pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Gr
         }
         Ok(GreetingAnswer::Welcome(theirs)) => match decide(&cluster.place, &cluster.members(), &theirs) {
             Decision::Accept => {
-                cluster.shut_out(None);
+                cluster.let_in(peer, None);
                 Greeted::Connected
             }
             // It comes by itself, and is admitted then.

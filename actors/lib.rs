@@ -9,6 +9,7 @@ mod connection;
 mod connection_messages;
 mod connection_output;
 mod converging_asks;
+mod converging_effects;
 mod converging_log;
 mod converging_messages;
 mod converging_recovery;

@@ -47,7 +47,7 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
 }
 
 fn own_state(cluster: &DynamoCluster) -> &'static str {
-    match (cluster.is_evicted.load(Ordering::Relaxed), cluster.is_shut_out()) {
+    match (cluster.is_evicted.load(Ordering::Relaxed), cluster.shut_out().is_some()) {
         (true, _) => "evicted",
         (_, true) => "shut_out",
         _ => "serving",

@@ -7,7 +7,7 @@
 //! choices of a run. A long run:
 //!
 //! ```text
-//! DATASTORE_FAULT_ROUNDS=500 cargo test --release -p datastore-node --test dynamo_chaos random -- --nocapture
+//! DATASTORE_FAULT_ROUNDS=500 cargo test --release -p datastore-node --test dynamo_chaos nothing -- --nocapture
 //! ```
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails

@@ -101,7 +101,7 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
                 "node {node_id} is no member here and has data: if another node has admitted it, this one hears of it; \
                  else start it on an empty directory"
             );
-            refuse(Code::BadRequest, message)
+            refuse(Code::ReadOnly, message)
         }
     }
 }
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(refused(&members, &greeting(place(2, 2))), Some(Code::ReadOnly));
         let new = Greeting { is_new: true, ..greeting(place(2, 3)) };
         assert_eq!(decision(&members, &new), Decision::Admit, "wiped");
-        assert_eq!(refused(&members, &greeting(place(2, 3))), Some(Code::BadRequest), "with data");
+        assert_eq!(refused(&members, &greeting(place(2, 3))), Some(Code::ReadOnly), "with data");
     }
 
     #[test]
