@@ -48,7 +48,14 @@ fn a_quick_run_measures_every_part_and_loses_nothing() {
     assert!(page.ends_with("<!-- bench cluster: end -->\nbelow\n"), "{page}");
     let markdown = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(page.contains(markdown.trim()) && !page.contains("old\n"), "{page}");
-    for part in ["The figures mean nothing", "### Writes", "### Reads", "### Failover", "### Replication"] {
+    for part in [
+        "The figures mean nothing",
+        "### Writes",
+        "### Reads",
+        "### Failover",
+        "### Replication",
+        "### Dynamo",
+    ] {
         assert!(page.contains(part), "{part}: {page}");
     }
 }
@@ -80,6 +87,9 @@ fn expect_report(report: &Value, has_etcd: bool) {
     assert_eq!(count(&failover["gap_s"]["samples"]), 2, "{failover}");
     assert!(count(&failover["acknowledged"]) > 0, "{failover}");
     assert_eq!(count(&failover["lost"]), 0, "{failover}");
+    let dynamo = &report["dynamo"];
+    assert_eq!(dynamo["cost"].as_array().expect("rows").len(), 3, "{dynamo}");
+    assert_eq!(dynamo["down"]["by_log"], true, "{dynamo}");
 }
 
 #[test]
