@@ -27,7 +27,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::history::SnapshotVector;
 use super::vector::{Origin, Row, VersionVector};
-use crate::engine::{Entry, SameVersion, Seen, Stamp};
+use crate::engine::{Effect, Entry, Requests, SameVersion, Seen, Stamp};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VECTOR_LENGTH_MAX};
 use crate::version::Version;
 
@@ -100,6 +100,21 @@ impl Dotted {
     pub fn row(&self) -> Row {
         let time = self.first + u64::from(self.requests.max(1)) - 1;
         Row { origin: self.origin, sequence: self.sequence, time }
+    }
+
+    /// Whether it can be applied: what is in the log is, at every start. A peer's entry is
+    /// looked at before it goes there.
+    pub fn is_sound(&self) -> bool {
+        let Content::Writes(body) = &self.content else { return true };
+        Requests::new(body).all(|item| {
+            let Ok((ordinal, effect)) = item else { return false };
+            let fits = match effect {
+                Effect::Set { value, .. } => (1..=VALUE_BYTES_MAX).contains(&value.len()),
+                Effect::AddVector { vector, .. } => (1..=VECTOR_LENGTH_MAX * 4).contains(&vector.len()),
+                Effect::Delete { .. } => true,
+            };
+            fits && ordinal < self.requests && (1..=KEY_BYTES_MAX).contains(&effect.key().len())
+        })
     }
 
     /// How long what it carries is.
@@ -325,6 +340,7 @@ pub fn forgotten(mut bytes: Bytes) -> impl Iterator<Item = Option<(Bytes, Versio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{encode_effect, encode_request_header};
 
     const VERSION: Version = Version { index: 7, ordinal: 3 };
 
@@ -344,6 +360,28 @@ mod tests {
                 assert!(decode(&bytes.slice(..end)).is_none(), "cut at {end}");
             }
         }
+    }
+
+    #[test]
+    fn writes_that_can_t_be_applied_are_not_sound() {
+        let body = |effect: &Effect<'_>| {
+            let mut body = Vec::new();
+            encode_request_header(&mut body, 1);
+            encode_effect(&mut body, effect);
+            body
+        };
+        let of = |body: Vec<u8>, requests| {
+            let (context, content) = (Seen::default(), Content::Writes(body.into()));
+            Dotted { origin: 5, sequence: 6, first: 7, requests, context, content }.is_sound()
+        };
+        let set = body(&Effect::Set { key: b"k", value: b"1" });
+        assert!(of(set.clone(), 1));
+        assert!(!of(set.clone(), 0), "more requests than it has times for");
+        assert!(!of(set[..set.len() - 1].to_vec(), 1), "cut");
+        assert!(!of(body(&Effect::Set { key: b"", value: b"1" }), 1));
+        assert!(!of(body(&Effect::Set { key: b"k", value: b"" }), 1));
+        assert!(!of(body(&Effect::Delete { key: &[b'k'; KEY_BYTES_MAX + 1] }), 1));
+        assert!(!of(body(&Effect::AddVector { key: b"k", vector: &[0; 4 * (VECTOR_LENGTH_MAX + 1)] }), 1));
     }
 
     #[test]

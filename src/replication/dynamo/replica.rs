@@ -226,6 +226,9 @@ impl Replica {
                 gap = true;
                 continue;
             }
+            if !dotted.is_sound() {
+                return Err("an entry that can't be applied");
+            }
             if dotted.first <= has.time {
                 return Err("an entry that is earlier than the one before it");
             }
