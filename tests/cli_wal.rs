@@ -95,6 +95,54 @@ fn a_killed_nodes_log_is_whole_and_every_write_is_there() {
     );
 }
 
+/// What stands in lines of a dump, as a pipe gets it.
+fn rows(dumped: &str) -> Vec<Vec<&str>> {
+    dumped.lines().map(|line| line.split('\t').collect()).collect()
+}
+
+#[test]
+fn a_log_of_dynamo_mode_is_read_with_its_streams_and_the_versions_that_were_answered() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).with(&["--mode", "dynamo"]).start();
+    let mut client = node.client();
+    let set = client.ok(json!({"op": "set", "key": "k", "value": "x"}));
+    let vector = client.ok(json!({"op": "add_vector", "key": "k", "vector": [1, -0.5]}));
+    let bulk = client.ok(json!({"op": "bulk_set", "records": [["k", 1], ["l", 2]]}));
+    client.ok(json!({"op": "delete", "key": "l"}));
+    node.kill();
+    let version = |reply: &Value| reply["version"].as_str().unwrap().to_string();
+    let (set, vector, bulk) = (version(&set), version(&vector), version(&bulk));
+
+    assert_eq!(unchanged(directory.path(), &["verify"]).code, Some(0));
+    let dumped = unchanged(directory.path(), &["dump"]);
+    assert_eq!(dumped.code, Some(0), "{dumped:?}");
+    let lines = rows(&dumped.stdout);
+    assert!(lines.iter().all(|line| line.len() == 7 && line[1] == lines[0][1]), "one stream: {lines:?}");
+    assert_eq!((lines[0][2], lines[0][4]), ("1", "members"), "it begins with whose it is");
+    assert!(lines[0][6].starts_with(r#"{"begin":{"#), "{lines:?}");
+    let of_keys = lines.iter().filter(|line| !["members", "watermark"].contains(&line[4]));
+    let writes: Vec<[&str; 4]> = of_keys.map(|line| [line[3], line[4], line[5], line[6]]).collect();
+    let (delete, rest) = writes.split_last().unwrap();
+    let expected = [
+        [&set, "set", "k", r#""x""#],
+        [&vector, "add_vector", "k", "[1.0,-0.5]"],
+        [&bulk, "set", "k", "1"],
+        [&bulk, "set", "l", "2"],
+    ];
+    assert_eq!((rest, &delete[1..]), (&expected[..], &["delete", "l", ""][..]));
+
+    let one = unchanged(directory.path(), &["dump", "--key", "k", "--json"]).stdout;
+    let one: Vec<Value> = one.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(one.len(), 3, "{one:?}");
+    let place = lines.iter().find(|line| line[3] == set).unwrap();
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    assert_eq!(
+        one[0],
+        json!({"index": number(place[0]), "origin": number(place[1]), "sequence": number(place[2]),
+            "version": set, "op": "set", "key": "k", "value": "x"})
+    );
+}
+
 #[test]
 fn a_flipped_byte_is_damage_and_what_lies_behind_it_is_still_read() {
     let directory = temporary_directory();

@@ -221,10 +221,10 @@ fn two_nodes_write_lose_a_race_and_are_replaced_as_the_page_says() {
     assert_eq!(printed.trim(), r#""Grace""#);
     reader.follow(&sections["A lost race"]);
     for node in ["127.0.0.1:9000", "127.0.0.1:9001"] {
-        let conflicts = reader.until_it_prints(node, r#"call '{"op":"conflicts"}'"#, r#""value":"Ada""#);
-        let conflicts: Value = serde_json::from_str(&conflicts).expect("JSON");
-        let rows = conflicts["conflicts"].as_array().expect("rows");
-        assert_eq!(rows.len(), 1, "{conflicts:#}");
+        let conflicts = reader.until_it_prints(node, "conflicts --json", r#""value":"Ada""#);
+        let rows: Vec<Value> =
+            conflicts.lines().map(|row| serde_json::from_str(row).expect("JSON")).collect();
+        assert_eq!(rows.len(), 1, "{conflicts}");
         assert_eq!((&rows[0]["key"], &rows[0]["winner"]["value"]), (&"seat:12".into(), &"Bob".into()));
         reader.until_it_prints(node, "get seat:12", r#""Bob""#);
         reader.until_it_prints(node, "get map:12", r#""front row""#);

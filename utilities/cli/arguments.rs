@@ -252,6 +252,20 @@ pub enum Command {
         /// Its number
         node_id: u64,
     },
+    /// Give a node up for good, and its directory with it; prints the members that are left (dynamo mode)
+    Evict {
+        /// Its number
+        node_id: u64,
+    },
+    /// List the races that were lost, the newest first (dynamo mode)
+    Conflicts {
+        /// At most so many
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Only those behind this cursor, which an earlier list has named
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
+    },
     /// Make a snapshot now
     Snapshot,
     /// Ask whether the node answers
@@ -390,7 +404,7 @@ pub enum OnError {
 pub enum Wal {
     /// Check every segment and snapshot; changes nothing
     Verify { directory: PathBuf },
-    /// Print every write; changes nothing
+    /// Print every write, and what else the log has; changes nothing
     Dump {
         directory: PathBuf,
         /// From this log entry on
@@ -399,7 +413,7 @@ pub enum Wal {
         /// Up to this log entry
         #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
         to: u64,
-        /// Only writes of this key
+        /// Only what is about this key
         #[arg(long)]
         key: Option<String>,
     },
@@ -420,6 +434,7 @@ impl Command {
                 | Command::GetVector { .. }
                 | Command::Stats { .. }
                 | Command::Cluster
+                | Command::Conflicts { .. }
                 | Command::Ping
                 | Command::Export { .. }
                 | Command::Wal(_)

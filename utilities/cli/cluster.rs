@@ -57,6 +57,11 @@ pub async fn remove(client: &DatastoreConnector, node_id: u64, output: &mut Outp
     print_members(members, output)
 }
 
+pub async fn evict(client: &DatastoreConnector, node_id: u64, output: &mut Output) -> Result<(), Failure> {
+    let members = client.evict(node_id).await?;
+    print_members(members, output)
+}
+
 fn print_members(members: Value, output: &mut Output) -> Result<(), Failure> {
     match output.format {
         Format::Table => {
@@ -77,28 +82,71 @@ fn host_and_port(address: &str) -> Option<(&str, u16)> {
 /// What counts first, then a row for each member.
 fn readable(fields: &Map<String, Value>) -> String {
     let field = |name: &str| fields.get(name).map(plain).unwrap_or_default();
+    let both = [
+        ("tolerates", format!("{} more nodes failing, whichever they are", field("tolerates"))),
+        ("may fail", any_one_of(fields.get("may_fail"))),
+    ];
+    let facts: Vec<(&str, String)> = match fields.get("dynamo") {
+        Some(dynamo) => everyone_writes(&field).into_iter().chain(both).chain(of_dynamo(dynamo)).collect(),
+        None => one_leads(fields, &field).into_iter().chain(both).collect(),
+    };
+    let members = fields.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let facts: String = facts.iter().map(|(name, fact)| format!("{name:width$}  {fact}\n")).collect();
+    facts + &member_table(members)
+}
+
+fn one_leads(fields: &Map<String, Value>, field: &impl Fn(&str) -> String) -> [(&'static str, String); 4] {
     let leader = match fields.get("leader") {
         Some(leader @ Value::Object(_)) => {
             format!("node {} at {}", plain(&leader["node_id"]), address(leader))
         }
         _ => "none at the moment".to_string(),
     };
-    let facts = [
+    [
         ("mode", field("mode")),
         ("asked", format!("node {}, {}", field("node_id"), field("role"))),
         ("leader", format!("{leader}, term {}", field("term"))),
         ("committed", format!("entry {}, applied {}", field("commit_index"), field("applied_index"))),
-        ("tolerates", format!("{} more nodes failing, whichever they are", field("tolerates"))),
-        ("may fail", any_one_of(fields.get("may_fail"))),
-    ];
-    let members = fields.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let facts = facts.map(|(name, fact)| format!("{name:9}  {fact}\n")).concat();
-    facts + &member_table(members)
+    ]
+}
+
+/// Role, leader and term say nothing where nobody leads.
+fn everyone_writes(field: &impl Fn(&str) -> String) -> [(&'static str, String); 3] {
+    let (last, applied) = (field("commit_index"), field("applied_index"));
+    [
+        ("mode", format!("{}: every node takes writes", field("mode"))),
+        ("asked", format!("node {}", field("node_id"))),
+        ("committed", format!("entry {last} of its own log, applied {applied}")),
+    ]
+}
+
+fn of_dynamo(dynamo: &Value) -> [(&'static str, String); 3] {
+    let (tombstones, clock) = (&dynamo["tombstones"], &dynamo["clock"]);
+    let kept = plain(&tombstones["kept"]);
+    let held_by = match &numbers(Some(&tombstones["held_by"]))[..] {
+        [] => String::new(),
+        [one] => format!(", held back by node {one}"),
+        several => format!(", held back by nodes {}", several.join(", ")),
+    };
+    let ahead = match clock["ahead_ms"].as_i64() {
+        Some(ahead @ ..0) => format!("{} ms behind the median", ahead.unsigned_abs()),
+        _ => format!("{} ms ahead of the median", plain(&clock["ahead_ms"])),
+    };
+    let wrong = if clock["is_wrong"] == true { ": wrong, this node takes no writes" } else { "" };
+    [
+        ("conflicts", format!("{} since the start", plain(&dynamo["conflicts"]))),
+        ("tombstones", format!("{kept} kept{held_by}")),
+        ("clock", ahead + wrong),
+    ]
+}
+
+fn numbers(of: Option<&Value>) -> Vec<String> {
+    of.and_then(Value::as_array).into_iter().flatten().map(plain).collect()
 }
 
 fn any_one_of(nodes: Option<&Value>) -> String {
-    let nodes: Vec<String> = nodes.and_then(Value::as_array).into_iter().flatten().map(plain).collect();
-    match &nodes[..] {
+    match &numbers(nodes)[..] {
         [] => "none".to_string(),
         [one] => format!("node {one}"),
         several => format!("any one of {}", several.join(", ")),
@@ -157,6 +205,32 @@ mod tests {
         reply["leader"] = Value::Null;
         assert!(readable(reply.as_object().unwrap()).contains("leader     none at the moment, term 7\n"));
         assert!(!readable(&Map::new()).is_empty(), "of a reply without fields nothing is shown");
+    }
+
+    #[test]
+    fn where_every_node_writes_no_leader_is_missed_and_what_the_mode_has_is_shown() {
+        let mut reply = json!({"mode": "dynamo", "node_id": 1, "role": "primary", "term": 0, "leader": null,
+            "members": [], "commit_index": 8, "applied_index": 8, "tolerates": 1, "may_fail": [1, 2],
+            "dynamo": {"conflicts": 3, "tombstones": {"kept": 4, "held_by": [2]},
+                "clock": {"ahead_ms": -7, "is_wrong": false}}});
+        let shown = readable(reply.as_object().unwrap());
+        for line in [
+            "mode        dynamo: every node takes writes",
+            "committed   entry 8 of its own log, applied 8",
+            "conflicts   3 since the start",
+            "tombstones  4 kept, held back by node 2",
+            "clock       7 ms behind the median",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+        }
+        assert!(!shown.contains("leader") && !shown.contains("term"), "{shown}");
+        reply["dynamo"] = json!({"conflicts": 0, "tombstones": {"kept": 0, "held_by": []},
+            "clock": {"ahead_ms": 900, "is_wrong": true}});
+        let shown = readable(reply.as_object().unwrap());
+        assert!(shown.contains("tombstones  0 kept\n"), "{shown}");
+        assert!(shown.contains("900 ms ahead of the median: wrong, this node takes no writes\n"), "{shown}");
+        reply["dynamo"] = Value::Null;
+        assert!(!readable(reply.as_object().unwrap()).is_empty(), "of what isn't there nothing is shown");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `datastore-cli`: the command-line client of datastore-node.
 //!
 //! ```text
-//! arguments ─► run ─► keys, searches, node, cluster, stats, import, export, wal ─► output
+//! arguments ─► run ─► keys, searches, node, cluster, conflicts, stats, import, export, wal ─► output
 //!    repl ──────┘                     │
 //!                              failure ─► stderr, exit code
 //! ```
 
 mod arguments;
 mod cluster;
+mod conflicts;
 mod export;
 mod failure;
 mod import;
@@ -25,6 +26,7 @@ mod stats;
 mod stats_watch;
 mod values;
 mod wal;
+mod wal_converging;
 mod wal_dump;
 
 use std::process::ExitCode;

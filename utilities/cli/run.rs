@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::arguments::{Command, Layout, Wal};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{cluster, export, import, keys, node, searches, stats, stats_watch, wal, wal_dump};
+use crate::{cluster, conflicts, export, import, keys, node, searches, stats, stats_watch, wal, wal_dump};
 
 /// For a command that was interrupted to put the terminal back.
 const CLEAN_UP_TIME: Duration = Duration::from_millis(200);
@@ -121,6 +121,8 @@ async fn dispatch(client: DatastoreConnector, command: Command, output: &mut Out
         Command::Promote { node_id, force } => cluster::promote(&client, node_id, force, output).await,
         Command::AddMember { node_id, address } => cluster::add(&client, node_id, &address, output).await,
         Command::RemoveMember { node_id } => cluster::remove(&client, node_id, output).await,
+        Command::Evict { node_id } => cluster::evict(&client, node_id, output).await,
+        Command::Conflicts { limit, after } => conflicts::print(&client, limit, after, output).await,
         Command::Snapshot => node::snapshot(&client, output).await,
         Command::Ping => node::ping(&client, output).await,
         Command::Call { request } => node::call(&client, &request, output).await,
