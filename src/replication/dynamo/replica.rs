@@ -25,7 +25,7 @@ use super::entry::{Content, Decoded, Dotted, decode};
 use super::history::History;
 use super::members::Place;
 use super::message::{Applied, Effect, Message, Pulse};
-use super::peer::{Cursor, Peer};
+use super::peer::Peer;
 use super::roots::{Root, Roots};
 use super::skew::{Clocks, Skew};
 use super::stability::Stability;
@@ -382,7 +382,8 @@ impl Replica {
             if peer.is_stalled(self.tick) {
                 peer.begin_again();
             }
-            if peer.cursor == Cursor::Behind && self.tick.is_multiple_of(SILENCE_TICKS) {
+            let must_have = self.history.must_have();
+            if must_have.is_some_and(|must_have| peer.is_stuck_behind(must_have, self.tick)) {
                 self.send(id, Message::TooFarBehind);
             }
             self.pump(id);

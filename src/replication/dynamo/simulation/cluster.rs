@@ -47,6 +47,8 @@ pub struct Figures {
     pub acknowledged: u64,
     pub reads: u64,
     pub refused: u64,
+    /// How often writes had to wait behind a start.
+    pub waits: u64,
     pub crashes: u64,
     pub partitions: u64,
     pub failed_syncs: u64,
@@ -182,10 +184,14 @@ impl Cluster {
         for place in 0..self.nodes.len() {
             self.nodes[place].sync_ms = 1;
             self.nodes[place].offset_ms = self.below(400) as i64 - 200;
+            if self.nodes[place].process.is_none() {
+                self.start(place);
+            }
+        }
+        // A start may have found that another one is evicted.
+        for place in 0..self.nodes.len() {
             if self.nodes[place].is_evicted {
                 self.wipe(place);
-            } else if self.nodes[place].process.is_none() {
-                self.start(place);
             }
         }
         self.pump();
@@ -235,8 +241,10 @@ impl Cluster {
     pub fn start(&mut self, place: usize) {
         let nodes = self.nodes.len() as u64;
         let (now_ms, mistake) = (self.now_ms, self.mistake);
-        self.nodes[place].start(nodes, now_ms, &mut self.random, mistake, &mut self.registry);
+        let found = self.nodes[place].start(nodes, now_ms, &mut self.random, mistake, &mut self.registry);
         self.is_dirty.insert(place);
+        // One that was on its way to the disk when the process ended may have got there.
+        found.iter().for_each(|dotted| self.member_change(dotted));
         self.check(place);
         // Nodes don't tick together.
         let first = 1 + self.below(TICK_MS);

@@ -77,10 +77,18 @@ impl Cluster {
         let settled = |node: &super::node::Node| {
             !node.is_evicted && !node.must_be_admitted && node.must_hear.is_empty()
         };
-        all.len() == self.nodes.len() && agree && self.nodes.iter().all(settled)
+        // An eviction that isn't durable yet counts, too.
+        let evicts = |process: &super::node::Process| {
+            let id = process.replica.place.node_id;
+            self.nodes.iter().any(|node| node.id != id && process.replica.is_cut_off(node.id))
+        };
+        all.len() == self.nodes.len()
+            && agree
+            && self.nodes.iter().all(settled)
+            && !all.into_iter().any(evicts)
     }
 
-    /// An operator gives a node up; later it comes back, empty.
+    /// An operator gives a node up.
     pub fn evict(&mut self, victim: usize, by: usize) {
         if !self.all_agree() || self.nodes.len() < 3 {
             return;
@@ -99,8 +107,6 @@ impl Cluster {
         if self.below(2) == 0 {
             self.crash_for_a_while(victim);
         }
-        let until_ms = 3_000 + self.below(8_000);
-        self.after(until_ms, Event::Wipe(victim, directory));
     }
 
     /// An operator gives a node up that is down.

@@ -124,6 +124,20 @@ fn a_member_that_is_down_holds_tombstones_back_until_it_is_evicted_and_returns_w
     cluster.check_end();
 }
 
+#[test]
+fn an_eviction_that_was_on_its_way_to_the_disk_counts_if_a_restart_finds_it() {
+    let mut evictions = 0;
+    for seed in 0..20 {
+        let mut cluster = met(seed, 3);
+        cluster.evict_now(0, 2);
+        cluster.crash(2);
+        cluster.heal();
+        settle(&mut cluster);
+        evictions += cluster.figures.evictions;
+    }
+    assert!((1..20).contains(&evictions), "{evictions}");
+}
+
 /// Puts another value in place of a key's, or takes it away: behind the node's back.
 fn damage(cluster: &mut Cluster, place: usize, key: &[u8], value: Option<&[u8]>) {
     let entry = shown(cluster, place, key).expect("a key");

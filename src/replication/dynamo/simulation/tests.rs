@@ -30,6 +30,7 @@ fn add(sum: &mut Figures, more: &Figures) {
         (&mut sum.acknowledged, more.acknowledged),
         (&mut sum.reads, more.reads),
         (&mut sum.refused, more.refused),
+        (&mut sum.waits, more.waits),
         (&mut sum.crashes, more.crashes),
         (&mut sum.partitions, more.partitions),
         (&mut sum.failed_syncs, more.failed_syncs),
