@@ -5,8 +5,21 @@ use super::history::History;
 use super::members::{MemberChange, Place};
 use super::message::Effect;
 use super::replica::{Pending, Replica};
-use super::vector::Origin;
+use super::vector::{Origin, Row};
+use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
+
+/// Whether a directory has begun another stream and, as far as its log says, has heard nobody
+/// since: it takes no writes before it has, however often it is started.
+pub(super) fn has_only_begun_anew(history: &History, directory: NodeUuid) -> bool {
+    let streams = history.members.streams().iter().filter(|stream| stream.directory == directory);
+    let Some(last) = history.members.current_stream(directory).filter(|_| streams.count() > 1) else {
+        return false;
+    };
+    // A stream begins above all that was here.
+    let came_later = |row: &Row| row.origin != last.origin && row.time > last.began.0;
+    history.vector.sequence(last.origin) == 1 && !history.vector.rows().iter().any(came_later)
+}
 
 impl Replica {
     /// Goes on as another stream, if this one has gone on without this directory.

@@ -43,6 +43,8 @@ impl Cluster {
             }
         }
         if let (Decoded::Dotted(dotted), true) = (&entry, own) {
+            // Its first entry is that it begins.
+            self.nodes[place].begins_anew &= dotted.sequence > 1;
             self.member_change(dotted);
         }
         self.drain(place);

@@ -17,6 +17,8 @@ const CLIENT_PAUSE_MS: u64 = 60;
 /// After the faults everyone is to have everything within so long: those whose
 /// clocks were ahead are waited for.
 const CONVERGES_MS: u64 = 60_000;
+/// Who is then alone for so long is given up by an operator.
+const STRANDED_MS: u64 = 5_000;
 
 /// What is to happen.
 pub enum Event {
@@ -38,6 +40,8 @@ pub enum Event {
     Wipe(usize, NodeUuid),
     /// A clock is right again.
     ClockSet(usize),
+    /// An operator looks for nodes that reach nobody.
+    Operator,
 }
 
 /// How often each thing happened.
@@ -60,6 +64,8 @@ pub struct Figures {
     pub broken_transfers: u64,
     pub repairs: u64,
     pub evictions: u64,
+    /// Nodes whose older copy knew none of the others' directories.
+    pub stranded: u64,
     pub restored: u64,
     pub began_anew: u64,
     pub collected: u64,
@@ -194,6 +200,7 @@ impl Cluster {
                 self.wipe(place);
             }
         }
+        self.after(STRANDED_MS, Event::Operator);
         self.pump();
     }
 
@@ -304,6 +311,7 @@ impl Cluster {
             {
                 self.wipe(place)
             }
+            Event::Operator => self.give_up_stranded(),
             Event::ClockSet(place) => self.nodes[place].offset_ms = self.below(400) as i64 - 200,
             _ => {}
         }

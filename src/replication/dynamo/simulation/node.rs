@@ -102,6 +102,7 @@ pub struct Node {
     pub has_rough_root: bool,
     /// It was restored, and has written nothing since: it doesn't know yet where its stream ends.
     pub is_restored: bool,
+    /// It was restored, which it knows until its new stream has begun.
     pub begins_anew: bool,
 }
 
@@ -189,7 +190,7 @@ impl Node {
             place: self.place(),
             history,
             named: (1..=nodes).map(named).collect(),
-            begins_anew: std::mem::take(&mut self.begins_anew),
+            begins_anew: self.begins_anew,
             origins: Box::new(move || next_random(&mut drawn) as Origin),
         });
         if let Some(mistake) = mistake {

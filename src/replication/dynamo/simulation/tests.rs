@@ -42,6 +42,7 @@ fn add(sum: &mut Figures, more: &Figures) {
         (&mut sum.broken_transfers, more.broken_transfers),
         (&mut sum.repairs, more.repairs),
         (&mut sum.evictions, more.evictions),
+        (&mut sum.stranded, more.stranded),
         (&mut sum.restored, more.restored),
         (&mut sum.began_anew, more.began_anew),
         (&mut sum.collected, more.collected),
