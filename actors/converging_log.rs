@@ -145,11 +145,8 @@ impl ConvergingLog {
                 self.waiting.push_back((index, done));
             }
             ConvergingMessage::Forget { rows, seen, done } => {
-                // What is here ahead of its entries came from someone who is lost, and nobody
-                // will send it to the others. It is looked at here, where the vector is newest.
-                let here = self.replica.vector().clone();
-                let gone = rows.iter().filter(|(_, version)| seen.has(*version) || !here.has(*version));
-                let index = self.replica.forget(gone.map(|(key, version)| (&key[..], *version)));
+                let rows = rows.iter().map(|(key, version)| (&key[..], *version));
+                let index = self.replica.forget(rows, &seen);
                 self.waiting.push_back((index, done));
             }
             ConvergingMessage::Pulled(Some(state)) => {

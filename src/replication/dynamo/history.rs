@@ -6,9 +6,10 @@
 //!   mark         V₁    │    V₂     │  V₃              was there before that index
 //! ```
 //!
-//! A peer that has V₂ needs nothing from before index 257. Where the log was cut, or
-//! where a state was taken over that didn't come by entries, the marks begin anew: a
-//! peer that lacks something from before the first one needs a state, too.
+//! A peer that has V₂ needs nothing from before index 257. Where the log was cut the
+//! marks begin later: a peer that lacks something from before the first one needs a
+//! state. Where a state was taken over, what came by it is in no entry here: a peer needs
+//! that beside each earlier mark, from those who wrote it, or a state, too.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Content, Decoded, versions_of};
 use super::members::{MemberChange, Members};
-use super::vector::{Origin, VersionVector};
+use super::vector::{Origin, Row, VersionVector};
 
 /// Entries between two marks.
 const MARK_EVERY: u64 = 256;
@@ -126,9 +127,13 @@ impl History {
             Decoded::Seen(state) => {
                 self.members.merge(&state.members);
                 // What is here by entries can still be sent as entries.
-                if !self.vector.covers(&state.vector) {
-                    self.vector.merge(&state.vector);
-                    self.marks = VecDeque::from([(self.next_index, self.vector.clone())]);
+                let is_new = |row: &&Row| self.vector.sequence(row.origin) < row.sequence;
+                let came: Vec<Row> = state.vector.rows().iter().filter(is_new).copied().collect();
+                if !came.is_empty() {
+                    for before in self.marks.iter_mut().map(|(_, before)| before).chain([&mut self.vector]) {
+                        came.iter().for_each(|row| before.raise(*row));
+                    }
+                    self.mark();
                 }
                 true
             }
@@ -149,6 +154,11 @@ impl History {
     pub fn position(&self, has: &VersionVector) -> Option<u64> {
         let covered = self.marks.partition_point(|(_, before)| has.covers(before));
         covered.checked_sub(1).map(|place| self.marks[place].0)
+    }
+
+    /// What a peer must have to be sent the rest as entries.
+    pub fn must_have(&self) -> Option<&VersionVector> {
+        self.marks.front().map(|(_, before)| before)
     }
 
     /// The log begins at this index now.
@@ -219,9 +229,11 @@ mod tests {
         history.take(2, &Decoded::Seen(SnapshotVector { vector: has(2, 9), ..SnapshotVector::default() }));
         history.take(3, &watermark(1, 2));
         assert_eq!(history.position(&has(1, 1)), None);
+        assert_eq!(history.position(&has(2, 8)), None);
         let mut both = has(1, 1);
         both.merge(&has(2, 9));
         assert_eq!(history.position(&both), Some(3));
+        assert_eq!(history.position(&has(2, 9)), Some(1), "what it lacks did come by entries");
         assert_eq!(history.vector.sequence(2), 9);
     }
 }

@@ -20,6 +20,8 @@ use super::vector::{Origin, Row, VersionVector};
 pub(super) const RELAY_TICKS: u64 = 3;
 /// Without progress for so long, what was sent counts as lost.
 pub(super) const STALL_TICKS: u64 = 60;
+/// For so long a peer that is behind is left to others, in ticks, as long as it gets something of all it lacks.
+pub(super) const BEHIND_TICKS: u64 = 20;
 /// Bytes that may be on their way to a peer.
 pub(super) const WINDOW_BYTES: usize = 8 << 20;
 
@@ -56,6 +58,8 @@ pub(super) struct Peer {
     pub(super) heard_tick: u64,
     /// When it was last told to go back.
     pub(super) again_tick: Option<u64>,
+    /// It is behind: when that was last looked at, and what it had then.
+    behind: Option<(u64, VersionVector)>,
 }
 
 impl Peer {
@@ -70,6 +74,7 @@ impl Peer {
             progress_tick: 0,
             heard_tick: 0,
             again_tick: None,
+            behind: None,
         }
     }
 
@@ -139,6 +144,27 @@ impl Peer {
         self.relayed.contains_key(&origin) || tick >= since + RELAY_TICKS
     }
 
+    /// Whether it must be told that it needs a state, being sent entries only if it has all of
+    /// this: not while it gets what it lacks from others.
+    pub(super) fn is_stuck_behind(&mut self, must_have: &VersionVector, tick: u64) -> bool {
+        let Some(vector) = self.vector.as_ref().filter(|_| self.is_fresh && self.cursor == Cursor::Behind)
+        else {
+            self.behind = None;
+            return false;
+        };
+        let had = match &self.behind {
+            Some((since, _)) if tick < since + BEHIND_TICKS => return false,
+            Some((_, had)) => Some(had),
+            None => None,
+        };
+        let lacks = |row: &&Row| vector.sequence(row.origin) < row.sequence;
+        let stands = |had: &VersionVector, row: &Row| vector.sequence(row.origin) <= had.sequence(row.origin);
+        let is_stuck =
+            had.is_some_and(|had| must_have.rows().iter().filter(lacks).any(|row| stands(had, row)));
+        self.behind = Some((tick, vector.clone()));
+        is_stuck
+    }
+
     /// What is on its way counts as lost.
     pub(super) fn begin_again(&mut self) {
         self.cursor = Cursor::Unknown;
@@ -154,5 +180,38 @@ impl Peer {
     /// Nothing came of what was sent for too long.
     pub(super) fn is_stalled(&self, tick: u64) -> bool {
         !self.sent.is_empty() && tick >= self.progress_tick + STALL_TICKS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(rows: &[(Origin, u64)]) -> VersionVector {
+        let mut vector = VersionVector::default();
+        rows.iter().for_each(|(origin, sequence)| {
+            vector.raise(Row { origin: *origin, sequence: *sequence, time: 1 })
+        });
+        vector
+    }
+
+    #[test]
+    fn a_peer_is_stuck_behind_if_nobody_sends_it_something_of_all_it_lacks() {
+        let must_have = has(&[(1, 10), (2, 10), (3, 10)]);
+        let mut peer = Peer::new();
+        peer.cursor = Cursor::Behind;
+        peer.said(has(&[(1, 10), (2, 1), (3, 1)]), 1);
+        assert!(!peer.is_stuck_behind(&must_have, 1), "it has only begun to be");
+        assert!(!peer.is_stuck_behind(&must_have, BEHIND_TICKS));
+        peer.said(has(&[(1, 10), (2, 2), (3, 2)]), BEHIND_TICKS);
+        assert!(!peer.is_stuck_behind(&must_have, BEHIND_TICKS + 1), "it gets both");
+        peer.said(has(&[(1, 10), (2, 3), (3, 2)]), BEHIND_TICKS + 1);
+        assert!(!peer.is_stuck_behind(&must_have, BEHIND_TICKS + 2), "it was asked lately");
+        assert!(peer.is_stuck_behind(&must_have, BEHIND_TICKS * 2 + 1), "nobody sends it the third one's");
+        peer.said(has(&[(1, 10), (2, 10), (3, 10)]), BEHIND_TICKS * 3);
+        assert!(!peer.is_stuck_behind(&must_have, BEHIND_TICKS * 3 + 1), "it has all");
+        peer.cut_off();
+        peer.cursor = Cursor::Behind;
+        assert!(!peer.is_stuck_behind(&must_have, BEHIND_TICKS * 9), "it has said nothing since");
     }
 }

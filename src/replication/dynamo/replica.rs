@@ -25,10 +25,11 @@ use super::entry::{Content, Decoded, Dotted, decode};
 use super::history::History;
 use super::members::Place;
 use super::message::{Applied, Effect, Message, Pulse};
-use super::peer::{Cursor, Peer};
+use super::peer::Peer;
 use super::roots::{Root, Roots};
 use super::skew::{Clocks, Skew};
 use super::stability::Stability;
+use super::stream::has_only_begun_anew;
 use super::vector::{Origin, Row, VersionVector};
 use crate::engine::Seen;
 use crate::persistence::NodeUuid;
@@ -119,6 +120,7 @@ impl Replica {
         let origin = known.map_or(0, |stream| stream.origin);
         let mut clock = HybridClock::default();
         clock.observe(history.latest());
+        let lost_entries = begins_anew || has_only_begun_anew(&history, directory);
         Replica {
             directory,
             origin,
@@ -140,7 +142,7 @@ impl Replica {
             ahead_since: 0,
             is_sure: false,
             is_older_copy: false,
-            lost_entries: begins_anew,
+            lost_entries,
             collected: 0,
             stable: Stability::default(),
             next_fetch: 0,
@@ -314,7 +316,7 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let is_first = peer.heard_tick == 0;
         peer.heard_tick = self.tick.max(1);
-        if is_first && !is_ahead(vector.latest(), now_ms) {
+        if (is_first || self.lost_entries) && !is_ahead(vector.latest(), now_ms) {
             // Every tombstone that is forgotten is earlier than what each member has.
             self.lost_entries = false;
             self.clock.observe(vector.latest());
@@ -385,7 +387,8 @@ impl Replica {
             if peer.is_stalled(self.tick) {
                 peer.begin_again();
             }
-            if peer.cursor == Cursor::Behind && self.tick.is_multiple_of(SILENCE_TICKS) {
+            let must_have = self.history.must_have();
+            if must_have.is_some_and(|must_have| peer.is_stuck_behind(must_have, self.tick)) {
                 self.send(id, Message::TooFarBehind);
             }
             self.pump(id);

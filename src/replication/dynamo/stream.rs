@@ -5,8 +5,21 @@ use super::history::History;
 use super::members::{MemberChange, Place};
 use super::message::Effect;
 use super::replica::{Pending, Replica};
-use super::vector::Origin;
+use super::vector::{Origin, Row};
+use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
+
+/// Whether a directory has begun another stream and, as far as its log says, has heard nobody
+/// since: it takes no writes before it has, however often it is started.
+pub(super) fn has_only_begun_anew(history: &History, directory: NodeUuid) -> bool {
+    let streams = history.members.streams().iter().filter(|stream| stream.directory == directory);
+    let Some(last) = history.members.current_stream(directory).filter(|_| streams.count() > 1) else {
+        return false;
+    };
+    // A stream begins above all that was here.
+    let came_later = |row: &Row| row.origin != last.origin && row.time > last.began.0;
+    history.vector.sequence(last.origin) == 1 && !history.vector.rows().iter().any(came_later)
+}
 
 impl Replica {
     /// Goes on as another stream, if this one has gone on without this directory.
@@ -67,5 +80,50 @@ impl Replica {
         let directory = self.history.members.member(node_id).and_then(|place| place.directory);
         let change = MemberChange::Evict { node_id, directory };
         self.order_own(Content::Members(change.encode()), 1, now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::dynamo::replica::Start;
+    use crate::replication::dynamo::{SnapshotVector, VersionVector};
+
+    /// A node with one peer, on what a log has led to; all that it begins with is durable.
+    fn started(history: History, begins_anew: bool) -> Replica {
+        let node = |node_id| Place { node_id, directory: None, host: String::new(), port: 1 };
+        let mut next = if begins_anew { 8 } else { 7 };
+        let mut replica = Replica::new(Start {
+            place: Place { directory: Some(NodeUuid([1; 16])), ..node(1) },
+            history,
+            named: vec![node(2)],
+            begins_anew,
+            origins: Box::new(move || std::mem::replace(&mut next, 99)),
+        });
+        replica.begin(1_000);
+        replica.persisted(u64::MAX);
+        replica
+    }
+
+    #[test]
+    fn a_directory_that_has_begun_anew_awaits_contact_however_often_it_is_started() {
+        let first = started(History::new(0, SnapshotVector::default()), false);
+        assert!(!first.awaits_contact());
+        let anew = started(first.history().clone(), true);
+        assert!(anew.awaits_contact());
+        let mut again = started(anew.history().clone(), false);
+        assert_eq!(again.origin, 8);
+        assert!(again.awaits_contact(), "it has heard nobody since");
+        // What it hears first is from ahead of its clock.
+        let mut vector = VersionVector::default();
+        vector.raise(Row { origin: 5, sequence: 1, time: 2_000 << 16 });
+        again.heard_vector(2, vector.clone(), false, 1_000);
+        assert!(again.awaits_contact());
+        again.heard_vector(2, vector, false, 1_600);
+        assert!(!again.awaits_contact());
+        again.write(bytes::Bytes::new(), 1, 1_600);
+        again.persisted(u64::MAX);
+        let last = started(again.history().clone(), false);
+        assert!(!last.awaits_contact(), "what it has written was behind contact");
     }
 }

@@ -28,9 +28,19 @@ impl Replica {
         self.order(Decoded::States { vector: vector.clone(), same, states }, payload, false)
     }
 
-    /// Parts of keys that the peer had seen and has no more.
-    pub fn forget<'a>(&mut self, rows: impl Iterator<Item = (&'a [u8], Version)>) -> u64 {
-        let payload = encode_forgotten(rows);
+    /// Parts of keys that a peer hasn't got. Those go that it had seen, of which it has `seen`
+    /// all, and such as are ahead of their entries: they came from someone who is lost, and
+    /// nobody will send them to the others.
+    pub fn forget<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Version)>,
+        seen: &VersionVector,
+    ) -> u64 {
+        // An entry that is only on its way to the disk is before this one in the log: what is
+        // ahead of it now is not when this is applied.
+        let ordered = &self.ordered;
+        let gone = rows.filter(|(_, version)| seen.has(*version) || !ordered.has(*version));
+        let payload = encode_forgotten(gone);
         let body = payload.slice(1..);
         self.order(Decoded::Forgotten(body), payload, false)
     }
@@ -74,5 +84,44 @@ impl Replica {
     /// The log was cut.
     pub fn cut(&mut self, first_index: u64) {
         self.history.cut(first_index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Seen;
+    use crate::persistence::NodeUuid;
+    use crate::replication::dynamo::entry::{Content, Dotted, decode, forgotten};
+    use crate::replication::dynamo::history::History;
+    use crate::replication::dynamo::members::Place;
+    use crate::replication::dynamo::replica::Start;
+
+    #[test]
+    fn what_comes_as_an_entry_while_it_is_looked_for_is_not_forgotten() {
+        let node = |node_id| Place { node_id, directory: None, host: String::new(), port: 1 };
+        let mut replica = Replica::new(Start {
+            place: Place { directory: Some(NodeUuid([1; 16])), ..node(1) },
+            history: History::new(0, SnapshotVector::default()),
+            named: vec![node(2)],
+            begins_anew: false,
+            origins: Box::new(|| 7),
+        });
+        replica.begin(0);
+        let (context, content) = (Seen::default(), Content::Watermark);
+        let entry = Dotted { origin: 9, sequence: 1, first: 5, requests: 1, context, content };
+        replica.received(2, vec![entry.encode()]).unwrap();
+        replica.take_effects();
+        // Its entry is not on the disk yet, but before that which forgets.
+        let version = |index, ordinal| Version { index, ordinal };
+        let rows = [version(5, 9), version(6, 9), version(3, 8), version(4, 8)];
+        let mut seen = VersionVector::default();
+        seen.raise(crate::replication::dynamo::Row { origin: 8, sequence: 1, time: 3 });
+        replica.forget(rows.iter().map(|version| (&b"k"[..], *version)), &seen);
+        let effects = replica.take_effects();
+        let [Effect::Persist { payload, .. }] = &effects[..] else { panic!("{effects:?}") };
+        let Some(Decoded::Forgotten(rows)) = decode(payload) else { panic!("{payload:?}") };
+        let gone: Vec<_> = forgotten(rows).flatten().map(|(_, version)| version).collect();
+        assert_eq!(gone, [version(6, 9), version(3, 8), version(4, 8)]);
     }
 }

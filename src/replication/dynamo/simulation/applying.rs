@@ -1,8 +1,8 @@
 //! What a node's shards do with entries that are durable, and what must hold then.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Event};
 use super::model::Acknowledged;
-use super::node::{Process, SHARDS, placement};
+use super::node::{Node, Process, SHARDS, placement};
 use crate::engine::{Answer, Requests};
 use crate::replication::dynamo::entry::{Content, Decoded, Dotted};
 use crate::replication::dynamo::{Applied, MemberChange, VersionVector, apply};
@@ -43,26 +43,34 @@ impl Cluster {
             }
         }
         if let (Decoded::Dotted(dotted), true) = (&entry, own) {
+            // Its first entry is that it begins.
+            self.nodes[place].begins_anew &= dotted.sequence > 1;
             self.member_change(dotted);
         }
         self.drain(place);
         self.check(place);
     }
 
-    /// An operator's or a node's change of the members is durable.
-    fn member_change(&mut self, dotted: &Dotted) {
+    /// An operator's or a node's change of the members is durable; it may be known already.
+    pub fn member_change(&mut self, dotted: &Dotted) {
         let Content::Members(body) = &dotted.content else { return };
         match MemberChange::decode(body) {
             Some(MemberChange::Evict { directory: Some(directory), .. }) => {
+                let is_it = |node: &&mut Node| node.disk.directory == directory && !node.is_evicted;
+                let Some(node) = self.nodes.iter_mut().find(is_it) else { return };
+                node.is_evicted = true;
                 self.figures.evictions += 1;
-                for node in self.nodes.iter_mut().filter(|node| node.disk.directory == directory) {
-                    node.is_evicted = true;
+                if !self.is_directed {
+                    // Later it comes back, empty.
+                    let (victim, until_ms) = (node.id as usize - 1, 3_000 + self.below(8_000));
+                    self.after(until_ms, Event::Wipe(victim, directory));
                 }
                 let left = self.member_vectors();
                 self.registry.left(&left);
             }
             Some(MemberChange::Admit { node }) => {
-                self.admitted.extend(node.directory.map(|directory| (directory, dotted.row())));
+                let admitted = node.directory.map(|directory| (directory, dotted.row()));
+                self.admitted.extend(admitted.filter(|known| !self.admitted.contains(known)));
             }
             _ => {}
         }

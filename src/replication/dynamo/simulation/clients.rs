@@ -9,6 +9,9 @@ use crate::engine::{Condition, WriteKind};
 /// Few, so that writes meet.
 pub const KEYS: [&[u8]; 8] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"];
 
+/// How often writes that wait behind a start are looked at.
+const HELD_MS: u64 = 10;
+
 /// What a client does to keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
@@ -102,8 +105,12 @@ impl Cluster {
 
     /// What gathered becomes an entry.
     pub fn frame(&mut self, place: usize) {
-        let now_ms = self.nodes[place].clock_ms(self.now_ms);
+        let (incarnation, now_ms) = (self.nodes[place].incarnation, self.nodes[place].clock_ms(self.now_ms));
         let Some(process) = &mut self.nodes[place].process else { return };
+        if process.replica.holds_writes() {
+            self.figures.waits += 1;
+            return self.after(HELD_MS, Event::Frame(place, incarnation));
+        }
         process.frame_is_due = false;
         let Some(group) = process.appends.take_group() else { return };
         let index = process.replica.write(Bytes::from(group.payload()), group.requests as u32, now_ms);

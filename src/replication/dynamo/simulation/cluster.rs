@@ -17,6 +17,8 @@ const CLIENT_PAUSE_MS: u64 = 60;
 /// After the faults everyone is to have everything within so long: those whose
 /// clocks were ahead are waited for.
 const CONVERGES_MS: u64 = 60_000;
+/// Who is then alone for so long is given up by an operator.
+const STRANDED_MS: u64 = 5_000;
 
 /// What is to happen.
 pub enum Event {
@@ -38,6 +40,8 @@ pub enum Event {
     Wipe(usize, NodeUuid),
     /// A clock is right again.
     ClockSet(usize),
+    /// An operator looks for nodes that reach nobody.
+    Operator,
 }
 
 /// How often each thing happened.
@@ -47,6 +51,8 @@ pub struct Figures {
     pub acknowledged: u64,
     pub reads: u64,
     pub refused: u64,
+    /// How often writes had to wait behind a start.
+    pub waits: u64,
     pub crashes: u64,
     pub partitions: u64,
     pub failed_syncs: u64,
@@ -58,6 +64,8 @@ pub struct Figures {
     pub broken_transfers: u64,
     pub repairs: u64,
     pub evictions: u64,
+    /// Nodes whose older copy knew none of the others' directories.
+    pub stranded: u64,
     pub restored: u64,
     pub began_anew: u64,
     pub collected: u64,
@@ -182,12 +190,17 @@ impl Cluster {
         for place in 0..self.nodes.len() {
             self.nodes[place].sync_ms = 1;
             self.nodes[place].offset_ms = self.below(400) as i64 - 200;
-            if self.nodes[place].is_evicted {
-                self.wipe(place);
-            } else if self.nodes[place].process.is_none() {
+            if self.nodes[place].process.is_none() {
                 self.start(place);
             }
         }
+        // A start may have found that another one is evicted.
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].is_evicted {
+                self.wipe(place);
+            }
+        }
+        self.after(STRANDED_MS, Event::Operator);
         self.pump();
     }
 
@@ -235,8 +248,10 @@ impl Cluster {
     pub fn start(&mut self, place: usize) {
         let nodes = self.nodes.len() as u64;
         let (now_ms, mistake) = (self.now_ms, self.mistake);
-        self.nodes[place].start(nodes, now_ms, &mut self.random, mistake, &mut self.registry);
+        let found = self.nodes[place].start(nodes, now_ms, &mut self.random, mistake, &mut self.registry);
         self.is_dirty.insert(place);
+        // One that was on its way to the disk when the process ended may have got there.
+        found.iter().for_each(|dotted| self.member_change(dotted));
         self.check(place);
         // Nodes don't tick together.
         let first = 1 + self.below(TICK_MS);
@@ -296,6 +311,7 @@ impl Cluster {
             {
                 self.wipe(place)
             }
+            Event::Operator => self.give_up_stranded(),
             Event::ClockSet(place) => self.nodes[place].offset_ms = self.below(400) as i64 - 200,
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use super::cluster::{Cluster, Event};
 use super::disk::Snapshot;
-use super::node::{SHARDS, Walk};
+use super::node::{Node, Process, SHARDS, Walk};
 
 const WALK_ENTRIES: usize = 2;
 
@@ -74,13 +74,19 @@ impl Cluster {
     fn all_agree(&self) -> bool {
         let all: Vec<_> = self.processes().collect();
         let agree = all.windows(2).all(|pair| pair[0].replica.members() == pair[1].replica.members());
-        let settled = |node: &super::node::Node| {
-            !node.is_evicted && !node.must_be_admitted && node.must_hear.is_empty()
+        let settled = |node: &Node| !node.is_evicted && !node.must_be_admitted && node.must_hear.is_empty();
+        // An eviction that isn't durable yet counts, too.
+        let evicts = |process: &Process| {
+            let id = process.replica.place.node_id;
+            self.nodes.iter().any(|node| node.id != id && process.replica.is_cut_off(node.id))
         };
-        all.len() == self.nodes.len() && agree && self.nodes.iter().all(settled)
+        all.len() == self.nodes.len()
+            && agree
+            && self.nodes.iter().all(settled)
+            && !all.into_iter().any(evicts)
     }
 
-    /// An operator gives a node up; later it comes back, empty.
+    /// An operator gives a node up.
     pub fn evict(&mut self, victim: usize, by: usize) {
         if !self.all_agree() || self.nodes.len() < 3 {
             return;
@@ -99,8 +105,6 @@ impl Cluster {
         if self.below(2) == 0 {
             self.crash_for_a_while(victim);
         }
-        let until_ms = 3_000 + self.below(8_000);
-        self.after(until_ms, Event::Wipe(victim, directory));
     }
 
     /// An operator gives a node up that is down.
@@ -111,6 +115,23 @@ impl Cluster {
         }
         self.is_dirty.insert(by);
         self.pump();
+    }
+
+    /// An operator gives up who reaches nobody for good: an older copy that knows each other
+    /// node by a directory that is gone. It refuses them, and says so; what only it has
+    /// acknowledged is lost.
+    pub fn give_up_stranded(&mut self) {
+        let is_stranded = |node: &Node| {
+            let Some(process) = node.process.as_ref().filter(|_| !node.is_evicted) else { return false };
+            let knows_another = |other: &Node| {
+                let known = process.replica.members().member(other.id).and_then(|place| place.directory);
+                known.is_some_and(|known| known != other.disk.directory)
+            };
+            self.nodes.iter().filter(|other| other.id != node.id).all(knows_another)
+        };
+        let Some(victim) = self.nodes.iter().position(is_stranded) else { return };
+        self.figures.stranded += 1;
+        self.evict_now(victim, (victim + 1) % self.nodes.len());
     }
 
     fn copy_directory(&mut self, place: usize) {

@@ -17,7 +17,10 @@
 //! What can go wrong: connections are lost with what is on them, nodes are parted,
 //! crash in the middle of a write, sync late or fail to; clocks are seconds wrong;
 //! snapshots are made and logs cut, so that states are taken over; nodes are evicted
-//! and return wiped; directories are replaced by older copies.
+//! and return wiped; directories are replaced by older copies. What the product can't
+//! know is assumed: a node on an older copy that no mark tells it of takes writes only when
+//! it has heard all others; and when all else is well again an operator gives up a node
+//! whose copy is so old that it knows none of the others' directories.
 //!
 //! What must hold: whenever a node has exactly what its vector says, its keys are
 //! those of a fold over all these writes by version, in which nothing is ever

@@ -80,7 +80,7 @@ impl Cluster {
         }
         let Some(message) = channel.pop_front() else { return };
         if matches!(message, Message::Pulse(_) | Message::Vector { .. }) {
-            node.must_hear.clear();
+            node.must_hear.remove(&peer);
         }
         match message {
             Message::Entries(entries) => {

@@ -9,7 +9,7 @@ use super::model::{Model, Registry};
 use crate::engine::{Conflict, Entry, Placement, Slice, StateHash, Table};
 use crate::persistence::{NodeUuid, next_random};
 use crate::replication::appends::Appends;
-use crate::replication::dynamo::entry::{Decoded, decode};
+use crate::replication::dynamo::entry::{Content, Decoded, Dotted, decode};
 use crate::replication::dynamo::mistake::Mistake;
 use crate::replication::dynamo::{
     History, Origin, Place, Replica, SnapshotVector, Start, VersionVector, apply, begin,
@@ -92,7 +92,7 @@ pub struct Node {
     pub vector: VersionVector,
     /// States that were taken over may hold this much, in part.
     pub ahead: VersionVector,
-    /// It takes no writes before it has heard one of these.
+    /// It takes no writes before it has heard each of these.
     pub must_hear: BTreeSet<NodeId>,
     /// It takes no writes before it was admitted, and has that entry.
     pub must_be_admitted: bool,
@@ -102,6 +102,7 @@ pub struct Node {
     pub has_rough_root: bool,
     /// It was restored, and has written nothing since: it doesn't know yet where its stream ends.
     pub is_restored: bool,
+    /// It was restored, which it knows until its new stream has begun.
     pub begins_anew: bool,
 }
 
@@ -149,7 +150,7 @@ impl Node {
         !self.is_damaged && self.process.as_ref().is_none_or(covers)
     }
 
-    /// Starts a process from what the disk has.
+    /// Starts a process from what the disk has; gives the changes of the members that it finds.
     pub fn start(
         &mut self,
         nodes: u64,
@@ -157,7 +158,7 @@ impl Node {
         random: &mut u64,
         mistake: Option<Mistake>,
         registry: &mut Registry,
-    ) {
+    ) -> Vec<Dotted> {
         if self.is_restored {
             self.must_hear = (1..=nodes).filter(|id| *id != self.id).collect();
         }
@@ -168,10 +169,14 @@ impl Node {
         let mut history = History::new(after, state);
         let mut found: Vec<(u64, Bytes)> = Vec::new();
         self.disk.open(&mut |index, payload| found.push((index, payload)));
+        let mut member_changes = Vec::new();
         for (index, payload) in &found {
             let entry = decode(payload).expect("an entry that was written");
             if let Decoded::Dotted(dotted) = &entry {
                 registry.add(dotted);
+                if matches!(dotted.content, Content::Members(_)) {
+                    member_changes.push(dotted.clone());
+                }
             }
             history.take(*index, &entry);
             slices.iter_mut().enumerate().for_each(|(shard, slice)| apply(slice, shard, *index, &entry));
@@ -185,7 +190,7 @@ impl Node {
             place: self.place(),
             history,
             named: (1..=nodes).map(named).collect(),
-            begins_anew: std::mem::take(&mut self.begins_anew),
+            begins_anew: self.begins_anew,
             origins: Box::new(move || next_random(&mut drawn) as Origin),
         });
         if let Some(mistake) = mistake {
@@ -206,6 +211,7 @@ impl Node {
             admitting: BTreeSet::new(),
             conflicts: Vec::new(),
         });
+        member_changes
     }
 
     /// The process ends, with or without the power.

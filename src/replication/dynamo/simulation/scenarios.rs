@@ -124,6 +124,54 @@ fn a_member_that_is_down_holds_tombstones_back_until_it_is_evicted_and_returns_w
     cluster.check_end();
 }
 
+#[test]
+fn an_eviction_that_was_on_its_way_to_the_disk_counts_if_a_restart_finds_it() {
+    let mut evictions = 0;
+    for seed in 0..20 {
+        let mut cluster = met(seed, 3);
+        cluster.evict_now(0, 2);
+        cluster.crash(2);
+        cluster.heal();
+        settle(&mut cluster);
+        evictions += cluster.figures.evictions;
+    }
+    assert!((1..20).contains(&evictions), "{evictions}");
+}
+
+#[test]
+fn an_older_copy_that_knows_none_of_the_others_directories_is_alone_until_it_is_given_up() {
+    for begins_anew in [false, true] {
+        let mut cluster = met(10, 3);
+        cluster.nodes[1].older = Some(cluster.nodes[1].disk.copy());
+        for (victim, by) in [(0, 2), (2, 0)] {
+            cluster.evict_now(victim, by);
+            cluster.run_until(cluster.now_ms + 1_000);
+            cluster.wipe(victim);
+            settle(&mut cluster);
+            write(&mut cluster, victim, 0, Write::Set);
+            settle(&mut cluster);
+        }
+        cluster.restore(1, begins_anew);
+        cluster.run_until(cluster.now_ms + 5_000);
+        for crashes in [false, true] {
+            if crashes {
+                cluster.crash(1);
+                cluster.start(1);
+            }
+            cluster.run_until(cluster.now_ms + 5_000);
+            let process = cluster.nodes[1].process.as_ref().expect("it runs");
+            assert!(process.replica.in_contact().is_empty());
+            assert!(!cluster.write(1, &[KEYS[0]], Write::Set), "it has heard nobody");
+        }
+        cluster.give_up_stranded();
+        cluster.run_until(cluster.now_ms + 1_000);
+        assert_eq!((cluster.figures.stranded, cluster.figures.evictions), (1, 3));
+        cluster.wipe(1);
+        settle(&mut cluster);
+        cluster.check_end();
+    }
+}
+
 /// Puts another value in place of a key's, or takes it away: behind the node's back.
 fn damage(cluster: &mut Cluster, place: usize, key: &[u8], value: Option<&[u8]>) {
     let entry = shown(cluster, place, key).expect("a key");

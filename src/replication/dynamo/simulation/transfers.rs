@@ -147,7 +147,8 @@ impl Cluster {
             _ => forgotten(process, transfer),
         };
         if !gone.is_empty() {
-            process.replica.forget(gone.iter().map(|(key, version)| (&key[..], *version)));
+            let rows = gone.iter().map(|(key, version)| (&key[..], *version));
+            process.replica.forget(rows, &transfer.state.vector);
         }
         process.replica.pulled(transfer.state.clone());
         self.is_dirty.insert(transfer.puller.0);
@@ -191,9 +192,9 @@ fn forgotten(process: &Process, transfer: &Transfer) -> Vec<(Vec<u8>, Version)> 
             continue;
         }
         for (version, _) in [entry.value_part(), entry.vector_part()].into_iter().flatten() {
-            // Where the source's copy counts, what came astray is gone, too (see `merge_state`).
-            let is_astray = transfer.repair == Some(SameVersion::Theirs) && !process.vector.has(version);
-            if transfer.state.vector.has(version) || is_astray {
+            // Where the source's copy counts, what came astray is gone, too: the replica knows it.
+            let its_copy_counts = transfer.repair == Some(SameVersion::Theirs);
+            if its_copy_counts || transfer.state.vector.has(version) {
                 gone.push((entry.key().to_vec(), version));
             }
         }
