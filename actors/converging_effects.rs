@@ -79,7 +79,6 @@ impl ConvergingLog {
     fn persist(&mut self, entries: Vec<LogEntry>) {
         let Some(number) = entries.last().map(|entry| entry.index) else { return };
         let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
-        self.persists_under_way += 1;
         self.cluster.persisting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let persist = Persist {
             number,

@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 use datastore::error::Error;
-use datastore::limits;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::{Message, Replica, Start};
 use datastore::replication::group::{Acknowledgement, Group};
@@ -29,8 +28,8 @@ use crate::dynamo_cluster::DynamoCluster;
 use crate::node::Node;
 use crate::replication_messages::{PeerMessage, ReplicationMessage};
 
-/// Persists under way with which further writes wait for company.
-const PERSISTS_UNDER_WAY_MAX: usize = 2;
+/// Groups of this node's writes under way with which further ones wait for company.
+const GROUPS_UNDER_WAY_MAX: usize = 2;
 
 /// The log of a node of dynamo mode.
 pub struct ConvergingLog {
@@ -44,7 +43,6 @@ pub struct ConvergingLog {
     /// States that were taken over, on their way to the disk: whom to tell.
     pub(crate) waiting: VecDeque<(u64, Sender<()>)>,
     pub(crate) asks: Asks,
-    pub(crate) persists_under_way: usize,
     /// The last entry handed to the shards.
     pub(crate) handed_over: u64,
     /// The directory isn't marked as itself yet: its stream has to begin on the disk first.
@@ -67,7 +65,6 @@ impl ConvergingLog {
             own: VecDeque::new(),
             waiting: VecDeque::new(),
             asks: Asks::new(cluster.clone(), node.settings.request_timeout_ms),
-            persists_under_way: 0,
             handed_over: last_index,
             unmarked: true,
             hashing: None,
@@ -90,13 +87,17 @@ impl ConvergingLog {
 
     /// Whether writes are to wait for company, or for room.
     pub(crate) fn must_hold(&self) -> bool {
-        self.replica.holds_writes()
-            || self.persists_under_way >= PERSISTS_UNDER_WAY_MAX
-            || self.cluster.persisting_bytes.load(Ordering::Relaxed) >= limits::UNCOMMITTED_BYTES_MAX
+        // Its own alone: what peers send is on its way to the disk all the time.
+        self.replica.holds_writes() || self.own.len() >= GROUPS_UNDER_WAY_MAX
     }
 
     /// A group becomes one entry of this node's stream.
     pub(crate) fn write(&mut self, group: Group) {
+        if let Some(error) = self.cluster.write_refusal() {
+            // It was taken before that was known, and has no place in the log.
+            return acknowledgements::refused(&self.cast.shards, group.acknowledgements, &error);
+        }
+        self.cluster.is_new.store(false, Ordering::Relaxed);
         let (payload, requests) = (group.payload(), group.requests as u32);
         let index = self.replica.write(payload.into(), requests, self.cluster.now_ms());
         self.own.push_back((index, group.acknowledgements));
@@ -180,8 +181,7 @@ impl ConvergingLog {
     /// What the disk thread and the log's reader say.
     pub(crate) fn hear_disk(&mut self, message: ReplicationMessage) {
         match message {
-            ReplicationMessage::Persisted { number, persists, .. } => {
-                self.persists_under_way -= persists;
+            ReplicationMessage::Persisted { number, .. } => {
                 self.replica.persisted(number);
                 self.mark();
             }

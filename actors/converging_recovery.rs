@@ -6,11 +6,13 @@
 //!                                        └─► builders: a slice a shard, each takes what is its own
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 use datastore::engine::{Conflict, Placement, Seen, Slice, Table};
+use datastore::limits::{CONFLICTS_KEPT_BYTES_MAX, CONFLICTS_KEPT_MAX};
 use datastore::persistence::{
     EntryPlaces, FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, Replay, ReplicatedRecovery,
 };
@@ -42,7 +44,9 @@ pub(crate) struct ReplayedConverging {
     pub(crate) log: NodeLog,
     pub(crate) recovery: ReplicatedRecovery,
     pub(crate) history: History,
+    /// The last ones, of each shard, and how many more there were.
     pub(crate) conflicts: Vec<Conflict>,
+    pub(crate) conflicts_omitted: u64,
 }
 
 /// Tables that keep tombstones, and their own hash.
@@ -100,34 +104,52 @@ pub(crate) fn replay(
         let opened = Log::open_converging(disk, options, identity, range, salts(seed), &mut visit);
         send(&mut batch);
         drop(senders);
-        let (tables, conflicts): (Vec<_>, Vec<_>) = join_all(builders).into_iter().unzip();
+        let (tables, found): (Vec<_>, Vec<_>) = join_all(builders).into_iter().unzip();
         let (log, recovery) = opened.map_err(StartError::Log)?;
-        let conflicts = conflicts.into_iter().flatten().collect();
-        Ok(ReplayedConverging { tables, log, recovery, history, conflicts })
+        let conflicts_omitted = found.iter().map(|found: &Found| found.omitted).sum();
+        let conflicts = found.into_iter().flat_map(|found| found.conflicts).collect();
+        Ok(ReplayedConverging { tables, log, recovery, history, conflicts, conflicts_omitted })
     })
 }
 
+/// The last races that were lost by merging.
+#[derive(Default)]
+struct Found {
+    conflicts: VecDeque<Conflict>,
+    bytes: usize,
+    omitted: u64,
+}
+
+impl Found {
+    fn add(&mut self, conflicts: Vec<Conflict>, omitted: u64) {
+        self.omitted += omitted;
+        self.bytes += conflicts.iter().map(Conflict::memory_bytes).sum::<usize>();
+        self.conflicts.extend(conflicts);
+        while self.conflicts.len() > CONFLICTS_KEPT_MAX || self.bytes > CONFLICTS_KEPT_BYTES_MAX {
+            let Some(oldest) = self.conflicts.pop_front() else { return };
+            self.bytes -= oldest.memory_bytes();
+            self.omitted += 1;
+        }
+    }
+}
+
 /// Gives the table and what was lost by merging.
-fn build(
-    shard: usize,
-    table: Table,
-    state: &SnapshotVector,
-    batches: &Receiver<Batch>,
-) -> (Table, Vec<Conflict>) {
+fn build(shard: usize, table: Table, state: &SnapshotVector, batches: &Receiver<Batch>) -> (Table, Found) {
     let placement = *table.placement();
     let mut slice: Slice<()> = Slice::new(table, 0);
     begin(&mut slice, state);
-    let mut conflicts = Vec::new();
+    let mut found = Found::default();
     for batch in batches {
         for (index, entry) in batch.iter() {
             apply(&mut slice, shard, *index, entry);
             let output = slice.output();
             output.changes.clear();
-            conflicts.append(&mut output.conflicts);
+            let conflicts = std::mem::take(&mut output.conflicts);
+            found.add(conflicts, std::mem::take(&mut output.conflicts_omitted));
         }
     }
     let applied = slice.applied_index();
-    (slice.install(Table::new(placement, shard), applied), conflicts)
+    (slice.install(Table::new(placement, shard), applied), found)
 }
 
 /// Puts together what the node goes on with. `has_lost_entries`: the log was cut at damage.

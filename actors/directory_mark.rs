@@ -30,6 +30,12 @@ pub(crate) fn is_copy(directory: &Path) -> io::Result<bool> {
     }
 }
 
+/// Takes the mark away: whatever happens from here on, the directory is one that may have lost
+/// entries, until [`keep`] is called.
+pub(crate) fn doubt(directory: &Path) -> io::Result<()> {
+    store(directory, &Value::Null)
+}
+
 /// Marks the directory as itself.
 pub(crate) fn keep(directory: &Path) -> io::Result<()> {
     let mark = mark_of(directory)?;
@@ -71,5 +77,7 @@ mod tests {
         keep(copy.path()).unwrap();
         assert!(!is_copy(copy.path()).unwrap(), "it is a directory of its own by now");
         assert!(!is_copy(original.path()).unwrap());
+        doubt(original.path()).unwrap();
+        assert!(is_copy(original.path()).unwrap());
     }
 }

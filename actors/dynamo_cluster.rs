@@ -43,8 +43,8 @@ pub struct DynamoCluster {
     pub awaits_contact: AtomicBool,
     /// This node was evicted.
     pub is_evicted: AtomicBool,
-    /// What each peer that was greeted has said last: why it doesn't let this node in, or nothing.
-    let_in: Mutex<BTreeMap<NodeId, Option<String>>>,
+    /// Why peers don't let this node in, as they have said last.
+    refusals: Mutex<BTreeMap<NodeId, String>>,
     /// It has never had a key.
     pub is_new: AtomicBool,
     /// The last entry handed to the shards.
@@ -114,7 +114,7 @@ impl DynamoCluster {
             is_clock_wrong: AtomicBool::new(false),
             awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
-            let_in: Mutex::default(),
+            refusals: Mutex::default(),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
             persisting_bytes: Arc::default(),
@@ -229,18 +229,22 @@ impl DynamoCluster {
 
     /// A peer has said why it doesn't let this node in; `None`: it has let it in.
     pub(crate) fn let_in(&self, peer: NodeId, refusal: Option<&str>) {
-        lock(&self.let_in).insert(peer, refusal.map(str::to_string));
+        let mut refusals = lock(&self.refusals);
+        match refusal {
+            Some(reason) => refusals.insert(peer, reason.to_string()),
+            None => refusals.remove(&peer),
+        };
     }
 
     /// Why nobody lets this node in, where nobody does: what it would take would reach no one.
     pub(crate) fn shut_out(&self) -> Option<String> {
-        let said = lock(&self.let_in);
-        let any = said.values().flatten().next();
-        any.filter(|_| said.values().all(Option::is_some)).cloned()
+        let reason = lock(&self.refusals).values().next().cloned()?;
+        let reaches_any = lock(&self.view).peers.iter().any(|peer| self.links.is_reached(peer.node_id));
+        (!reaches_any).then_some(reason)
     }
 
-    /// Races were lost.
-    pub(crate) fn lost(&self, conflicts: Vec<Conflict>) {
+    /// Races were lost, and more of them than are to be kept.
+    pub(crate) fn lost(&self, conflicts: Vec<Conflict>, omitted: u64) {
         let now_ms = self.now_ms();
         let mut log = lock(&self.conflicts);
         for conflict in conflicts {
@@ -255,6 +259,7 @@ impl DynamoCluster {
                 log.bytes -= log.kept.pop_front().map_or(0, |(_, bytes)| bytes);
             }
         }
+        log.count += omitted;
     }
 
     /// How many races were lost since the start.
@@ -291,13 +296,13 @@ mod tests {
         let place = Place { node_id: 1, directory: None, host: "h".into(), port: 1 };
         let cluster = DynamoCluster::new(place, 1, Vec::new(), 0);
         let many = limits::CONFLICTS_KEPT_MAX as u32 + 10;
-        (0..many).for_each(|key| cluster.lost(vec![conflict(key, 1)]));
+        (0..many).for_each(|key| cluster.lost(vec![conflict(key, 1)], 0));
         assert_eq!(cluster.conflicts_count(), u64::from(many));
         let page = cluster.conflicts(u64::MAX, 3);
         let numbers: Vec<u64> = page.iter().map(|seen| seen.number).collect();
         assert_eq!(numbers, [u64::from(many), u64::from(many) - 1, u64::from(many) - 2]);
         assert_eq!(cluster.conflicts(11, 5).len(), 0, "the oldest are gone");
-        cluster.lost(vec![conflict(1, limits::CONFLICTS_KEPT_BYTES_MAX)]);
+        cluster.lost(vec![conflict(1, limits::CONFLICTS_KEPT_BYTES_MAX)], 0);
         assert_eq!(cluster.conflicts(u64::MAX, 9).len(), 1, "the newest stays, however large");
     }
 }

@@ -33,8 +33,12 @@ pub(crate) fn greeting(cluster: &DynamoCluster, peer: NodeId, lane: Lane) -> Vec
 pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Greeted {
     match read_greeting_answer(line) {
         Err(reason) => Greeted::Refused(reason),
+        Ok(GreetingAnswer::Refused { evicted: true, message, .. }) => {
+            // Who was evicted hears of it here and nowhere else, and it is never taken back.
+            cluster.is_evicted.store(true, Ordering::Relaxed);
+            Greeted::Refused(message)
+        }
         Ok(GreetingAnswer::Refused { code, message, .. }) if code == Code::ReadOnly.rule().0 => {
-            // Who was evicted, or has lost its data, hears of it here and nowhere else.
             cluster.let_in(peer, Some(&message));
             Greeted::Refused(message)
         }
@@ -51,7 +55,7 @@ pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Gr
             // It comes by itself, and is admitted then.
             Decision::Admit => Greeted::NotYet,
             Decision::Refuse(error) if error.retryable() => Greeted::NotYet,
-            Decision::Refuse(error) => Greeted::Refused(error.message),
+            Decision::Refuse(error) | Decision::Evicted(error) => Greeted::Refused(error.message),
         },
     }
 }

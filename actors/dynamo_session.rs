@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use datastore::error::{Code, Error};
 use datastore::messaging::peer_frame::{PeerFrame, decode};
 use datastore::messaging::peer_frame_converging::Converging;
-use datastore::messaging::peer_greeting::{greeting_welcome_line, read_greeting};
+use datastore::messaging::peer_greeting::{evicted_line, greeting_welcome_line, read_greeting};
 use datastore::messaging::peer_hello::refused_line;
 use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::time_of;
@@ -115,6 +115,11 @@ impl Session {
                 let place = self.reachable(greeting.from);
                 self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Admit(place)));
                 self.refuse(peer, &Error::new(Code::Starting, "it is being admitted: come again")).await;
+                None
+            }
+            Decision::Evicted(error) => {
+                // Who is gone already can't be told.
+                let _ = write_all(&self.socket, &evicted_line(&error)).await;
                 None
             }
             Decision::Refuse(error) => {

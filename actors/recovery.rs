@@ -141,6 +141,13 @@ fn recover_converging(
     port: u16,
 ) -> Result<Recovered, StartError> {
     let began = std::time::Instant::now();
+    let path = &settings.data_dir;
+    let unusable = |source| StartError::Directory { path: path.clone(), source };
+    let is_copy = directory_mark::is_copy(path).map_err(unusable)?;
+    if settings.truncate_damaged_log && !is_copy {
+        // The cut is durable before its new stream is.
+        directory_mark::doubt(path).map_err(unusable)?;
+    }
     let placement = Placement::new(identity.placement_seed, settings.shards);
     let replay_over = |range: Replay, snapshot: Option<&SnapshotReport>, tables: Vec<Table>| {
         let faulty = FaultyDisk::new(disk.clone(), settings.drop_rate, random_u64()?);
@@ -157,22 +164,22 @@ fn recover_converging(
         (placement, converging_recovery::empty_table),
         replay_over,
     )?;
-    let ReplayedConverging { tables, log, recovery, history, conflicts } = replayed;
+    let ReplayedConverging { tables, log, recovery, history, conflicts, conflicts_omitted } = replayed;
     let Loaded { snapshot, passed_over } = loaded;
     let report = recovery.report.clone();
     set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
     let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
-    let path = &settings.data_dir;
-    let unusable = |source| StartError::Directory { path: path.clone(), source };
-    let is_copy = directory_mark::is_copy(path).map_err(unusable)?;
     if is_copy {
         tracing::warn!("this directory is a copy of another one: it goes on as a new stream of entries");
     }
     let has_lost_entries = is_copy || report.truncated.is_some();
+    if settings.truncate_damaged_log && !has_lost_entries {
+        directory_mark::keep(path).map_err(unusable)?;
+    }
     let (converging, cluster) =
         converging_recovery::recovered(settings, &identity, port, (history, recovery), has_lost_entries)?;
-    cluster.lost(conflicts);
+    cluster.lost(conflicts, conflicts_omitted);
     Ok(Recovered {
         tables,
         log,

@@ -262,7 +262,6 @@ impl Shard {
 
     /// Carries out what the slice decided: changes first, then answers.
     fn carry_out(&mut self, context: &mut Context<Self>) {
-        self.report_conflicts();
         let Output { changes, answers, append, .. } = self.slice.output();
         let append_waits = !append.is_empty();
         let changes = std::mem::take(changes);

@@ -42,15 +42,17 @@ impl Shard {
     pub(crate) fn merge(&mut self, converge: &Converge) {
         for (index, entry) in &converge.entries {
             apply(&mut self.slice, self.number, *index, entry);
+            self.report_conflicts();
         }
         self.finished_bytes += converge.permit_bytes;
     }
 
     /// Hands on what was lost by merging.
     pub(crate) fn report_conflicts(&mut self) {
-        let conflicts = &mut self.slice.output().conflicts;
-        if let (false, Some(cluster)) = (conflicts.is_empty(), &self.node.dynamo) {
-            cluster.lost(std::mem::take(conflicts));
+        let output = self.slice.output();
+        if let (false, Some(cluster)) = (output.conflicts.is_empty(), &self.node.dynamo) {
+            cluster
+                .lost(std::mem::take(&mut output.conflicts), std::mem::take(&mut output.conflicts_omitted));
         }
     }
 

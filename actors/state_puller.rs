@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
@@ -31,6 +32,9 @@ use crate::start::{Cast, spawn};
 use crate::state_walk::{bucket_hashes, walk};
 use crate::wal_writer::WalMessage;
 
+/// A source that walks over many keys without finding one to send is silent meanwhile. One that
+/// is gone shows by its socket.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// States on their way to this node's disk.
 const UNDER_WAY_MAX: usize = 4;
 /// Forgotten parts in one entry.
@@ -86,18 +90,25 @@ impl Puller {
         let stops = move || node.stopping.load(Ordering::Relaxed);
         let mut socket = self.connect(&stops)?;
         socket.send(&PeerFrame::Converging(Converging::StateWanted { hashes: hashes.clone() }))?;
-        let PeerFrame::Converging(Converging::StateBegins { state, buckets }) = socket.receive(&stops)?
+        let PeerFrame::Converging(Converging::StateBegins { state, buckets }) =
+            socket.receive_within(PATIENCE, &stops)?
         else {
             return Err(out_of_place());
         };
         self.buckets = buckets;
-        if is_ahead(state.latest(), self.cluster.now_ms()) {
-            return Err(io::Error::other("its writes are more than 500 ms ahead of this node's clock"));
-        }
+        self.check_time(state.latest())?;
         let vector = &state.vector;
         let taken = self.take(&mut socket, vector, &stops).and_then(|()| self.forget(vector));
         socket.send(&PeerFrame::SnapshotResult { taken: taken.is_ok() })?;
         taken.map(|()| state)
+    }
+
+    /// What is from too far ahead would draw this node's clock along.
+    fn check_time(&self, time: u64) -> io::Result<()> {
+        if is_ahead(time, self.cluster.now_ms()) {
+            return Err(io::Error::other("its writes are more than 500 ms ahead of this node's clock"));
+        }
+        Ok(())
     }
 
     fn connect(&self, stops: &dyn Fn() -> bool) -> io::Result<BlockingPeer> {
@@ -120,10 +131,11 @@ impl Puller {
     ) -> io::Result<()> {
         let mut under_way: Vec<Receiver<()>> = Vec::new();
         loop {
-            match socket.receive(stops)? {
+            match socket.receive_within(PATIENCE, stops)? {
                 PeerFrame::Converging(Converging::States(batch)) => {
                     for entry in states(batch.clone()) {
                         let entry = entry.ok_or_else(out_of_place)?;
+                        self.check_time(entry.version().index)?;
                         if !entry.is_tombstone() {
                             self.received.insert(key_hash(entry.key()));
                         }

@@ -74,12 +74,13 @@ fn serve(node: &Node, cast: &Cast, mut socket: BlockingPeer, peer: NodeId) -> io
         for entry in entries.iter().filter(|entry| is_wanted(entry.key())) {
             keys += 1;
             encode_state(&mut states, entry);
+            // As soon as it is enough: values may be large.
+            if states.len() >= limits::SNAPSHOT_CHUNK_BYTES {
+                let full = states.split().freeze();
+                socket.send(&PeerFrame::Converging(Converging::States(full)))?;
+            }
         }
-        if states.len() < limits::SNAPSHOT_CHUNK_BYTES {
-            return Ok(());
-        }
-        let full = states.split().freeze();
-        socket.send(&PeerFrame::Converging(Converging::States(full)))
+        io::Result::Ok(())
     })?;
     if !states.is_empty() {
         socket.send(&PeerFrame::Converging(Converging::States(states.freeze())))?;

@@ -150,13 +150,16 @@ fn native(vector: &[u8]) -> Vec<u8> {
     vector.chunks_exact(4).flat_map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).to_ne_bytes()).collect()
 }
 
+/// Hears of a lost race, and may have it put together: both values are copied for that.
+pub(super) type Report<'a> = &'a mut dyn FnMut(&dyn Fn() -> Conflict);
+
 /// Decides about one effect. `is_known` says of a version that is here whether the
 /// effect's writer had seen it; `report` hears of lost races.
 struct Meeting<'a> {
     key: &'a [u8],
     version: Version,
     is_known: &'a dyn Fn(Version) -> bool,
-    report: &'a mut dyn FnMut(Conflict),
+    report: Report<'a>,
 }
 
 impl Meeting<'_> {
@@ -165,10 +168,13 @@ impl Meeting<'_> {
         if other == self.version || (self.is_known)(other) {
             return;
         }
-        let ours = Side { version: self.version, written: of_effect() };
-        let theirs = Side { version: other, written: of_other() };
-        let (winner, loser) = if self.version > other { (ours, theirs) } else { (theirs, ours) };
-        (self.report)(Conflict { key: Bytes::copy_from_slice(self.key), winner, loser });
+        let (key, version) = (self.key, self.version);
+        (self.report)(&|| {
+            let ours = Side { version, written: of_effect() };
+            let theirs = Side { version: other, written: of_other() };
+            let (winner, loser) = if version > other { (ours, theirs) } else { (theirs, ours) };
+            Conflict { key: Bytes::copy_from_slice(key), winner, loser }
+        });
     }
 
     /// A part is written: what its register holds then.
@@ -223,7 +229,7 @@ pub(super) fn merge_effect(
     hash: u64,
     version: Version,
     is_known: &dyn Fn(Version) -> bool,
-    report: &mut dyn FnMut(Conflict),
+    report: Report<'_>,
 ) -> Merged {
     let key = effect.key();
     let deleted = table.tombstone(key, hash);

@@ -97,11 +97,19 @@ pub struct Output<T> {
     pub append: Append,
     /// In dynamo mode: writes that were lost to others, which didn't know of them.
     pub conflicts: Vec<Conflict>,
+    /// Further ones, which are only counted.
+    pub conflicts_omitted: u64,
 }
 
 impl<T> Default for Output<T> {
     fn default() -> Self {
-        Output { changes: Vec::new(), answers: Vec::new(), append: Append::default(), conflicts: Vec::new() }
+        Output {
+            changes: Vec::new(),
+            answers: Vec::new(),
+            append: Append::default(),
+            conflicts: Vec::new(),
+            conflicts_omitted: 0,
+        }
     }
 }
 

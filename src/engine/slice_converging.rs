@@ -6,6 +6,7 @@ use super::converge::{Conflict, Merged, SameVersion, Seen, Stamp, forget_parts, 
 use super::effect::Effect;
 use super::entry::{Change, Entry};
 use super::slice::Slice;
+use crate::limits::{CONFLICTS_KEPT_BYTES_MAX, CONFLICTS_KEPT_MAX};
 use crate::version::Version;
 
 impl<T> Slice<T> {
@@ -37,17 +38,28 @@ impl<T> Slice<T> {
     ) {
         self.applied(index);
         let mut conflicts: Vec<Conflict> = Vec::new();
+        let (mut bytes, mut omitted) = (0, 0);
         for (ordinal, effect, hash) in effects {
             let seen = self.seen.take().unwrap_or_default();
             // Of what came here by a repair, ahead of its own entry, nobody can tell what it knew.
             let is_known = |other: Version| context.covers(other) || !seen.covers(other);
             let version = stamp.version(ordinal);
-            let mut report = |conflict| conflicts.push(conflict);
+            // One large value may win against very many small ones.
+            let mut report = |make: &dyn Fn() -> Conflict| {
+                if conflicts.len() >= CONFLICTS_KEPT_MAX || bytes >= CONFLICTS_KEPT_BYTES_MAX {
+                    omitted += 1;
+                    return;
+                }
+                let conflict = make();
+                bytes += conflict.memory_bytes();
+                conflicts.push(conflict);
+            };
             let merged = merge_effect(&mut self.table, &effect, hash, version, &is_known, &mut report);
             self.seen = Some(seen);
             self.changed(merged);
         }
         self.output.conflicts.append(&mut conflicts);
+        self.output.conflicts_omitted += omitted;
         self.sees(stamp.origin, last);
     }
 

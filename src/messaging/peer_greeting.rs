@@ -10,6 +10,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::peer_hello::line;
+use super::reply;
+use crate::error::Error;
 use crate::replication::dynamo::Greeting;
 
 #[derive(Serialize)]
@@ -39,6 +41,8 @@ pub enum GreetingAnswer {
         message: String,
         /// The same greeting may be accepted later.
         retryable: bool,
+        /// It never will be: the directory was evicted.
+        evicted: bool,
     },
 }
 
@@ -50,6 +54,16 @@ pub fn greeting_line(greeting: &Greeting) -> Vec<u8> {
 /// An answer as a line, with its newline.
 pub fn greeting_welcome_line(greeting: &Greeting) -> Vec<u8> {
     line(&WelcomeLine { ok: true, greeting })
+}
+
+/// That the greeting node's directory was evicted, as a line with its newline.
+pub fn evicted_line(error: &Error) -> Vec<u8> {
+    let mut line = Vec::new();
+    reply::error(&mut line, b"", error);
+    // Before the brace and the newline that end the line.
+    let end = line.len().saturating_sub(b"}\n".len());
+    line.splice(end..end, b",\"evicted\":true".iter().copied());
+    line
 }
 
 /// Reads a greeting; the error says what is wrong with it.
@@ -74,6 +88,8 @@ pub fn read_greeting_answer(line: &[u8]) -> Result<GreetingAnswer, String> {
     #[derive(Deserialize)]
     struct Refused {
         error: RefusedError,
+        #[serde(default)]
+        evicted: bool,
     }
     #[derive(Deserialize)]
     struct RefusedError {
@@ -85,15 +101,15 @@ pub fn read_greeting_answer(line: &[u8]) -> Result<GreetingAnswer, String> {
     if is_dynamo(line) {
         return serde_json::from_slice(line).map(GreetingAnswer::Welcome).map_err(wrong);
     }
-    let Refused { error: RefusedError { code, message, retryable } } =
+    let Refused { error: RefusedError { code, message, retryable }, evicted } =
         serde_json::from_slice(line).map_err(wrong)?;
-    Ok(GreetingAnswer::Refused { code, message, retryable })
+    Ok(GreetingAnswer::Refused { code, message, retryable, evicted })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Error};
+    use crate::error::Code;
     use crate::messaging::peer_hello::{PEER_PREFIX, refused_line};
     use crate::persistence::NodeUuid;
     use crate::replication::dynamo::Place;
@@ -112,8 +128,10 @@ mod tests {
         assert_eq!(read_greeting_answer(&welcome), Ok(GreetingAnswer::Welcome(greeting)));
         let refused = refused_line(&Error::new(Code::Starting, "later"), None);
         let (code, message) = ("starting".to_string(), "later".to_string());
-        let expected = GreetingAnswer::Refused { code, message, retryable: true };
+        let expected = GreetingAnswer::Refused { code, message, retryable: true, evicted: false };
         assert_eq!(read_greeting_answer(&refused), Ok(expected));
+        let evicted = evicted_line(&Error::new(Code::ReadOnly, "gone"));
+        assert!(matches!(read_greeting_answer(&evicted), Ok(GreetingAnswer::Refused { evicted: true, .. })));
         assert!(read_greeting(br#"{"op":"peer","lane":"log"}"#).is_err_and(|error| error.contains("--mode")));
         assert!(read_greeting_answer(b"HTTP/1.1 400\n").is_err());
     }

@@ -26,6 +26,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::history::SnapshotVector;
+use super::members::MemberChange;
 use super::vector::{Origin, Row, VersionVector};
 use crate::engine::{Effect, Entry, Requests, SameVersion, Seen, Stamp};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VECTOR_LENGTH_MAX};
@@ -105,12 +106,18 @@ impl Dotted {
     /// Whether it can be applied: what is in the log is, at every start. A peer's entry is
     /// looked at before it goes there.
     pub fn is_sound(&self) -> bool {
-        let Content::Writes(body) = &self.content else { return true };
+        let body = match &self.content {
+            Content::Writes(body) => body,
+            Content::Members(body) => return MemberChange::decode(body).is_some(),
+            Content::Watermark => return true,
+        };
         Requests::new(body).all(|item| {
             let Ok((ordinal, effect)) = item else { return false };
             let fits = match effect {
                 Effect::Set { value, .. } => (1..=VALUE_BYTES_MAX).contains(&value.len()),
-                Effect::AddVector { vector, .. } => (1..=VECTOR_LENGTH_MAX * 4).contains(&vector.len()),
+                Effect::AddVector { vector, .. } => {
+                    (1..=VECTOR_LENGTH_MAX * 4).contains(&vector.len()) && is_finite(vector)
+                }
                 Effect::Delete { .. } => true,
             };
             fits && ordinal < self.requests && (1..=KEY_BYTES_MAX).contains(&effect.key().len())
@@ -244,6 +251,11 @@ fn take(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
     (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
+/// Whether these little-endian numbers are such as a snapshot's line can carry.
+fn is_finite(vector: &[u8]) -> bool {
+    vector.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
+}
+
 /// Appends a key's state: an entry or a tombstone.
 pub fn encode_state(out: &mut BytesMut, entry: &Entry) {
     out.put_u16_le(entry.key().len() as u16);
@@ -310,7 +322,10 @@ fn state(bytes: &mut Bytes) -> Option<Entry> {
         Some(Some((version, body)))
     };
     let value = part(PART_VALUE, VALUE_BYTES_MAX)?;
-    let vector = part(PART_VECTOR, VECTOR_LENGTH_MAX * 4)?.filter(|(_, body)| body.len() % 4 == 0);
+    let vector = part(PART_VECTOR, VECTOR_LENGTH_MAX * 4)?;
+    if vector.as_ref().is_some_and(|(_, body)| body.len() % 4 != 0 || !is_finite(body)) {
+        return None;
+    }
     let vector = vector.map(|(version, body)| {
         let numbers = body.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         (version, numbers.flat_map(f32::to_ne_bytes).collect::<Vec<u8>>())

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::members::{Members, Place};
 use crate::error::{Code, Error};
+use crate::limits::MEMBERS_MAX;
 use crate::replication::handshake::Lane;
 use crate::replication::message::NodeId;
 
@@ -48,6 +49,8 @@ pub enum Decision {
     Accept,
     /// It is to be admitted, and told to come again.
     Admit,
+    /// Nothing, and for good: its directory was evicted.
+    Evicted(Error),
     /// Nothing.
     Refuse(Error),
 }
@@ -82,7 +85,7 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
         let message = format!(
             "node {node_id} was evicted: its directory may hold what all others have forgotten; start it on an empty one"
         );
-        return refuse(Code::ReadOnly, message);
+        return Decision::Evicted(Error::new(Code::ReadOnly, message));
     }
     match members.member(node_id).map(|place| place.directory) {
         Some(None) => Decision::Accept,
@@ -94,6 +97,12 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
             );
             // What it takes meanwhile would reach nobody.
             refuse(Code::ReadOnly, message)
+        }
+        None if *is_new && members.node_ids().len() >= MEMBERS_MAX => {
+            let message = format!(
+                "this cluster has {MEMBERS_MAX} members, and no more may join: evict one that is lost"
+            );
+            refuse(Code::BadRequest, message)
         }
         None if *is_new => Decision::Admit,
         None => {
@@ -124,7 +133,7 @@ mod tests {
 
     fn refused(members: &Members, greeting: &Greeting) -> Option<Code> {
         match decide(&place(1, 1), members, greeting) {
-            Decision::Refuse(error) => Some(error.code),
+            Decision::Refuse(error) | Decision::Evicted(error) => Some(error.code),
             Decision::Accept | Decision::Admit => None,
         }
     }

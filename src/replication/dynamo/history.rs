@@ -48,7 +48,8 @@ impl SnapshotVector {
 
     /// Reads what [`SnapshotVector::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Option<SnapshotVector> {
-        serde_json::from_slice(bytes).ok()
+        let state: SnapshotVector = serde_json::from_slice(bytes).ok()?;
+        state.vector.is_sorted().then_some(state)
     }
 }
 

@@ -74,10 +74,10 @@ impl MemberChange {
     }
 }
 
-/// What is known of one node id.
+/// What one change says of a node id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    /// Of the change that counts; zeroes where only the flags name it.
+    /// Of the change; zeroes where only the flags name it.
     version: (u64, u32),
     /// `None`: it is gone.
     place: Option<Place>,
@@ -99,7 +99,8 @@ pub struct Stream {
 /// Everyone, past and present.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
-    records: BTreeMap<NodeId, Record>,
+    /// Of each node id the last word about each of its directories, and that it is gone.
+    records: BTreeMap<NodeId, Vec<Record>>,
     streams: Vec<Stream>,
     /// Directories that were evicted, and the version of the entry that said so.
     evicted: Vec<(NodeUuid, (u64, u32))>,
@@ -109,7 +110,8 @@ impl Members {
     /// A node that this node's flags name.
     pub fn named(&mut self, node_id: NodeId, host: &str, port: u16) {
         let place = || Place { node_id, directory: None, host: host.into(), port };
-        self.records.entry(node_id).or_insert_with(|| Record { version: (0, 0), place: Some(place()) });
+        let first = || vec![Record { version: (0, 0), place: Some(place()) }];
+        self.records.entry(node_id).or_insert_with(first);
     }
 
     /// A change, made by the entry of this version.
@@ -136,10 +138,14 @@ impl Members {
     }
 
     fn set(&mut self, node_id: NodeId, version: (u64, u32), place: Option<Place>) {
-        let newer = self.records.get(&node_id).is_none_or(|record| record.version < version);
-        if newer {
-            self.records.insert(node_id, Record { version, place });
+        let about = |place: &Option<Place>| place.as_ref().map(|place| place.directory);
+        let records = self.records.entry(node_id).or_default();
+        match records.iter_mut().find(|record| about(&record.place) == about(&place)) {
+            Some(record) if record.version < version => *record = Record { version, place },
+            Some(_) => {}
+            None => records.push(Record { version, place }),
         }
+        records.sort_by_key(|record| record.version);
     }
 
     /// With all that another node knows of them: its state comes without the entries that said so.
@@ -160,8 +166,8 @@ impl Members {
             }
         }
         self.evicted.sort_by_key(|(directory, _)| directory.0);
-        for (node_id, record) in &other.records {
-            self.set(*node_id, record.version, record.place.clone());
+        for (node_id, records) in &other.records {
+            records.iter().for_each(|record| self.set(*node_id, record.version, record.place.clone()));
         }
     }
 
@@ -172,8 +178,12 @@ impl Members {
 
     /// A member, `None` if it is none (any more).
     pub fn member(&self, node_id: NodeId) -> Option<&Place> {
-        let place = self.records.get(&node_id)?.place.as_ref()?;
-        place.directory.is_none_or(|directory| !self.is_evicted(directory)).then_some(place)
+        // What an evicted directory still says of itself counts for nothing.
+        let counts = |record: &&Record| {
+            let directory = record.place.as_ref().and_then(|place| place.directory);
+            directory.is_none_or(|directory| !self.is_evicted(directory))
+        };
+        self.records.get(&node_id)?.iter().rev().find(counts)?.place.as_ref()
     }
 
     /// The numbers of all members, ascending.
@@ -203,7 +213,11 @@ impl Members {
         let version = |(index, ordinal): (u64, u32)| Version { index, ordinal };
         let evicted = self.evicted.iter().find(|(directory, _)| *directory == stream.directory);
         let successor = self.current_stream(stream.directory).filter(|last| last.origin != stream.origin);
-        let ends = [evicted.map(|(_, at)| *at), successor.map(|last| last.began)];
+        // Who has evicted it may never have met its directory.
+        let records = self.records.get(&stream.node_id).into_iter().flatten();
+        let mut gone = records.filter(|record| record.place.is_none() && record.version > stream.began);
+        let gone = gone.next().map(|record| record.version);
+        let ends = [evicted.map(|(_, at)| *at), successor.map(|last| last.began), gone];
         ends.into_iter().flatten().min().map(version)
     }
 }
@@ -263,6 +277,28 @@ mod tests {
         one.merge(&other);
         assert_eq!(one, by_entries);
         assert!(one.is_evicted(NodeUuid([3; 16])) && one.stream(3).is_some());
+    }
+
+    #[test]
+    fn what_an_evicted_directory_says_late_doesn_t_push_out_its_successor() {
+        let mut members = Members::default();
+        members.apply(&MemberChange::Begin { origin: 7, node: place(3, 3) }, at(12, 7));
+        members.apply(&MemberChange::Evict { node_id: 3, directory: Some(NodeUuid([3; 16])) }, at(20, 5));
+        members.apply(&MemberChange::Admit { node: place(3, 4) }, at(30, 5));
+        members.apply(&MemberChange::Admit { node: place(3, 3) }, at(40, 7));
+        assert_eq!(members.member(3), Some(&place(3, 4)));
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_node_whoever_evicted_it() {
+        let mut members = Members::default();
+        members.apply(&MemberChange::Begin { origin: 7, node: place(3, 3) }, at(12, 7));
+        members.apply(&MemberChange::Evict { node_id: 3, directory: None }, at(20, 5));
+        assert_eq!(members.ended(members.stream(7).unwrap()), Some(at(20, 5)));
+        assert_eq!(members.member(3), None);
+        members.apply(&MemberChange::Begin { origin: 8, node: place(3, 4) }, at(30, 8));
+        assert_eq!(members.ended(members.stream(8).unwrap()), None);
+        assert_eq!(members.member(3), Some(&place(3, 4)));
     }
 
     #[test]

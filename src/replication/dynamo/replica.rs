@@ -40,7 +40,7 @@ pub(super) const SILENCE_TICKS: u64 = 20;
 /// Ticks between two pulses, roots and looks for tombstones that may go.
 const PULSE_TICKS: u64 = 2;
 /// For so long a node that has just started holds its writes for its peers' word.
-const SURE_TICKS: u64 = 8;
+pub(super) const SURE_TICKS: u64 = 8;
 /// How many entries are read back at once, at most.
 pub(super) const FETCH_ENTRIES: u64 = 4_096;
 
@@ -207,8 +207,11 @@ impl Replica {
 
     /// A peer's entries. `Err`: they are none, and the peer is not to be listened to.
     pub fn received(&mut self, from: NodeId, entries: Vec<Bytes>) -> Result<(), &'static str> {
+        // Of what it has seen, the state that is being taken over says all: an older entry that came
+        // between would stay where that has deleted it.
+        let takes_over = matches!(self.pulling, Some((_, false)));
         let (mut gap, mut any) = (false, false);
-        if self.is_cut_off(from) {
+        if takes_over || self.is_cut_off(from) {
             // Others may have forgotten already what its entries would meet.
             return Ok(());
         }
@@ -350,21 +353,6 @@ impl Replica {
     /// here at once nevertheless: behind them a pulse would always seem to be in time.
     pub fn heard_clock(&mut self, from: NodeId, clock_ms: u64, now_ms: u64) {
         self.clocks.heard(from, self.tick, clock_ms as i64 - now_ms as i64);
-    }
-
-    /// Whether writes must wait until a peer was heard: they might be earlier than
-    /// deletes that all others have forgotten.
-    pub fn awaits_contact(&self) -> bool {
-        self.lost_entries && !self.peers.is_empty()
-    }
-
-    /// Whether writes are to wait a moment behind a start: a peer may be about to say that
-    /// this directory is an older copy, and its dots would be used again. Without peers
-    /// that say anything they wait no longer.
-    pub fn holds_writes(&self) -> bool {
-        // A new directory may be about to join a cluster: what it has written by then keeps it out.
-        let may_be_news = !self.is_sure || self.is_new();
-        self.tick < SURE_TICKS && may_be_news && !self.has_heard_all()
     }
 
     /// The way to a peer was cut: what was on it is lost.

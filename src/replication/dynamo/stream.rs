@@ -4,7 +4,7 @@ use super::entry::{Content, Decoded, Dotted};
 use super::history::History;
 use super::members::{MemberChange, Place};
 use super::message::Effect;
-use super::replica::{Pending, Replica};
+use super::replica::{Pending, Replica, SURE_TICKS};
 use super::vector::{Origin, Row};
 use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
@@ -54,6 +54,21 @@ impl Replica {
     /// Whether every other member has said what it has since this process began.
     pub(super) fn has_heard_all(&self) -> bool {
         self.peers.values().all(|peer| peer.heard_tick > 0)
+    }
+
+    /// Whether writes must wait until a peer was heard: they might be earlier than
+    /// deletes that all others have forgotten.
+    pub fn awaits_contact(&self) -> bool {
+        self.lost_entries && !self.peers.is_empty()
+    }
+
+    /// Whether writes are to wait a moment behind a start: a peer may be about to say that
+    /// this directory is an older copy, and its dots would be used again. Without peers
+    /// that say anything they wait no longer.
+    pub fn holds_writes(&self) -> bool {
+        // A new directory may be about to join a cluster: what it has written by then keeps it out.
+        let may_be_news = !self.is_sure || self.is_new();
+        self.tick < SURE_TICKS && may_be_news && !self.has_heard_all()
     }
 
     /// Whether nothing is taken from this node: it is no member, or won't be one when

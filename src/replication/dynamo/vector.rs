@@ -39,6 +39,11 @@ impl VersionVector {
         &self.rows
     }
 
+    /// Whether it is laid out as all here relies on.
+    pub(super) fn is_sorted(&self) -> bool {
+        self.rows.windows(2).all(|pair| pair[0].origin < pair[1].origin)
+    }
+
     /// One origin's row; of an origin of which there is nothing, zeroes.
     pub fn row(&self, origin: Origin) -> Row {
         match self.rows.binary_search_by_key(&origin, |row| row.origin) {

@@ -134,7 +134,7 @@ impl Cluster {
         };
         match decide(&me, process.replica.members(), &greeting) {
             Decision::Accept => true,
-            Decision::Refuse(_) => false,
+            Decision::Refuse(_) | Decision::Evicted(_) => false,
             Decision::Admit => {
                 if place.directory.is_some_and(|directory| process.admitting.insert(directory.0)) {
                     process.replica.admit(place, now_ms);
