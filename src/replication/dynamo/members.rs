@@ -146,6 +146,10 @@ impl Members {
             None => records.push(Record { version, place }),
         }
         records.sort_by_key(|record| record.version);
+        // What the flags say counts until anyone was heard.
+        if records.last().is_some_and(|last| last.version > (0, 0)) {
+            records.retain(|record| record.version > (0, 0));
+        }
     }
 
     /// With all that another node knows of them: its state comes without the entries that said so.
