@@ -118,8 +118,7 @@ impl Session {
                 None
             }
             Decision::Evicted(error) => {
-                // Who is gone already can't be told.
-                let _ = write_all(&self.socket, &evicted_line(&error)).await;
+                self.refuse_with(peer, &error, &evicted_line(&error)).await;
                 None
             }
             Decision::Refuse(error) => {
@@ -139,12 +138,16 @@ impl Session {
     }
 
     async fn refuse(&self, peer: NodeId, error: &Error) {
+        self.refuse_with(peer, error, &refused_line(error, None)).await;
+    }
+
+    async fn refuse_with(&self, peer: NodeId, error: &Error, line: &[u8]) {
         if self.cluster.links.is_refusal_due(peer, &error.message) && error.code != Code::Starting {
             let from = self.from.map(|from| from.to_string());
             tracing::warn!(peer, from, reason = error.message, "a peer was refused");
         }
         // Who is gone already can't be told.
-        let _ = write_all(&self.socket, &refused_line(error, None)).await;
+        let _ = write_all(&self.socket, line).await;
     }
 
     async fn receive(&mut self, peer: NodeId, lane: Lane, place: &SessionPlace) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::converge::{Conflict, Merged, Seen, Stamp, merge_effect};
+use super::converge::{Conflict, Seen};
 use super::effect::{Effect, encode_effect, encode_request_header};
 use super::entry::{Change, Entry};
 use super::in_flight::{Condition, InFlightKeys, Waiter, WaitingWrite, WriteKind};
@@ -305,16 +305,12 @@ impl<T> Slice<T> {
         self.committed_as(index, writes, |ordinal| Version { index, ordinal });
     }
 
-    /// As [`Slice::committed`], in dynamo mode: their versions are this stamp's.
-    pub fn committed_at(&mut self, index: u64, stamp: Stamp, writes: &[(u32, u32)]) {
-        self.committed_as(index, writes, |ordinal| stamp.version(ordinal));
-        let last = writes.iter().map(|(_, ordinal)| *ordinal).max();
-        if let (Some(seen), Some(last)) = (&mut self.seen, last) {
-            seen.raise(stamp.origin, stamp.version(last).index);
-        }
-    }
-
-    fn committed_as(&mut self, index: u64, writes: &[(u32, u32)], version: impl Fn(u32) -> Version) {
+    pub(super) fn committed_as(
+        &mut self,
+        index: u64,
+        writes: &[(u32, u32)],
+        version: impl Fn(u32) -> Version,
+    ) {
         assert!(index >= self.applied_index, "entry {index} after {}", self.applied_index);
         self.applied_index = index;
         for window in writes.chunks(PREFETCH_WINDOW) {
@@ -354,13 +350,9 @@ impl<T> Slice<T> {
     /// Applies one key's write and says whether the key existed before.
     fn apply_one(&mut self, version: Version, write: &KeyWrite) -> bool {
         let effect = write.effect();
-        let (old, new) = if self.seen.is_some() {
-            // Its writer is this node, which has seen all that is here.
-            let merged = merge_effect(&mut self.table, &effect, write.hash, version, &|_| true, &mut |_| {});
-            let Merged { old, new } = merged;
-            (old, new)
-        } else {
-            self.table.update(&write.key, write.hash, |old| applied(&effect, version, old))
+        let (old, new) = match self.seen {
+            Some(_) => self.merge_own(&effect, write.hash, version),
+            None => self.table.update(&write.key, write.hash, |old| applied(&effect, version, old)),
         };
         let existed = old.is_some();
         if existed || new.is_some() {

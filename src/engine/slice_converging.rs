@@ -15,6 +15,27 @@ impl<T> Slice<T> {
         self.seen = Some(seen);
     }
 
+    /// As [`Slice::committed`], in dynamo mode: their versions are this stamp's.
+    pub fn committed_at(&mut self, index: u64, stamp: Stamp, writes: &[(u32, u32)]) {
+        self.committed_as(index, writes, |ordinal| stamp.version(ordinal));
+        let last = writes.iter().map(|(_, ordinal)| *ordinal).max();
+        if let (Some(seen), Some(last)) = (&mut self.seen, last) {
+            seen.raise(stamp.origin, stamp.version(last).index);
+        }
+    }
+
+    /// Merges a write of this node's own, which has seen all that is here.
+    pub(super) fn merge_own(
+        &mut self,
+        effect: &Effect<'_>,
+        hash: u64,
+        version: Version,
+    ) -> (Option<Entry>, Option<Entry>) {
+        let Merged { old, new } =
+            merge_effect(&mut self.table, effect, hash, version, &|_| true, &mut |_| {});
+        (old, new)
+    }
+
     fn changed(&mut self, Merged { old, new }: Merged) {
         let same = match (&old, &new) {
             (None, None) => true,
