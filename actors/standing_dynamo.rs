@@ -50,6 +50,7 @@ fn own_state(cluster: &DynamoCluster) -> &'static str {
     match (cluster.is_evicted.load(Ordering::Relaxed), cluster.shut_out().is_some()) {
         (true, _) => "evicted",
         (_, true) => "shut_out",
+        _ if cluster.awaits_contact.load(Ordering::Relaxed) => "awaits_contact",
         _ => "serving",
     }
 }

@@ -93,10 +93,22 @@ impl Writers {
         Writers { threads: (0..clients).map(start).collect(), shared }
     }
 
-    /// Waits until so many more writes were acknowledged.
+    /// Waits until so many more writes were acknowledged; or until all nodes that run are such as
+    /// have lost entries and may take none before they have heard another one.
     pub fn wait_for_more(&self, cluster: &Cluster, more: usize) {
         let target = self.acknowledged() + more;
-        cluster.wait_until("writes are acknowledged", |_| self.acknowledged() >= target);
+        // Of a node that was stopped nothing is heard.
+        let state = |id| {
+            let members = cluster.view(id)?["members"].as_array().cloned()?;
+            let own = members.into_iter().find(|member| member["node_id"] == id)?;
+            Some(own["state"] == "awaits_contact")
+        };
+        let all_wait = || {
+            let running = cluster.ids().into_iter().filter(|id| cluster.is_started(*id));
+            let heard: Vec<bool> = running.filter_map(state).collect();
+            !heard.is_empty() && heard.into_iter().all(|waits| waits)
+        };
+        cluster.wait_until("writes are acknowledged", |_| self.acknowledged() >= target || all_wait());
     }
 
     fn acknowledged(&self) -> usize {
