@@ -1,5 +1,6 @@
 //! Whose writes an entry of the log holds, and telling them what became of it.
 
+use datastore::engine::Stamp;
 use datastore::error::Error;
 use datastore::replication::group::numbered;
 
@@ -9,11 +10,17 @@ use crate::shard_messages::{Committed, ShardMessage};
 
 pub use datastore::replication::group::{Acknowledgement, Group};
 
-/// Tells each shard that its writes are in the log, as entry `index`.
-pub fn committed(shards: &[Mailbox<Shard>], index: u64, acknowledgements: Vec<Acknowledgement>) {
+/// Tells each shard that its writes are in the log, as entry `index`; in dynamo mode also
+/// what their versions begin with.
+pub fn committed(
+    shards: &[Mailbox<Shard>],
+    index: u64,
+    stamp: Option<Stamp>,
+    acknowledgements: Vec<Acknowledgement>,
+) {
     for (shard, writes) in shards.iter().zip(numbered(acknowledgements, shards.len())) {
         if !writes.is_empty() {
-            shard.send(ShardMessage::Committed(Committed { index, stamp: None, writes }));
+            shard.send(ShardMessage::Committed(Committed { index, stamp, writes }));
         }
     }
 }

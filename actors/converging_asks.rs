@@ -162,12 +162,12 @@ impl Asks {
     /// Answers those that have waited for too long.
     pub(crate) fn settle_late(&mut self, replica: &Replica) {
         self.settle(replica);
-        let (late, now) = (too_few_answered(), Instant::now());
+        let now = Instant::now();
         self.reads.retain(|_, read| {
             let waits = now < read.until;
             if !waits {
                 let (connection, sequence) = &read.asked_by;
-                let entry = Err(late(read.came.len(), read.wanted));
+                let entry = Err(too_few_answered(read.came.len(), read.wanted));
                 connection.send(ConnectionMessage::CopiesRead { sequence: *sequence, entry });
             }
             waits
@@ -209,11 +209,9 @@ impl Asks {
     }
 }
 
-fn too_few_answered() -> impl Fn(usize, usize) -> Error {
-    |came, wanted| {
-        let message = format!("{came} members have said what they have of the key, and `r` wants {wanted}");
-        Error::new(Code::TooStale, message)
-    }
+fn too_few_answered(came: usize, wanted: usize) -> Error {
+    let message = format!("{came} members have said what they have of the key, and `r` wants {wanted}");
+    Error::new(Code::TooStale, message)
 }
 
 /// What all these copies come to.

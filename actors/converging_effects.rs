@@ -1,5 +1,6 @@
 //! Carrying out what the replica of dynamo mode has decided, in its order.
 
+use crate::acknowledgements;
 use crate::converging_log::ConvergingLog;
 use crate::converging_messages::Converge;
 use crate::disk_thread::DiskOrder;
@@ -8,14 +9,12 @@ use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replication_messages::PeerMessage;
 use crate::replication_options::TICK_MS;
-use crate::shard_messages::{Committed, ShardMessage};
+use crate::shard_messages::ShardMessage;
 use crate::state_puller;
-use datastore::engine::Stamp;
 use datastore::limits;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::Decoded;
 use datastore::replication::dynamo::{Applied, Effect, Message};
-use datastore::replication::group::{Acknowledgement, numbered};
 use datastore::replication::message::{EntryKind, LogEntry};
 use datastore::replication::raft::Persist;
 use std::sync::Arc;
@@ -98,7 +97,7 @@ impl ConvergingLog {
         match (&entry, acknowledgements) {
             (Decoded::Dotted(dotted), Some((_, acknowledgements))) => {
                 self.converge(foreign);
-                self.committed(index, dotted.stamp(), acknowledgements);
+                acknowledgements::committed(&self.cast.shards, index, Some(dotted.stamp()), acknowledgements);
             }
             _ => {
                 let bytes = match &entry {
@@ -116,15 +115,6 @@ impl ConvergingLog {
             if let Some((_, done)) = self.waiting.pop_front() {
                 // The thread may have given up.
                 let _ = done.send(());
-            }
-        }
-    }
-
-    fn committed(&self, index: u64, stamp: Stamp, acknowledgements: Vec<Acknowledgement>) {
-        for (shard, writes) in self.cast.shards.iter().zip(numbered(acknowledgements, self.cast.shards.len()))
-        {
-            if !writes.is_empty() {
-                shard.send(ShardMessage::Committed(Committed { index, stamp: Some(stamp), writes }));
             }
         }
     }

@@ -89,7 +89,7 @@ impl Puller {
         let node = self.node.clone();
         let stops = move || node.stopping.load(Ordering::Relaxed);
         let mut socket = self.connect(&stops)?;
-        socket.send(&PeerFrame::Converging(Converging::StateWanted { hashes: hashes.clone() }))?;
+        socket.send(&PeerFrame::Converging(Converging::StateWanted { hashes }))?;
         let PeerFrame::Converging(Converging::StateBegins { state, buckets }) =
             socket.receive_within(PATIENCE, &stops)?
         else {

@@ -332,7 +332,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             }
             WalMessage::Synced { index, acknowledgements, log_bytes, segments } => {
                 self.handed_over = index;
-                acknowledgements::committed(&self.cast.shards, index, acknowledgements);
+                acknowledgements::committed(&self.cast.shards, index, None, acknowledgements);
                 self.snapshot_if_due(log_bytes, segments);
             }
             WalMessage::Failed { acknowledgements, error, fatal } => {
