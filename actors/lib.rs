@@ -42,6 +42,7 @@ mod peering;
 mod peers;
 mod progress;
 mod random;
+mod read_buffer;
 mod recovered_log;
 mod recovery;
 mod replicated_disk;

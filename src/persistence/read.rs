@@ -17,7 +17,7 @@ use super::frame;
 use super::places::{FrameRun, Place};
 use super::segment::segment_name;
 
-/// An entry read back. Its payload shares memory with its neighbours.
+/// An entry read back. Its payload has memory of its own: it may be kept longer than its neighbours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedEntry {
     /// Its index.
@@ -118,7 +118,7 @@ fn read_run<D: Disk>(
     run: &FrameRun,
     take: &mut dyn FnMut(OwnedEntry) -> bool,
 ) -> Result<(), ReadError> {
-    let bytes = Bytes::from(read_place(disk, &run.place)?);
+    let bytes = read_place(disk, &run.place)?;
     let mut index = run.first_index;
     let end = run.first_index + run.entries;
     let mut offset = 0;
@@ -127,7 +127,7 @@ fn read_run<D: Disk>(
             .filter(|frame| frame.header.first_index == index)
             .ok_or_else(|| not_whole(&run.place, offset as u64, index))?;
         for entry in frame.entries().take((end - index) as usize) {
-            let payload = bytes.slice_ref(entry.payload);
+            let payload = Bytes::copy_from_slice(entry.payload);
             if !take(OwnedEntry { index, term: entry.term, kind: entry.kind, payload }) {
                 return Ok(());
             }

@@ -301,6 +301,10 @@ fn small_frames_share_a_place_and_a_changed_one_is_not_read() {
     assert!(runs.len() <= 2, "{} places", runs.len());
     assert_eq!(read(&disk, &places, 1, 201, u64::MAX).len(), 200);
     assert_eq!(read(&disk, &places, 150, 201, 100).len(), 2);
+    for entry in read_entries(&disk, &runs, 1, 201, u64::MAX).unwrap() {
+        // Whoever keeps one of them doesn't keep the others of its place.
+        assert_eq!(entry.payload.try_into_mut().map(|alone| alone.capacity()), Ok(40));
+    }
     let name = segment_name(1);
     let mut bytes = disk.bytes(&name).unwrap();
     bytes[4096 + 64 + 20] ^= 1;

@@ -6,7 +6,7 @@
 //! with sequences, so that a single version, which has a time and no sequence, can be
 //! found among what is covered.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Seen;
@@ -107,7 +107,7 @@ impl VersionVector {
     }
 
     /// Reads what [`VersionVector::encode`] wrote; `None` if it is none.
-    pub fn decode(bytes: &mut Bytes) -> Option<VersionVector> {
+    pub fn decode(bytes: &mut impl Buf) -> Option<VersionVector> {
         let count = bytes.try_get_u32_le().ok()?;
         let mut rows: Vec<Row> = Vec::new();
         for _ in 0..count {
