@@ -17,6 +17,7 @@ use crate::cluster::Cluster;
 use crate::dynamo_cluster::DynamoCluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram, record};
+use crate::memory_figures::Held;
 
 /// Shared by every actor of one node.
 pub struct Node {
@@ -28,6 +29,8 @@ pub struct Node {
     pub started: Instant,
     /// What may still be let in.
     pub permits: Permits,
+    /// What is kept in memory, and where.
+    pub memory: MemoryFigures,
     /// One per shard.
     pub shard_figures: Vec<ShardFigures>,
     /// The log's.
@@ -49,6 +52,38 @@ pub struct Node {
     next_multi: AtomicU64,
 }
 
+/// What places beside entries and indexes keep in memory, each kind by itself.
+#[derive(Default)]
+pub struct MemoryFigures {
+    /// The process without any data, as it was when it began to serve.
+    pub base: AtomicUsize,
+    /// Lines of clients' requests, and what was decoded of them.
+    pub requests: Arc<Held>,
+    /// What connections of clients have beside those: slots, replies, half-read lines; and what waits
+    /// for other nodes.
+    pub connections: Arc<Held>,
+    /// Entries of a replicated log that are in memory for the peers, or wait for the disk.
+    pub log_entries: Arc<Held>,
+    /// Where each entry of it lies, and from where in it peers can be served.
+    pub log_index: Arc<Held>,
+    /// The disk thread's room for a frame.
+    pub log_buffer: Arc<Held>,
+    /// What waits for peers' sockets, is on its way to them, or came from them and is no whole frame yet.
+    pub peers: Arc<Held>,
+    /// What has come of a peer's snapshot or state, until it is this node's own.
+    pub snapshots: Arc<Held>,
+}
+
+impl MemoryFigures {
+    /// The node begins to serve. It has occupied so much before it read its directory, when
+    /// it had read it, and with all its threads: what recovery has read is none of the base.
+    pub fn begins(&self, before: Option<u64>, with_data: Option<u64>, now: Option<u64>) {
+        let Some(((before, with_data), now)) = before.zip(with_data).zip(now) else { return };
+        let base = before + now.saturating_sub(with_data);
+        self.base.store(base as usize, Ordering::Relaxed);
+    }
+}
+
 /// What one shard and its indexes publish after each batch.
 #[derive(Default)]
 pub struct ShardFigures {
@@ -56,6 +91,8 @@ pub struct ShardFigures {
     pub keys: AtomicU64,
     /// What entries and tables occupy, in bytes.
     pub memory_bytes: AtomicU64,
+    /// What the tables have room for beyond that, in bytes.
+    pub spare_bytes: AtomicU64,
     /// In dynamo mode: versions of deletes that are kept.
     pub tombstones: AtomicU64,
     /// The latest time among them; 0 for none.
@@ -226,6 +263,7 @@ impl Node {
     ) -> Node {
         Node {
             permits: Permits::new(settings.memory_bytes_max),
+            memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,
             placement,
