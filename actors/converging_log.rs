@@ -25,6 +25,7 @@ use crate::converging_messages::ConvergingMessage;
 use crate::directory_mark;
 use crate::disk_thread::DiskOrder;
 use crate::dynamo_cluster::DynamoCluster;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::replication_messages::{PeerMessage, ReplicationMessage};
 
@@ -49,6 +50,15 @@ pub struct ConvergingLog {
     pub(crate) unmarked: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     pub(crate) hashing: Option<(usize, u128)>,
+    /// What the replica and those who wait keep in memory, for `stats`.
+    kept: Kept,
+}
+
+struct Kept {
+    entries: Share,
+    marks: Share,
+    peers: Share,
+    asks: Share,
 }
 
 impl ConvergingLog {
@@ -68,6 +78,12 @@ impl ConvergingLog {
             handed_over: last_index,
             unmarked: true,
             hashing: None,
+            kept: Kept {
+                entries: node.memory.log_entries.share(),
+                marks: node.memory.log_index.share(),
+                peers: node.memory.peers.share(),
+                asks: node.memory.connections.share(),
+            },
             node,
             cluster,
             cast,
@@ -213,6 +229,11 @@ impl ConvergingLog {
         self.publish();
         self.pump();
         self.asks.settle_late(&self.replica);
+        let memory = self.replica.memory();
+        self.kept.entries.keeps(memory.entries);
+        self.kept.marks.keeps(memory.marks);
+        self.kept.peers.keeps(memory.peers);
+        self.kept.asks.keeps(self.asks.memory_bytes());
     }
 
     /// The log can't go on: nobody knows what of it is on the disk.

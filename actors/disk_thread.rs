@@ -18,6 +18,7 @@ use datastore::replication::raft::Persist;
 
 use crate::acknowledgements::Group;
 use crate::mailbox::Mailbox;
+use crate::memory_figures::Share;
 use crate::node::{Node, lock};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::wal_writer::{WalMessage, WalWriter};
@@ -87,6 +88,8 @@ pub struct DiskThread<D: Disk> {
     pub stopping: Option<Sender<()>>,
     /// `None` on a node that is on its own.
     pub replicated: Option<ReplicatedDisk>,
+    /// Its room for a frame, and the places of all entries, for `stats`.
+    pub kept: (Share, Share),
     /// The directory's lock, held as long as there is someone to write.
     pub _lock: std::fs::File,
 }
@@ -257,6 +260,8 @@ impl<D: Disk> DiskThread<D> {
     pub(crate) fn publish(&mut self) {
         let from = self.log.figures();
         self.ask_for_spare(from.segments);
+        self.kept.0.keeps(from.buffer_bytes);
+        self.kept.1.keeps(self.replicated.as_ref().map_or(0, |replicated| replicated.places.memory_bytes()));
         let mut figures = lock(&self.node.log_figures);
         figures.bytes = from.bytes;
         figures.segments = from.segments as u64;

@@ -73,7 +73,7 @@ impl Batch {
     fn push(&mut self, persist: Persist) {
         if let Some(last) = persist.entries.last() {
             self.next_index = Some(last.index + 1);
-            self.bytes += persist.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+            self.bytes += persist.entries.iter().map(LogEntry::memory_bytes).sum::<usize>();
         }
         self.persists.push(persist);
     }

@@ -16,12 +16,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::persistence::{Configuration, host_of};
 use datastore::replication::group::Group;
-use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
+use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark, payload_memory_bytes};
 use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
@@ -29,6 +30,7 @@ use crate::Cast;
 use crate::acknowledgements;
 use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peering::Peering;
 use crate::peers::follow_members;
@@ -55,7 +57,7 @@ pub(crate) struct Outcome {
 
 /// The log of a member.
 pub struct ReplicatedLog {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) cast: Arc<Cast>,
     disk: Sender<DiskOrder>,
@@ -70,6 +72,8 @@ pub struct ReplicatedLog {
     pub(crate) hashes: StateHashes,
     pub(crate) snapshots: Snapshots,
     outcome: Outcome,
+    /// What the log occupies in memory, for `stats`.
+    kept: Share,
 }
 
 impl ReplicatedLog {
@@ -85,6 +89,7 @@ impl ReplicatedLog {
         let mut log = ReplicatedLog {
             reads: ReplicatedReads::new(cluster.clone()),
             hashes: StateHashes::new(cast.shards.len(), cluster.clone()),
+            kept: node.memory.log_entries.share(),
             node,
             cluster,
             cast,
@@ -229,6 +234,7 @@ impl ReplicatedLog {
             }
         }
         self.give_up_unwanted_snapshot();
+        self.kept.keeps(self.replica.as_ref().map_or(0, Replica::memory_bytes));
         std::mem::take(&mut self.outcome)
     }
 
@@ -277,22 +283,21 @@ impl ReplicatedLog {
 
     fn persist(&mut self, persist: Persist) {
         if let Some(mark) = &persist.snapshot {
-            let Some(tables) = self.snapshots.arrived.take() else {
+            let Some(state) = self.snapshots.arrived.take() else {
                 panic!("the replica installs a snapshot that it was never told of");
             };
-            self.snapshots.installing = Some((persist.number, mark.clone(), tables));
+            self.snapshots.installing = Some((persist.number, mark.clone(), state));
         }
         self.persists_under_way += 1;
-        let bytes = persist.entries.iter().map(|entry| entry.payload.len()).sum();
+        let bytes = persist.entries.iter().map(LogEntry::memory_bytes).sum();
         self.cluster.persisting_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.order(DiskOrder::Persist(Box::new(persist)));
     }
 
     fn persisted(&mut self, number: u64, persists: usize) {
         self.persists_under_way -= persists;
-        if let Some((_, mark, tables)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number)
-        {
-            self.install(&mark, tables);
+        if let Some((_, mark, state)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number) {
+            self.install(&mark, state);
         }
         self.step(Input::Persisted(number));
     }
@@ -316,7 +321,7 @@ impl ReplicatedLog {
                 }
                 Notice::Refused { writes, error } => ShardMessage::Refused { writes, error },
                 Notice::Logged(entries) => {
-                    let bytes: usize = entries.iter().map(|(_, payload)| payload.len()).sum();
+                    let bytes: usize = entries.iter().map(logged_bytes).sum();
                     let permit_bytes = bytes / self.cast.shards.len();
                     self.node.permits.take(permit_bytes);
                     ShardMessage::Logged(Logged { entries, permit_bytes })
@@ -389,6 +394,11 @@ impl ReplicatedLog {
             std::process::abort();
         }
     }
+}
+
+/// What an entry occupies that waits for the shards.
+fn logged_bytes(entry: &(u64, Bytes)) -> usize {
+    size_of_val(entry) + payload_memory_bytes(&entry.1)
 }
 
 /// An older copy of the directory, or a disk that lost what it had synced: going

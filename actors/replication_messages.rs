@@ -10,6 +10,7 @@ use datastore::replication::raft::Status;
 
 use crate::connection::Connection;
 use crate::mailbox::Mailbox;
+use crate::memory_figures::Share;
 
 /// What the WalWriter hears about the replicated log.
 pub enum ReplicationMessage {
@@ -178,6 +179,8 @@ pub struct ReceivedSnapshot {
     pub from: NodeUuid,
     /// The entries behind the file's S, up to the mark's index E.
     pub entries: Vec<LogEntry>,
+    /// What they occupy, for `stats`.
+    pub kept: Share,
     /// Told when this node's replica has taken it, or that it couldn't.
     pub done: Sender<bool>,
 }

@@ -47,9 +47,10 @@ use crate::disk_thread::DiskOrder;
 use crate::disk_thread::DiskThread;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::election_coordinator::ElectionCoordinator;
-use crate::idle_memory::give_back_at_rest;
+use crate::idle_memory::{give_back, give_back_at_rest};
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
+use crate::memory_figures::resident_bytes;
 use crate::node::{Node, lock};
 use crate::peering::Peering;
 use crate::peers::{Peers, follow_members};
@@ -135,7 +136,11 @@ pub struct Running {
 /// caller's socket is bound to: clients may connect already, and are served
 /// once this returns.
 pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
+    let before = resident_bytes();
     let recovered = recovery::recover(&settings, port)?;
+    // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
+    give_back();
+    let with_data = resident_bytes();
     let cluster = recovered.cluster.clone();
     let dynamo = recovered.dynamo.as_ref().map(|(dynamo, _)| dynamo.clone());
     let shards = settings.shards;
@@ -187,7 +192,9 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         snapshot_writer: snapshot_inbox,
         coordinator: coordinator_inbox,
     };
-    run(node, cast, recovered, inboxes)
+    let running = run(node, cast, recovered, inboxes)?;
+    running.node.memory.begins(before, with_data, resident_bytes());
+    Ok(running)
 }
 
 /// Of actors that don't run yet.
@@ -255,6 +262,7 @@ fn run(
     let disk_thread = DiskThread {
         backlog: VecDeque::new(),
         stopping: None,
+        kept: (node.memory.log_buffer.share(), node.memory.log_index.share()),
         replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,

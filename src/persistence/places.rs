@@ -90,6 +90,12 @@ impl EntryPlaces {
         self.next_index
     }
 
+    /// What it occupies, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<Run>()
+            + (self.terms.capacity() + self.salts.capacity()) * size_of::<(u64, u64)>()
+    }
+
     /// The term of an entry; of the one before the first, too, if it was known.
     pub fn term(&self, index: u64) -> Option<u64> {
         if index >= self.next_index {

@@ -86,6 +86,11 @@ impl VersionVector {
         other.rows.iter().map(|row| row.sequence.saturating_sub(self.sequence(row.origin))).sum()
     }
 
+    /// What it occupies beside its handle, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>()
+    }
+
     /// The latest time in it.
     pub fn latest(&self) -> u64 {
         self.rows.iter().map(|row| row.time).max().unwrap_or(0)

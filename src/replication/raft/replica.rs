@@ -235,6 +235,11 @@ impl Replica {
         }
     }
 
+    /// What the log occupies in memory, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.node.store().memory_bytes()
+    }
+
     /// The term of an entry of the log, or of the one before the first: `None` for
     /// any other, as for what is applied while a snapshot ahead of it is installed.
     pub fn term_of(&self, index: u64) -> Option<u64> {
