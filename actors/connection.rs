@@ -376,8 +376,7 @@ impl Connection {
             self.queue.shrink_to(0);
             self.timed_out.shrink_to(REQUESTS_KEPT);
         }
-        let lists =
-            self.slots.capacity() * size_of::<Slot>() + self.queue.capacity() * size_of::<Queued>();
+        let lists = self.slots.capacity() * size_of::<Slot>() + self.queue.capacity() * size_of::<Queued>();
         let output_spare = self.output.capacity() - self.output.len();
         self.kept.keeps(self.gate.bytes_beside_arenas().max(lists) + output_spare);
     }

@@ -60,12 +60,31 @@ impl Drop for Share {
     }
 }
 
-/// What the system says the process occupies; `None` where it doesn't say.
-pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
+/// What the system says the process occupies in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resident {
+    /// All of it.
+    pub bytes: u64,
+    /// Of that, the program's own file and its libraries, as far as they were needed.
+    pub program_bytes: u64,
+}
+
+impl Resident {
+    /// Now; `None` where the system doesn't say.
+    pub fn now() -> Option<Resident> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+            Some(kib * 1024)
+        };
+        Some(Resident { bytes: bytes("VmRSS:")?, program_bytes: bytes("RssFile:")? })
+    }
+
+    /// What is not in a file.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.program_bytes)
+    }
 }
 
 struct Counted {

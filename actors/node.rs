@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::dynamo_cluster::DynamoCluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram, record};
-use crate::memory_figures::Held;
+use crate::memory_figures::{Held, Resident};
 
 /// Shared by every actor of one node.
 pub struct Node {
@@ -55,8 +55,8 @@ pub struct Node {
 /// What places beside entries and indexes keep in memory, each kind by itself.
 #[derive(Default)]
 pub struct MemoryFigures {
-    /// The process without any data, as it was when it began to serve.
-    pub base: AtomicUsize,
+    /// What the process occupied beside its program when it began to serve, without any data.
+    pub base: AtomicU64,
     /// Lines of clients' requests, and what was decoded of them.
     pub requests: Arc<Held>,
     /// What connections of clients have beside those: slots, replies, half-read lines; and what waits
@@ -77,10 +77,10 @@ pub struct MemoryFigures {
 impl MemoryFigures {
     /// The node begins to serve. It has occupied so much before it read its directory, when
     /// it had read it, and with all its threads: what recovery has read is none of the base.
-    pub fn begins(&self, before: Option<u64>, with_data: Option<u64>, now: Option<u64>) {
-        let Some(((before, with_data), now)) = before.zip(with_data).zip(now) else { return };
-        let base = before + now.saturating_sub(with_data);
-        self.base.store(base as usize, Ordering::Relaxed);
+    pub fn begins(&self, before: Option<Resident>, with_data: Option<Resident>, now: Option<Resident>) {
+        let [before, with_data, now] =
+            [before, with_data, now].map(|at| at.map_or(0, |resident| resident.anonymous_bytes()));
+        self.base.store(before + now.saturating_sub(with_data), Ordering::Relaxed);
     }
 }
 

@@ -296,7 +296,8 @@ impl ReplicatedLog {
 
     fn persisted(&mut self, number: u64, persists: usize) {
         self.persists_under_way -= persists;
-        if let Some((_, mark, state)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number) {
+        if let Some((_, mark, state)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number)
+        {
             self.install(&mark, state);
         }
         self.step(Input::Persisted(number));

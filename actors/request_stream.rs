@@ -66,6 +66,12 @@ impl Gate {
         self.remove(bytes);
     }
 
+    /// What is under way.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// What is under way without the lines of the requests.
     pub fn bytes_beside_arenas(&self) -> usize {
         self.bytes.get() - self.arena_bytes.get()

@@ -162,3 +162,33 @@ pub(crate) fn gathers(operation: &Operation) -> bool {
     matches!(class(operation), Class::MultiWrite | Class::WideRead)
         || matches!(operation, Operation::BulkGet { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_counts_as_a_whole_until_the_last_of_its_requests_is_answered() {
+        let gate = Rc::new(Gate::default());
+        let bytes = Bytes::from(b"7".repeat(60_000));
+        let arena = Arena::new(bytes, gate.clone());
+        let id = Span { start: 5, length: 1 };
+        let mut slots = [0, 1].map(|_| Slot::new(&arena, id, None, Instant::now()));
+        drop(arena);
+        slots[0].becomes(SlotState::Line(Bytes::from_static(b"done")));
+        assert_eq!((slots[0].id(), slots[1].id()), (&b""[..], &b"7"[..]));
+        assert!(gate.bytes() > 60_000, "the other one still needs its line: {}", gate.bytes());
+        slots[1].becomes(SlotState::Line(Bytes::from_static(b"done")));
+        assert_eq!((gate.bytes(), gate.bytes_beside_arenas()), (0, 0));
+    }
+
+    #[test]
+    fn what_lists_many_records_counts_for_each_of_them() {
+        let keys = vec![Span::default(); 10_000];
+        let bulk = request_bytes(&Operation::BulkDelete { keys });
+        let one = request_bytes(&Operation::Ping);
+        assert!(bulk >= one + 10_000 * (size_of::<Span>() + RECORD_BYTES), "{bulk} and {one}");
+        // The page of the protocol says about how much.
+        assert!((500..900).contains(&(one + ARENA_OVERHEAD_BYTES)), "{}", one + ARENA_OVERHEAD_BYTES);
+    }
+}

@@ -47,10 +47,10 @@ use crate::disk_thread::DiskOrder;
 use crate::disk_thread::DiskThread;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::election_coordinator::ElectionCoordinator;
-use crate::idle_memory::{give_back, give_back_at_rest};
+use crate::idle_memory::{BEATS_MAX, give_back, give_back_at_rest};
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
-use crate::memory_figures::resident_bytes;
+use crate::memory_figures::Resident;
 use crate::node::{Node, lock};
 use crate::peering::Peering;
 use crate::peers::{Peers, follow_members};
@@ -136,11 +136,11 @@ pub struct Running {
 /// caller's socket is bound to: clients may connect already, and are served
 /// once this returns.
 pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
-    let before = resident_bytes();
+    let before = Resident::now();
     let recovered = recovery::recover(&settings, port)?;
     // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
     give_back();
-    let with_data = resident_bytes();
+    let with_data = Resident::now();
     let cluster = recovered.cluster.clone();
     let dynamo = recovered.dynamo.as_ref().map(|(dynamo, _)| dynamo.clone());
     let shards = settings.shards;
@@ -193,7 +193,7 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         coordinator: coordinator_inbox,
     };
     let running = run(node, cast, recovered, inboxes)?;
-    running.node.memory.begins(before, with_data, resident_bytes());
+    running.node.memory.begins(before, with_data, Resident::now());
     Ok(running)
 }
 
@@ -285,7 +285,7 @@ fn run(
         let (node, shard) = (node.clone(), cast.shards[number].clone());
         let buckets = (tables[number].walk_length(), !tables[number].is_empty());
         let arbiter = Arbiter::new();
-        arbiter.spawn(give_back_at_rest(inbox.gauge.clone()));
+        arbiter.spawn(give_back_at_rest(inbox.gauge.clone(), 0));
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
@@ -299,7 +299,7 @@ fn run(
             snapshot_writer: cast.snapshot_writer.clone(),
         };
         let shard = Shard::new(number, node.clone(), (table, seen.clone()), last_index, neighbours);
-        data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
+        data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone(), 0));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
     Ok(Running { node, cast, data_arbiters, disk_thread })
@@ -342,6 +342,10 @@ fn run_wal_writer(
             Agreement::Converging(Box::new(log))
         }
     };
+    if !matches!(agreement, Agreement::Alone) {
+        // Of this thread's own: else a shard's is watched on it.
+        arbiter.spawn(give_back_at_rest(inbox.gauge.clone(), BEATS_MAX));
+    }
     let wal_writer = WalWriter::new(node, cast, disk, agreement, last_index);
     arbiter.spawn_fn(move || inbox.run(wal_writer));
 }

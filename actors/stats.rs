@@ -8,7 +8,7 @@ use datastore::query::{dynamo_body, member_body};
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
-use crate::memory_figures::resident_bytes;
+use crate::memory_figures::Resident;
 use crate::node::{Node, ShardFigures, lock};
 use crate::standing::standing;
 
@@ -37,12 +37,13 @@ fn one(node: &Node, port: u16, section: &str) -> Value {
 
 /// What `--max-memory` bounds, and what each kind of place keeps beside that.
 fn memory(node: &Node) -> Value {
+    let resident = Resident::now();
     let mut section = json!({
         "used_bytes": node.permits.memory_bytes(),
         "max_bytes": node.settings.memory_bytes_max,
-        "resident_bytes": resident_bytes(),
+        "resident_bytes": resident.map(|resident| resident.bytes),
     });
-    let parts = memory_parts(node);
+    let parts = memory_parts(node, resident.unwrap_or_default());
     section["explained_bytes"] = parts.iter().map(|(_, bytes)| bytes).sum::<u64>().into();
     for (name, bytes) in parts {
         section[name] = bytes.into();
@@ -51,7 +52,7 @@ fn memory(node: &Node) -> Value {
 }
 
 /// Each kind of place, and what is kept there: they add up.
-fn memory_parts(node: &Node) -> [(&'static str, u64); 13] {
+fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 14] {
     let shards = &node.shard_figures;
     let of_shards = |figure: fn(&ShardFigures) -> u64| shards.iter().map(figure).sum::<u64>();
     let memory = &node.memory;
@@ -61,7 +62,8 @@ fn memory_parts(node: &Node) -> [(&'static str, u64); 13] {
         (None, None) => 0,
     };
     [
-        ("base_bytes", memory.base.load(Ordering::Relaxed) as u64),
+        ("program_bytes", resident.program_bytes),
+        ("base_bytes", memory.base.load(Ordering::Relaxed)),
         ("table_bytes", of_shards(|shard| shard.memory_bytes.load(Ordering::Relaxed))),
         ("table_spare_bytes", of_shards(|shard| shard.spare_bytes.load(Ordering::Relaxed))),
         ("indexes_bytes", of_shards(|shard| lock(&shard.indexes).bytes())),
@@ -195,4 +197,3 @@ fn indexes(node: &Node) -> Value {
         "order": row(kinds.order, |sizes| sizes.order),
     })
 }
-

@@ -30,7 +30,10 @@ fn decode_in_parts(parts: &[&[u8]], line_bytes_max: usize) -> Vec<(Bytes, Reques
         decoder.decode(part).into_iter().for_each(&mut keep);
     }
     decoder.finish().into_iter().for_each(&mut keep);
-    assert!(decoder.finish().is_none() && !decoder.is_within_line(), "nothing is left after the end of input");
+    assert!(
+        decoder.finish().is_none() && !decoder.is_within_line(),
+        "nothing is left after the end of input"
+    );
     all
 }
 
