@@ -198,7 +198,7 @@ impl ConvergingLog {
         }
     }
 
-    fn order(&self, order: DiskOrder) {
+    pub(crate) fn order(&self, order: DiskOrder) {
         // The disk thread ends only with the process.
         if self.disk.send(order).is_err() {
             tracing::error!("the disk thread is gone; stopping");

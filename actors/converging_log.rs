@@ -120,6 +120,12 @@ impl ConvergingLog {
         self.pump();
     }
 
+    /// The log is to go on by an entry.
+    pub(crate) fn go_on(&mut self) {
+        self.replica.go_on(self.cluster.now_ms());
+        self.pump();
+    }
+
     /// What the log must know.
     pub(crate) fn hear(&mut self, message: ConvergingMessage) {
         let now_ms = self.cluster.now_ms();
@@ -206,6 +212,10 @@ impl ConvergingLog {
                 self.replica.fetched(number, entries);
             }
             ReplicationMessage::LogCut { first_index } => self.replica.cut(first_index),
+            ReplicationMessage::NotFound { number, unreadable } => {
+                self.order(DiskOrder::NotFound { number, unreadable });
+            }
+            ReplicationMessage::Unreadable { index, .. } => self.replica.unreadable(index),
             _ => {}
         }
         self.pump();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
-use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, reserve_bytes};
+use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, Unreadable, reserve_bytes};
 use datastore::replication::message::{EntryKind, Message};
 use datastore::replication::raft::Persist;
 
@@ -46,6 +46,14 @@ pub enum DiskOrder {
         high: u64,
         /// Bytes of payloads.
         bytes_max: u64,
+    },
+    /// Of a replicated log: this entry was not found where it should lie. Was it cut meanwhile, or is
+    /// it lost?
+    NotFound {
+        /// The fetch that looked for it; `None`: a snapshot's sender.
+        number: Option<u64>,
+        /// What was looked for, and where.
+        unreadable: Unreadable,
     },
     /// Of a replicated log: send the snapshot that this message names with it.
     StreamSnapshot(Box<Message>),
@@ -118,6 +126,9 @@ impl<D: Disk> DiskThread<D> {
                 Next::Order(DiskOrder::Persist(persist)) => pending = self.persist(*persist),
                 Next::Order(DiskOrder::Fetch { number, low, high, bytes_max }) => {
                     self.fetch(number, low, high, bytes_max);
+                }
+                Next::Order(DiskOrder::NotFound { number, unreadable }) => {
+                    self.not_found(number, &unreadable)
                 }
                 Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(*message),
                 Next::Order(DiskOrder::Stop(done)) => self.stopping = Some(done),

@@ -76,6 +76,7 @@ mod state_puller;
 mod state_source;
 mod state_walk;
 mod stats;
+mod unreadable_log;
 mod wal_writer;
 
 use start::Cast;

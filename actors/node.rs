@@ -18,6 +18,7 @@ use crate::dynamo_cluster::DynamoCluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram, record};
 use crate::memory_figures::{Held, Resident};
+use crate::unreadable_log::UnreadableLog;
 
 /// Shared by every actor of one node.
 pub struct Node {
@@ -41,6 +42,8 @@ pub struct Node {
     pub connections: ConnectionFigures,
     /// The snapshots'.
     pub snapshots: Mutex<SnapshotFigures>,
+    /// What of the log can't be read back.
+    pub unreadable_log: UnreadableLog,
     /// Who else there is, in leader mode; `None` on a node that is on its own.
     pub cluster: Option<Arc<Cluster>>,
     /// Who else there is, in dynamo mode.
@@ -272,6 +275,7 @@ impl Node {
             gauges: Mutex::new(gauges),
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
+            unreadable_log: UnreadableLog::default(),
             cluster,
             dynamo,
             stopping: AtomicBool::new(false),

@@ -16,8 +16,8 @@ use crate::start_error::StartError;
 pub struct RecoveredLog {
     /// What its replica begins with; `None`: it was never adopted.
     pub start: Option<Start>,
-    /// The newest snapshot of its own.
-    pub newest: Option<SnapshotMark>,
+    /// The newest snapshot of its own, and its S.
+    pub newest: Option<(SnapshotMark, u64)>,
     /// Where each entry lies.
     pub places: EntryPlaces,
     /// The newest hard state.
@@ -59,8 +59,8 @@ pub(crate) fn recovered_log(
     }
     settle_force(disk, membership, &places, applied)?;
     let membership = membership.as_ref();
-    let newest = snapshot.map(|report| snapshot_mark(report, &places, membership));
-    let mark = newest.clone().unwrap_or_default();
+    let newest = snapshot.map(|report| (snapshot_mark(report, &places, membership), report.after));
+    let mark = newest.clone().map_or(SnapshotMark::default(), |(mark, _)| mark);
     let tail = tail(disk, &places, applied)?;
     let term = places.term(applied).unwrap_or(mark.term);
     let has_diverged = membership.is_some_and(|known| recovered::has_diverged(known, applied, term));

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datastore::persistence::{
-    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotReader, host_of, list_snapshots,
+    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotReader, Unreadable, host_of,
+    list_snapshots,
 };
 use datastore::replication::message::{LogEntry, Message, MessageKind};
 use datastore::replication::raft::{HardState, Persist};
@@ -254,6 +255,24 @@ impl<D: Disk> DiskThread<D> {
         let runs = replicated.places.between(low, high, bytes_max);
         // The reader ends only with the process.
         let _ = replicated.reader.send(Wanted { number, runs, low, high, bytes_max });
+    }
+
+    /// An entry was not found where it lay when it was asked for: what was cut or replaced meanwhile is
+    /// gone, anything else can't be read. Nothing is cut here between the two.
+    pub(crate) fn not_found(&mut self, number: Option<u64>, unreadable: &Unreadable) {
+        let Some(replicated) = &self.replicated else { return };
+        let Unreadable { index, run, error } = unreadable;
+        if replicated.places.has_at(*index, &run.place) {
+            // It can't be cut with its segment as long as that is appended to.
+            if let Err(error) = self.log.leave_segment_of(*index) {
+                tracing::debug!(%error, "the log goes on in the segment that can't be read");
+            }
+            self.publish();
+            self.say(ReplicationMessage::Unreadable { index: *index, reason: error.to_string() });
+        }
+        if let Some(number) = number {
+            self.say(ReplicationMessage::Fetched { number, entries: Vec::new() });
+        }
     }
 
     /// The log was cut: what of it is left, and who must know.

@@ -83,7 +83,7 @@ impl ReplicatedLog {
         cluster: Arc<Cluster>,
         cast: Arc<Cast>,
         disk: Sender<DiskOrder>,
-        start: Option<(Start, Option<SnapshotMark>)>,
+        start: Option<(Start, Option<(SnapshotMark, u64)>)>,
     ) -> ReplicatedLog {
         let notices = Notices::new(cast.shards.len(), 0, StateHashes::is_due);
         let mut log = ReplicatedLog {
@@ -108,7 +108,7 @@ impl ReplicatedLog {
         log
     }
 
-    fn begin(&mut self, start: Start, newest: Option<SnapshotMark>) {
+    fn begin(&mut self, start: Start, newest: Option<(SnapshotMark, u64)>) {
         self.snapshots.cut_index = start.cut.0;
         let handed_over = start.cut.0 + start.applied.len() as u64;
         self.notices.installed(handed_over);
@@ -120,9 +120,9 @@ impl ReplicatedLog {
         if let Some(term) = replica.term_of(handed_over) {
             self.cluster.committed(handed_over, term);
         }
-        if let Some(mark) = newest {
-            replica.snapshot_made(mark.clone(), self.snapshots.cut_index);
-            self.snapshots.newest = Some(mark);
+        if let Some((mark, after)) = newest {
+            replica.snapshot_made(mark.clone(), after, self.snapshots.cut_index);
+            self.snapshots.newest = Some((mark, after));
         }
         self.replica = Some(replica);
     }
@@ -152,6 +152,11 @@ impl ReplicatedLog {
         self.next_handle += 1;
         let payload = self.notices.proposing(group);
         replica.step(Input::Propose(self.next_handle, payload));
+    }
+
+    /// The log is to go on by an entry, if this node leads.
+    pub(crate) fn go_on(&mut self) {
+        self.step(Input::GoOn);
     }
 
     /// What the replica must know.
@@ -185,7 +190,11 @@ impl ReplicatedLog {
                     coordinator.send(CoordinatorMessage::GiveUpLeadership);
                 }
             }
-            ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
+            ReplicationMessage::SnapshotMade { index, after } => self.snapshot_made(index, after),
+            ReplicationMessage::NotFound { number, unreadable } => {
+                self.order(DiskOrder::NotFound { number, unreadable });
+            }
+            ReplicationMessage::Unreadable { index, .. } => self.step(Input::Unreadable(index)),
             ReplicationMessage::SnapshotArrived { message, tables } => self.snapshot_arrived(message, tables),
             ReplicationMessage::Read { reply_to, round, staleness_ms_max } => {
                 self.reads.ask(reply_to, round, staleness_ms_max);

@@ -23,8 +23,8 @@ use crate::snapshot_writer::SnapshotMessage;
 /// What the log knows of snapshots.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    /// The newest snapshot of this node's own.
-    pub(crate) newest: Option<SnapshotMark>,
+    /// The newest snapshot of this node's own, and its S.
+    pub(crate) newest: Option<(SnapshotMark, u64)>,
     /// The last entry that the log has given up.
     pub(crate) cut_index: u64,
     /// A state of the leader's: the replica was told of it, and hasn't asked to install it yet.
@@ -54,7 +54,7 @@ impl ReplicatedLog {
         tracing::info!(index = mark.index, term = mark.term, "installed a snapshot of the leader's");
         self.notices.installed(mark.index);
         self.snapshots.cut_index = mark.index;
-        self.snapshots.newest = Some(mark.clone());
+        self.snapshots.newest = Some((mark.clone(), mark.index));
         self.cluster.committed(mark.index, mark.term);
         self.hashes.forget();
         for (shard, table) in self.cast.shards.iter().zip(state.tables) {
@@ -72,17 +72,17 @@ impl ReplicatedLog {
         }
     }
 
-    pub(crate) fn snapshot_made(&mut self, index: u64) {
+    pub(crate) fn snapshot_made(&mut self, index: u64, after: u64) {
         let Some(replica) = &self.replica else { return };
         let Some(term) = replica.term_of(index) else { return };
         let configuration = replica.configuration_at(index).clone();
-        self.snapshots.newest = Some(SnapshotMark { index, term, configuration });
+        self.snapshots.newest = Some((SnapshotMark { index, term, configuration }, after));
         self.snapshot_moved();
     }
 
     pub(crate) fn snapshot_moved(&mut self) {
-        if let (Some(mark), Some(replica)) = (&self.snapshots.newest, &mut self.replica) {
-            replica.snapshot_made(mark.clone(), self.snapshots.cut_index);
+        if let (Some((mark, after)), Some(replica)) = (&self.snapshots.newest, &mut self.replica) {
+            replica.snapshot_made(mark.clone(), *after, self.snapshots.cut_index);
         }
     }
 }

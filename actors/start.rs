@@ -310,7 +310,7 @@ enum Begun {
     /// A node on its own.
     Alone,
     /// A member of a cluster in leader mode.
-    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<SnapshotMark>)>>),
+    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<(SnapshotMark, u64)>)>>),
     /// A node of dynamo mode.
     Converging(Arc<DynamoCluster>, Box<dynamo::Start>),
 }

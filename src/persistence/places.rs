@@ -214,6 +214,14 @@ impl EntryPlaces {
         found
     }
 
+    /// Whether this entry still lies there: it was not cut, nor replaced, since the place was given.
+    pub fn has_at(&self, index: u64, place: &Place) -> bool {
+        let now = self.between(index, index + 1, 1);
+        now.first().is_some_and(|run| {
+            (run.place.segment, run.place.salt, run.place.offset) == (place.segment, place.salt, place.offset)
+        })
+    }
+
     fn with_salt(&self, run: &Run) -> FrameRun {
         let place = self.salts.partition_point(|(segment, _)| *segment < run.segment);
         let salt = self.salts.get(place).map_or(0, |(_, salt)| *salt);

@@ -46,6 +46,13 @@ impl Replica {
         self.effects.push(Effect::Differs(difference));
     }
 
+    /// The log is to go on by an entry, whatever is in it.
+    pub fn go_on(&mut self, now_ms: u64) {
+        if self.is_sure() && self.pending.is_empty() {
+            self.order_own(Content::Watermark, 1, now_ms);
+        }
+    }
+
     pub(super) fn watch_tombstones(&mut self, now_ms: u64, tombstones: u64) {
         if !self.tick.is_multiple_of(COLLECT_TICKS) {
             return;

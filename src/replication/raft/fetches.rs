@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ::raft::GetEntriesContext;
+use ::raft::{GetEntriesContext, StateRole};
 
 use super::effect::Effect;
 use super::replica::Replica;
@@ -47,7 +47,7 @@ impl Replica {
     pub(super) fn fetched(&mut self, number: u64, entries: Vec<LogEntry>) {
         let Some(fetching) = self.fetches.by_number.remove(&number) else { return };
         if entries.is_empty() {
-            // They are gone from the disk: the follower is sent a snapshot when it asks again.
+            // They are gone from the disk, or can't be read: the follower is sent a snapshot when it asks again.
             return;
         }
         self.node.mut_store().fetched(entries);
@@ -55,5 +55,13 @@ impl Replica {
             self.node.on_entries_fetched(context);
         }
         self.node.mut_store().forget_fetched();
+    }
+
+    /// An empty entry, as each leader's first one is.
+    pub(super) fn go_on(&mut self) {
+        if self.node.raft.state == StateRole::Leader {
+            // Where it can't be proposed, as while leadership is handed over, someone asks again.
+            let _ = self.node.propose(Vec::new(), Vec::new());
+        }
     }
 }

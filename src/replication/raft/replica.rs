@@ -126,6 +126,8 @@ impl Replica {
             Input::Read(handle) => self.read(handle),
             Input::Persisted(number) => self.persisted(number),
             Input::Fetched(number, entries) => self.fetched(number, entries),
+            Input::Unreadable(index) => self.node.mut_store().unreadable(index),
+            Input::GoOn => self.go_on(),
             Input::Reconfigure(to) => self.reconfigure(&to),
             Input::TransferTo(node) => self.node.transfer_leader(node),
             Input::Unreachable(node) => self.node.report_unreachable(node),
@@ -219,12 +221,13 @@ impl Replica {
         if is_known { log.term(index).ok() } else { None }
     }
 
-    /// A durable snapshot holds everything up to `mark`: entries up to `cut_index` aren't needed.
-    pub fn snapshot_made(&mut self, mark: SnapshotMark, cut_index: u64) {
+    /// A durable snapshot holds everything up to `mark`, with the log's entries behind `after`, its S:
+    /// entries up to `cut_index` aren't needed.
+    pub fn snapshot_made(&mut self, mark: SnapshotMark, after: u64, cut_index: u64) {
         self.configurations.cut(cut_index.min(mark.index));
         let store = self.node.mut_store();
         store.cut(cut_index.min(mark.index));
-        store.snapshot = Some(mark);
+        store.snapshot = Some((mark, after));
     }
 
     fn receive(&mut self, mut message: Message) {

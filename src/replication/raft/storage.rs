@@ -51,8 +51,10 @@ pub(super) struct Storage {
     /// Read back from the disk for a follower, until they were taken.
     fetched: BTreeMap<u64, LogEntry>,
     missing: RefCell<Vec<Missing>>,
-    /// The newest snapshot that may be sent.
-    pub snapshot: Option<SnapshotMark>,
+    /// The newest snapshot that may be sent, and its S: what the log must have behind it.
+    pub snapshot: Option<(SnapshotMark, u64)>,
+    /// Up to this entry nobody is sent any, since the disk doesn't give it back; 0: it gives all.
+    unreadable: u64,
     /// Followers that need a snapshot and can't have one yet.
     snapshot_wanted: RefCell<Vec<NodeId>>,
 }
@@ -73,6 +75,7 @@ impl Storage {
             fetched: BTreeMap::new(),
             missing: RefCell::default(),
             snapshot: None,
+            unreadable: 0,
             snapshot_wanted: RefCell::default(),
         }
     }
@@ -162,6 +165,16 @@ impl Storage {
             self.payloads_from += 1;
         }
         self.fetched = self.fetched.split_off(&(self.cut_index + 1));
+        if self.unreadable <= self.cut_index {
+            self.unreadable = 0;
+        }
+    }
+
+    /// The disk doesn't give this entry back.
+    pub fn unreadable(&mut self, index: u64) {
+        if self.has(index) {
+            self.unreadable = self.unreadable.max(index);
+        }
     }
 
     /// A snapshot that is ahead of the log takes its place.
@@ -174,7 +187,8 @@ impl Storage {
         self.cut_term = mark.term;
         self.last = mark.index;
         self.payloads_from = mark.index + 1;
-        self.snapshot = Some(mark.clone());
+        self.unreadable = 0;
+        self.snapshot = Some((mark.clone(), mark.index));
     }
 
     /// What was asked for since the last call.
@@ -230,7 +244,8 @@ impl ::raft::Storage for Storage {
         max_size: impl Into<Option<u64>>,
         context: GetEntriesContext,
     ) -> Result<Vec<eraftpb::Entry>> {
-        if low <= self.cut_index {
+        // The crate then sends a snapshot.
+        if low <= self.cut_index.max(self.unreadable) {
             return Err(Error::Store(StorageError::Compacted));
         }
         assert!(high <= self.last() + 1, "entries behind the end of the log are asked for");
@@ -275,9 +290,10 @@ impl ::raft::Storage for Storage {
     fn snapshot(&self, request_index: u64, to: u64) -> Result<eraftpb::Snapshot> {
         match &self.snapshot {
             // A node takes no snapshot whose members it isn't among.
-            Some(mark)
+            Some((mark, after))
                 if mark.index >= request_index
                     && mark.index >= self.cut_index
+                    && *after >= self.unreadable
                     && (mark.configuration.members.has(to) || is_witness(to)) =>
             {
                 Ok(convert::raft_snapshot(mark))
