@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datastore::persistence::{
-    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotReader, Unreadable, host_of,
-    list_snapshots,
+    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotError, SnapshotReader,
+    Unreadable, host_of, list_snapshots,
 };
 use datastore::replication::message::{LogEntry, Message, MessageKind};
 use datastore::replication::raft::{HardState, Persist};
@@ -25,6 +25,7 @@ use datastore::replication::raft::{HardState, Persist};
 use crate::Cast;
 use crate::disk_thread::{DiskOrder, DiskThread, told};
 use crate::log_reader::Wanted;
+use crate::peer_links::RarelySaid;
 use crate::replication_messages::{PeerMessage, ReplicationMessage, SnapshotToSend};
 use crate::wal_writer::WalMessage;
 
@@ -54,6 +55,8 @@ pub struct ReplicatedDisk {
     pub node: NodeUuid,
     /// Entries on their way to the disk, in bytes.
     pub persisting_bytes: Arc<AtomicUsize>,
+    /// What was said of snapshots that can't be read.
+    pub(crate) doubts: RarelySaid,
 }
 
 /// Persists that share a frame.
@@ -284,11 +287,18 @@ impl<D: Disk> DiskThread<D> {
     }
 
     /// Hands the snapshot that the message names to the peer's actor.
-    pub(crate) fn stream_snapshot(&self, message: Message) {
+    pub(crate) fn stream_snapshot(&mut self, message: Message) {
         let to = message.to;
-        let Some(replicated) = &self.replicated else { return };
+        let Some(replicated) = &mut self.replicated else { return };
         let peer = replicated.cast.peer(to);
-        match snapshot_to_send(replicated, message).zip(peer) {
+        let snapshot = snapshot_to_send(replicated, message).unwrap_or_else(|error| {
+            if replicated.doubts.is_due(&error.to_string()) {
+                tracing::warn!(%error, "a snapshot can't be sent, and another one is made");
+            }
+            self.wal_writer.send(WalMessage::SnapshotDoubtful);
+            None
+        });
+        match snapshot.zip(peer) {
             Some((snapshot, peer)) => peer.send(PeerMessage::StreamSnapshot(Box::new(snapshot))),
             // A newer one has taken its place: the replica asks again.
             None => self.say(ReplicationMessage::SnapshotSent { to, arrived: false }),
@@ -296,12 +306,17 @@ impl<D: Disk> DiskThread<D> {
     }
 }
 
-fn snapshot_to_send(replicated: &ReplicatedDisk, message: Message) -> Option<SnapshotToSend> {
-    let index = message.snapshot.as_ref()?.index;
+/// `None`: it is there no more.
+fn snapshot_to_send(
+    replicated: &ReplicatedDisk,
+    message: Message,
+) -> Result<Option<SnapshotToSend>, SnapshotError> {
+    let Some(index) = message.snapshot.as_ref().map(|mark| mark.index) else { return Ok(None) };
     let directory = &replicated.directory;
-    let info = list_snapshots(directory).ok()?.into_iter().rev().find(|info| info.through == index)?;
-    let after = SnapshotReader::open(directory, &info, replicated.node).ok()?.header().after;
-    let file = directory.open(&info.name).ok()?;
+    let known = list_snapshots(directory)?.into_iter().rev().find(|info| info.through == index);
+    let Some(info) = known else { return Ok(None) };
+    let Ok(file) = directory.open(&info.name) else { return Ok(None) };
+    let after = SnapshotReader::open(directory, &info, replicated.node)?.header().after;
     let runs = replicated.places.between(after + 1, index + 1, u64::MAX);
-    Some(SnapshotToSend { message, name: info.name, file, after, runs })
+    Ok(Some(SnapshotToSend { message, name: info.name, file, after, runs }))
 }

@@ -199,6 +199,9 @@ impl Stream {
             let error = match self.attempt(&mut reached) {
                 Ok(taken) => {
                     tracing::info!(peer, name, taken, "a snapshot was sent");
+                    if !taken {
+                        self.doubt();
+                    }
                     return taken;
                 }
                 Err(error) => error,
@@ -206,8 +209,10 @@ impl Stream {
             attempts = if reached > before { 1 } else { attempts + 1 };
             if !error.may_pass() || self.is_given_up() || attempts >= ATTEMPTS_MAX {
                 tracing::warn!(peer, name, %error, "a snapshot did not arrive");
-                if let SendError::Entries(unreadable) = error {
-                    self.not_found(*unreadable);
+                match error {
+                    SendError::Entries(unreadable) => self.not_found(*unreadable),
+                    SendError::File(_) => self.doubt(),
+                    _ => {}
                 }
                 return false;
             }
@@ -221,6 +226,16 @@ impl Stream {
         if let Some(wal_writer) = self.wal_writer.as_ref().filter(|_| !unreadable.error.may_pass()) {
             let message = ReplicationMessage::NotFound { number: None, unreadable };
             wal_writer.send(WalMessage::Replication(message));
+        }
+    }
+
+    /// The file can't be read, here or by the peer. If that wasn't chance another one is made, once: it
+    /// may be the peer that can't.
+    fn doubt(&self) {
+        if let Some(wal_writer) = &self.wal_writer
+            && self.failures.load(Ordering::Relaxed) == 1
+        {
+            wal_writer.send(WalMessage::SnapshotDoubtful);
         }
     }
 
@@ -446,6 +461,25 @@ mod tests {
         assert!(frames > 1, "all entries came in one frame");
         peer.send(&PeerFrame::SnapshotResult { taken: true }).unwrap();
         assert!(sender.join().unwrap());
+    }
+
+    #[test]
+    fn an_entry_behind_the_snapshot_that_can_t_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = stream(directory.path(), listener.local_addr().unwrap().port(), 10);
+        let place = stream.order.runs.iter().find(|run| run.first_index == 20).unwrap().place;
+        let segment = directory.path().join(datastore::persistence::segment_name(place.segment));
+        let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+        file.write_all_at(b"?", place.offset + 1_000).unwrap();
+        let sender = std::thread::spawn(move || stream.attempt(&mut 0));
+        let (mut peer, _) = accept(&listener);
+        peer.send(&PeerFrame::SnapshotResume { offset: 10 }).unwrap();
+        while peer.receive(&|| false).is_ok() {}
+        match sender.join().unwrap() {
+            Err(SendError::Entries(unreadable)) => assert_eq!(unreadable.index, 20),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -52,6 +52,7 @@ use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::memory_figures::Resident;
 use crate::node::{Node, lock};
+use crate::peer_links::RarelySaid;
 use crate::peering::Peering;
 use crate::peers::{Peers, follow_members};
 use crate::recovered_log::RecoveredLog;
@@ -244,6 +245,7 @@ fn run(
             directory: files.clone(),
             node: identity.node,
             persisting_bytes: persisting_bytes.clone(),
+            doubts: RarelySaid::default(),
         })
     };
     let mut seen = None;

@@ -79,6 +79,9 @@ pub enum WalMessage {
     /// From the disk thread: the disk's reserve is reached. A snapshot is what
     /// lets the log give room back.
     DiskFull,
+    /// From the disk thread, or a snapshot's sender: the newest snapshot can't be read, here or by those
+    /// who were sent it.
+    SnapshotDoubtful,
     /// From the SnapshotWriter: begin a walk in every shard.
     BeginWalk,
     /// From the SnapshotWriter: a snapshot is verified; entries up to here may go.
@@ -396,7 +399,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                     crate::start::stop_after_fatal_error(&error);
                 }
             }
-            WalMessage::DiskFull => self.make_snapshot(),
+            WalMessage::DiskFull | WalMessage::SnapshotDoubtful => self.make_snapshot(),
             WalMessage::BeginWalk => self.begin_walk(),
             WalMessage::Cut { through } => self.cut(through),
             WalMessage::SnapshotEnded { made } => {

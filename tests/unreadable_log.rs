@@ -15,7 +15,7 @@ use std::path::Path;
 
 use cluster::Cluster;
 use cluster::network::Id;
-use log_files::{Frame, frames, segments};
+use log_files::{Frame, frames, segments, snapshots};
 use serde_json::{Value, json};
 
 /// Small segments, and no snapshot that isn't asked for.
@@ -46,8 +46,12 @@ fn spoil(directory: &Path, behind: u64) {
     let segment = &later[later.len() / 2];
     let in_it: Vec<Frame> = with_entries(segment).collect();
     let frame = &in_it[in_it.len() / 2];
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(segment).unwrap();
-    let at = (frame.offset + frame.bytes / 2) as u64;
+    turn_a_bit(segment, (frame.offset + frame.bytes / 2) as u64);
+}
+
+/// In place: the node has the file open.
+fn turn_a_bit(file: &Path, at: u64) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
@@ -142,4 +146,25 @@ fn in_dynamo_mode_a_peer_that_needs_a_bad_block_takes_over_the_state() {
     cluster.kill(1);
     cluster.restart(1);
     assert_eq!(cluster.settle(), contents, "nothing bad is left in its log");
+}
+
+#[test]
+fn a_follower_that_needs_a_bad_snapshot_is_sent_another_one() {
+    let mut cluster = Cluster::start_with(3, &["--segment-bytes", "65536", "--snapshot-compression", "none"]);
+    for round in ["in the middle of its keys", "in its first line"] {
+        let leader = cluster.wait_for_leader();
+        let away = cluster.others(leader)[0];
+        cluster.kill(away);
+        // Behind the second snapshot the log is cut: what the follower lacks is in a snapshot alone.
+        for half in ["first", "second"] {
+            write(&cluster, leader, half, WRITES / 2);
+            let made = cluster.call(leader, &json!({"op": "snapshot"})).expect("it answers");
+            assert_eq!(made["ok"], true, "{made}");
+        }
+        let newest = snapshots(cluster.directory(leader)).pop().unwrap();
+        let length = std::fs::metadata(&newest).unwrap().len();
+        turn_a_bit(&newest, if round.contains("keys") { length / 2 } else { 3 });
+        cluster.restart(away);
+        assert_eq!(cluster.converge().len(), WRITES, "a bit has turned {round}");
+    }
 }
