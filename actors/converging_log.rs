@@ -120,10 +120,11 @@ impl ConvergingLog {
         self.pump();
     }
 
-    /// The log is to go on by an entry.
-    pub(crate) fn go_on(&mut self) {
-        self.replica.go_on(self.cluster.now_ms());
+    /// The log is to go on by an entry. Says whether it does.
+    pub(crate) fn go_on(&mut self) -> bool {
+        let goes_on = self.replica.go_on(self.cluster.now_ms());
         self.pump();
+        goes_on
     }
 
     /// What the log must know.

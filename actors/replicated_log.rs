@@ -154,9 +154,10 @@ impl ReplicatedLog {
         replica.step(Input::Propose(self.next_handle, payload));
     }
 
-    /// The log is to go on by an entry, if this node leads.
-    pub(crate) fn go_on(&mut self) {
+    /// The log is to go on by an entry. Says whether it does: only where this node leads.
+    pub(crate) fn go_on(&mut self) -> bool {
         self.step(Input::GoOn);
+        self.role.role == Role::Leader
     }
 
     /// What the replica must know.

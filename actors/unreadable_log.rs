@@ -70,7 +70,8 @@ pub(crate) struct LettingGo {
     left: u32,
     /// How far the last one reached; 0 before the first.
     reached: u64,
-    asked_to_go_on: bool,
+    /// It is on its way to a later entry.
+    goes_on: bool,
 }
 
 /// What is to be done next about it.
@@ -87,7 +88,7 @@ pub(crate) enum Step {
 impl LettingGo {
     /// Something can't be read.
     pub(crate) fn begin(&mut self) {
-        *self = LettingGo { left: SNAPSHOTS_MAX, reached: 0, asked_to_go_on: false };
+        *self = LettingGo { left: SNAPSHOTS_MAX, reached: 0, goes_on: false };
     }
 
     /// It is gone.
@@ -96,21 +97,26 @@ impl LettingGo {
     }
 
     /// What to do while no snapshot is under way; the shards have all up to `handed_over`.
-    pub(crate) fn next(&mut self, handed_over: u64) -> Step {
+    pub(crate) fn next(&self, handed_over: u64) -> Step {
         if self.left == 0 {
             return Step::Wait;
         }
         if handed_over > self.reached {
             return Step::Snapshot;
         }
-        if std::mem::replace(&mut self.asked_to_go_on, true) { Step::Wait } else { Step::GoOn }
+        if self.goes_on { Step::Wait } else { Step::GoOn }
+    }
+
+    /// The log was asked to go on; whether it does.
+    pub(crate) fn asked(&mut self, goes_on: bool) {
+        self.goes_on = goes_on;
     }
 
     /// A snapshot has ended that reaches up to this entry.
     pub(crate) fn made(&mut self, through: u64) {
         self.left = self.left.saturating_sub(1);
         self.reached = through;
-        self.asked_to_go_on = false;
+        self.goes_on = false;
     }
 }
 
@@ -137,7 +143,11 @@ mod tests {
         letting_go.begin();
         assert_eq!(letting_go.next(99), Step::Snapshot);
         letting_go.made(99);
-        assert_eq!([letting_go.next(99), letting_go.next(99)], [Step::GoOn, Step::Wait]);
+        assert_eq!(letting_go.next(99), Step::GoOn);
+        letting_go.asked(false);
+        assert_eq!(letting_go.next(99), Step::GoOn, "it didn't");
+        letting_go.asked(true);
+        assert_eq!(letting_go.next(99), Step::Wait);
         assert_eq!(letting_go.next(100), Step::Snapshot);
         letting_go.made(100);
         letting_go.end();

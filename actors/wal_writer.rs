@@ -280,11 +280,14 @@ impl WalWriter {
         match self.letting_go.next(self.handed_over) {
             Step::Wait => return,
             Step::Snapshot => self.make_snapshot(),
-            Step::GoOn => match &mut self.agreement {
-                Agreement::Led(replicated) => replicated.go_on(),
-                Agreement::Converging(log) => log.go_on(),
-                Agreement::Alone => {}
-            },
+            Step::GoOn => {
+                let goes_on = match &mut self.agreement {
+                    Agreement::Led(replicated) => replicated.go_on(),
+                    Agreement::Converging(log) => log.go_on(),
+                    Agreement::Alone => false,
+                };
+                self.letting_go.asked(goes_on);
+            }
         }
         self.pump();
     }

@@ -236,7 +236,7 @@ mod tests {
         }
         replica.take_effects();
         let next = replica.history().next_index();
-        replica.go_on(10_000);
+        assert!(replica.go_on(10_000));
         let effects = replica.take_effects();
         assert!(matches!(effects[..], [Effect::Persist { index, .. }] if index == next), "{effects:?}");
     }
