@@ -9,6 +9,7 @@ use datastore::replication::recovered::{self, SnapshotState, must_restart};
 
 use crate::log_reader::log_entry;
 use crate::log_replayer::NodeLog;
+use crate::replicated_snapshots::OwnSnapshot;
 use crate::replication_options::first_hard_state;
 use crate::start_error::StartError;
 
@@ -16,8 +17,8 @@ use crate::start_error::StartError;
 pub struct RecoveredLog {
     /// What its replica begins with; `None`: it was never adopted.
     pub start: Option<Start>,
-    /// The newest snapshot of its own, and its S.
-    pub newest: Option<(SnapshotMark, u64)>,
+    /// The newest snapshot of its own.
+    pub newest: Option<OwnSnapshot>,
     /// Where each entry lies.
     pub places: EntryPlaces,
     /// The newest hard state.

@@ -22,7 +22,7 @@ use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::persistence::{Configuration, host_of};
 use datastore::replication::group::Group;
-use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark, payload_memory_bytes};
+use datastore::replication::message::{LogEntry, Message, MessageKind, payload_memory_bytes};
 use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
@@ -35,7 +35,7 @@ use crate::node::Node;
 use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replicated_reads::ReplicatedReads;
-use crate::replicated_snapshots::Snapshots;
+use crate::replicated_snapshots::{OwnSnapshot, Snapshots};
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
 use crate::shard_messages::{Committed, ShardMessage};
@@ -83,7 +83,7 @@ impl ReplicatedLog {
         cluster: Arc<Cluster>,
         cast: Arc<Cast>,
         disk: Sender<DiskOrder>,
-        start: Option<(Start, Option<(SnapshotMark, u64)>)>,
+        start: Option<(Start, Option<OwnSnapshot>)>,
     ) -> ReplicatedLog {
         let notices = Notices::new(cast.shards.len(), 0, StateHashes::is_due);
         let mut log = ReplicatedLog {
@@ -108,7 +108,7 @@ impl ReplicatedLog {
         log
     }
 
-    fn begin(&mut self, start: Start, newest: Option<(SnapshotMark, u64)>) {
+    fn begin(&mut self, start: Start, newest: Option<OwnSnapshot>) {
         self.snapshots.cut_index = start.cut.0;
         let handed_over = start.cut.0 + start.applied.len() as u64;
         self.notices.installed(handed_over);

@@ -20,11 +20,14 @@ use crate::replicated_log::ReplicatedLog;
 use crate::shard_messages::ShardMessage;
 use crate::snapshot_writer::SnapshotMessage;
 
+/// A snapshot of this node's own, and its S: what is behind that is in the log, too.
+pub type OwnSnapshot = (SnapshotMark, u64);
+
 /// What the log knows of snapshots.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    /// The newest snapshot of this node's own, and its S.
-    pub(crate) newest: Option<(SnapshotMark, u64)>,
+    /// The newest one.
+    pub(crate) newest: Option<OwnSnapshot>,
     /// The last entry that the log has given up.
     pub(crate) cut_index: u64,
     /// A state of the leader's: the replica was told of it, and hasn't asked to install it yet.

@@ -33,7 +33,7 @@ use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::{DiskGauge, FileDisk};
 use datastore::replication::dynamo;
-use datastore::replication::message::{NodeId, SnapshotMark};
+use datastore::replication::message::NodeId;
 use datastore::replication::raft::{self, HardState};
 use datastore::settings::Settings;
 use slab::Slab;
@@ -59,6 +59,7 @@ use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::replicated_log::ReplicatedLog;
+use crate::replicated_snapshots::OwnSnapshot;
 use crate::replication_messages::CoordinatorMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
@@ -312,7 +313,7 @@ enum Begun {
     /// A node on its own.
     Alone,
     /// A member of a cluster in leader mode.
-    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<(SnapshotMark, u64)>)>>),
+    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<OwnSnapshot>)>>),
     /// A node of dynamo mode.
     Converging(Arc<DynamoCluster>, Box<dynamo::Start>),
 }
