@@ -33,24 +33,20 @@ use crate::converging_messages::ConvergingMessage;
 use crate::dispatch_dynamo;
 use crate::freshness::{Freshness, Rounds, freshness};
 use crate::mailbox::{Counted, Mailbox};
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peer_session;
 use crate::peering::Peering;
 use crate::replication_messages::ReplicationMessage;
 use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
-use crate::slot::{Slot, SlotState, class, error_line, gathers, not_in_mode};
+use crate::slot::{
+    Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, gathers, not_in_mode, request_bytes,
+};
 use crate::wal_writer::WalMessage;
 
-/// A request that waits for the barrier.
-struct Queued {
-    arena: Bytes,
-    sequence: u64,
-    id: datastore::messaging::Span,
-    operation: Operation,
-    /// On a member: the round that it waits for.
-    round: Option<u64>,
-}
+/// A connection at rest keeps room for so many requests.
+const REQUESTS_KEPT: usize = 64;
 
 /// The actor.
 pub struct Connection {
@@ -80,6 +76,8 @@ pub struct Connection {
     asked_primary: bool,
     /// Requests answered `timeout` whose real answers are still to come.
     pub(crate) timed_out: HashMap<u64, Class>,
+    /// What `stats` is told of it.
+    kept: Share,
 }
 
 impl Connection {
@@ -93,6 +91,7 @@ impl Connection {
     ) -> Connection {
         let shards = node.settings.shards;
         Connection {
+            kept: node.memory.connections.share(),
             node,
             cast,
             address,
@@ -118,24 +117,22 @@ impl Connection {
 
     fn received(&mut self, decoded: Decoded) {
         let Decoded { arena, requests } = decoded;
+        let arena = Arena::new(self.node.memory.requests.count(arena), self.gate.clone());
         let now = Instant::now();
         let mut asked: Option<Option<u64>> = None;
         for request in requests {
             let sequence = self.first_sequence + self.slots.len() as u64;
-            let line_bytes = request.line_bytes as usize;
-            self.gate.add(line_bytes);
-            let id = if request.id.is_empty() { Bytes::new() } else { request.id.slice(&arena) };
-            let (class_unknown, state, asks) = (Class::Other, SlotState::Queued, request.asks);
-            let mut slot = Slot { id, class: class_unknown, state, line_bytes, arrived: now, asks };
+            let mut slot = Slot::new(&arena, request.id, request.asks, now);
             let operation = match self.in_mode(slot.asks.as_deref()).and(request.operation) {
                 Ok(operation) => operation,
                 Err(error) => {
-                    slot.state = SlotState::Line(error_line(&slot.id, &error));
-                    self.slots.push_back(slot);
+                    self.push_refused(slot, &error);
                     continue;
                 }
             };
             slot.class = class(&operation);
+            slot.counted_bytes = request_bytes(&operation);
+            self.gate.add(slot.counted_bytes);
             let round = match self.freshness(&operation, slot.asks.as_deref()) {
                 Freshness::AsItIs => None,
                 Freshness::Round(most) => {
@@ -145,8 +142,7 @@ impl Connection {
                 }
                 Freshness::Version(version) => Some(self.begin_waiting(version)),
                 Freshness::Refused(error) => {
-                    slot.state = SlotState::Line(error_line(&slot.id, &error));
-                    self.slots.push_back(slot);
+                    self.push_refused(slot, &error);
                     continue;
                 }
             };
@@ -154,18 +150,28 @@ impl Connection {
                 round.is_none() && self.queue.is_empty() && self.may_dispatch(&operation, slot.class);
             self.slots.push_back(slot);
             if may_leave {
-                self.dispatch(&arena, sequence, request.id, operation);
+                self.dispatch(&arena.bytes, sequence, request.id, operation);
             } else {
-                let arena = arena.clone();
+                let arena = arena.bytes.clone();
                 self.queue.push_back(Queued { arena, sequence, id: request.id, operation, round });
             }
         }
-        self.send_outgoing(&arena);
+        self.send_outgoing(&arena.bytes);
         if let Some(staleness_ms_max) = asked {
             let (reply_to, round) = (self.address.clone(), self.rounds.begin());
             let read = ReplicationMessage::Read { reply_to, round, staleness_ms_max };
             self.cast.wal_writer.send(WalMessage::Replication(read));
         }
+    }
+
+    /// A request that is refused before anyone was asked takes its turn like any other.
+    fn push_refused(&mut self, mut slot: Slot, error: &Error) {
+        let line = error_line(slot.id(), error);
+        let counted = answer_bytes(line.len());
+        self.gate.add(counted);
+        self.gate.remove(std::mem::replace(&mut slot.counted_bytes, counted));
+        slot.becomes(SlotState::Line(line));
+        self.slots.push_back(slot);
     }
 
     /// What a request waits for.
@@ -285,12 +291,17 @@ impl Connection {
     /// A slot has its answer, which the gate counts from now on instead of the request.
     pub(crate) fn fill(&mut self, sequence: u64, bytes: usize, state: SlotState) {
         self.answered(sequence);
-        if let Some(slot) = self.slot(sequence) {
-            slot.state = state;
-            let before = std::mem::replace(&mut slot.line_bytes, bytes);
-            self.gate.add(bytes);
-            self.gate.remove(before);
-        }
+        self.settle(sequence, bytes, state);
+    }
+
+    /// As [`Connection::fill`], of a request that nobody was asked about.
+    fn settle(&mut self, sequence: u64, bytes: usize, state: SlotState) {
+        let Some(slot) = self.slot(sequence) else { return };
+        let counted = answer_bytes(bytes);
+        let before = std::mem::replace(&mut slot.counted_bytes, counted);
+        slot.becomes(state);
+        self.gate.add(counted);
+        self.gate.remove(before);
     }
 
     /// One of several answers came; with the last one the slot is ready or asks again.
@@ -327,6 +338,7 @@ impl Connection {
                 break;
             }
         }
+        self.rest();
     }
 
     /// The other side is a node: its frames are the replication arbiter's. This
@@ -351,8 +363,22 @@ impl Connection {
     pub(crate) fn answer_now(&mut self, sequence: u64, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
         let Some(slot) = self.slot(sequence) else { return };
         let mut line = Vec::new();
-        write(&mut line, &slot.id);
-        slot.state = SlotState::Line(Bytes::from(line));
+        write(&mut line, slot.id());
+        line.shrink_to_fit();
+        self.settle(sequence, line.len(), SlotState::Line(Bytes::from(line)));
+    }
+
+    /// At rest a connection keeps what it needs for a few requests, whatever it had under way;
+    /// says what it has, for `stats`.
+    pub(crate) fn rest(&mut self) {
+        if self.slots.is_empty() && self.queue.is_empty() {
+            self.slots.shrink_to(REQUESTS_KEPT);
+            self.queue.shrink_to(0);
+            self.timed_out.shrink_to(REQUESTS_KEPT);
+        }
+        let lists = self.slots.capacity() * size_of::<Slot>() + self.queue.capacity() * size_of::<Queued>();
+        let output_spare = self.output.capacity() - self.output.len();
+        self.kept.keeps(self.gate.bytes_beside_arenas().max(lists) + output_spare);
     }
 }
 

@@ -20,7 +20,7 @@ impl Connection {
         if let Some(slot) = self.slots.pop_front() {
             self.first_sequence += 1;
             self.gate.add(line.len());
-            self.gate.remove(slot.line_bytes);
+            self.gate.remove(slot.counted_bytes);
             self.output.extend_from_slice(line);
         }
     }
@@ -58,24 +58,24 @@ impl Connection {
         if self.slots.front().is_none_or(Slot::is_unanswered) {
             return false;
         }
-        let Some(slot) = self.slots.pop_front() else { return false };
+        let Some(mut slot) = self.slots.pop_front() else { return false };
         self.first_sequence += 1;
         let mut line = Vec::new();
-        match slot.state {
+        match std::mem::replace(&mut slot.state, SlotState::Queued) {
             SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_) => {}
             SlotState::Line(ready) => {
                 self.gate.add(ready.len());
                 self.output.extend_from_slice(&ready);
             }
-            SlotState::Large { entry, vector: true } => reply::get_vector(&mut line, &slot.id, Some(&entry)),
-            SlotState::Large { entry, vector: false } => reply::get(&mut line, &slot.id, Some(&entry)),
+            SlotState::Large { entry, vector: true } => reply::get_vector(&mut line, slot.id(), Some(&entry)),
+            SlotState::Large { entry, vector: false } => reply::get(&mut line, slot.id(), Some(&entry)),
             SlotState::Gathered(gathering) => {
                 self.gatherings -= 1;
-                gathering.encode(&mut line, &slot.id);
+                gathering.encode(&mut line, slot.id());
             }
         }
         self.gate.add(line.len());
-        self.gate.remove(slot.line_bytes);
+        self.gate.remove(slot.counted_bytes);
         self.output.extend_from_slice(&line);
         true
     }
@@ -130,7 +130,7 @@ impl Connection {
                 }
             }
             let message = format!("no answer within {timeout_ms} ms; read to find out what became of it");
-            let line = error_line(&first.id, &Error::new(Code::Timeout, message));
+            let line = error_line(first.id(), &Error::new(Code::Timeout, message));
             self.output_line(&line);
         }
     }

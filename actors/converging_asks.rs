@@ -12,7 +12,7 @@ use datastore::messaging::Copies;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::Replica;
 use datastore::replication::dynamo::entry::states;
-use datastore::replication::message::NodeId;
+use datastore::replication::message::{NodeId, payload_memory_bytes};
 
 use crate::Cast;
 use crate::connection::{Connection, ConnectionMessage};
@@ -65,6 +65,15 @@ impl Asks {
             evictions: Vec::new(),
             next_read: 0,
         }
+    }
+
+    /// What those who wait occupy, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let came: usize = self.reads.values().flat_map(|read| &read.came).map(payload_memory_bytes).sum();
+        came + self.copies.capacity() * size_of::<(Version, usize, AskedBy, Instant)>()
+            + self.versions.capacity() * size_of::<(Version, Mailbox<Connection>, u64, Instant)>()
+            + self.reads.len() * size_of::<(u64, Read)>()
+            + self.evictions.capacity() * size_of::<(NodeId, AskedBy)>()
     }
 
     fn until(&self) -> Instant {

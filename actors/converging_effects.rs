@@ -77,7 +77,7 @@ impl ConvergingLog {
 
     fn persist(&mut self, entries: Vec<LogEntry>) {
         let Some(number) = entries.last().map(|entry| entry.index) else { return };
-        let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
+        let bytes = entries.iter().map(LogEntry::memory_bytes).sum();
         self.cluster.persisting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let persist = Persist {
             number,
@@ -100,12 +100,7 @@ impl ConvergingLog {
                 acknowledgements::committed(&self.cast.shards, index, Some(dotted.stamp()), acknowledgements);
             }
             _ => {
-                let bytes = match &entry {
-                    Decoded::States { states, .. } => states.len(),
-                    Decoded::Forgotten(rows) => rows.len(),
-                    Decoded::Dotted(dotted) => dotted.body_bytes(),
-                    Decoded::Seen(_) => 0,
-                };
+                let bytes = entry.memory_bytes();
                 foreign.push((index, Arc::new(entry), bytes));
             }
         }
@@ -203,7 +198,7 @@ impl ConvergingLog {
         }
     }
 
-    fn order(&self, order: DiskOrder) {
+    pub(crate) fn order(&self, order: DiskOrder) {
         // The disk thread ends only with the process.
         if self.disk.send(order).is_err() {
             tracing::error!("the disk thread is gone; stopping");

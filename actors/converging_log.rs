@@ -25,6 +25,7 @@ use crate::converging_messages::ConvergingMessage;
 use crate::directory_mark;
 use crate::disk_thread::DiskOrder;
 use crate::dynamo_cluster::DynamoCluster;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::replication_messages::{PeerMessage, ReplicationMessage};
 
@@ -49,6 +50,15 @@ pub struct ConvergingLog {
     pub(crate) unmarked: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     pub(crate) hashing: Option<(usize, u128)>,
+    /// What the replica and those who wait keep in memory, for `stats`.
+    kept: Kept,
+}
+
+struct Kept {
+    entries: Share,
+    marks: Share,
+    peers: Share,
+    asks: Share,
 }
 
 impl ConvergingLog {
@@ -68,6 +78,12 @@ impl ConvergingLog {
             handed_over: last_index,
             unmarked: true,
             hashing: None,
+            kept: Kept {
+                entries: node.memory.log_entries.share(),
+                marks: node.memory.log_index.share(),
+                peers: node.memory.peers.share(),
+                asks: node.memory.connections.share(),
+            },
             node,
             cluster,
             cast,
@@ -102,6 +118,13 @@ impl ConvergingLog {
         let index = self.replica.write(payload.into(), requests, self.cluster.now_ms());
         self.own.push_back((index, group.acknowledgements));
         self.pump();
+    }
+
+    /// The log is to go on by an entry. Says whether it does.
+    pub(crate) fn go_on(&mut self) -> bool {
+        let goes_on = self.replica.go_on(self.cluster.now_ms());
+        self.pump();
+        goes_on
     }
 
     /// What the log must know.
@@ -190,6 +213,10 @@ impl ConvergingLog {
                 self.replica.fetched(number, entries);
             }
             ReplicationMessage::LogCut { first_index } => self.replica.cut(first_index),
+            ReplicationMessage::NotFound { number, unreadable } => {
+                self.order(DiskOrder::NotFound { number, unreadable });
+            }
+            ReplicationMessage::Unreadable { index, .. } => self.replica.unreadable(index),
             _ => {}
         }
         self.pump();
@@ -213,6 +240,11 @@ impl ConvergingLog {
         self.publish();
         self.pump();
         self.asks.settle_late(&self.replica);
+        let memory = self.replica.memory();
+        self.kept.entries.keeps(memory.entries);
+        self.kept.marks.keeps(memory.marks);
+        self.kept.peers.keeps(memory.peers);
+        self.kept.asks.keeps(self.asks.memory_bytes());
     }
 
     /// The log can't go on: nobody knows what of it is on the disk.

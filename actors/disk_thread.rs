@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
-use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, reserve_bytes};
+use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, Unreadable, reserve_bytes};
 use datastore::replication::message::{EntryKind, Message};
 use datastore::replication::raft::Persist;
 
 use crate::acknowledgements::Group;
 use crate::mailbox::Mailbox;
+use crate::memory_figures::Share;
 use crate::node::{Node, lock};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::wal_writer::{WalMessage, WalWriter};
@@ -45,6 +46,14 @@ pub enum DiskOrder {
         high: u64,
         /// Bytes of payloads.
         bytes_max: u64,
+    },
+    /// Of a replicated log: this entry was not found where it should lie. Was it cut meanwhile, or is
+    /// it lost?
+    NotFound {
+        /// The fetch that looked for it; `None`: a snapshot's sender.
+        number: Option<u64>,
+        /// What was looked for, and where.
+        unreadable: Unreadable,
     },
     /// Of a replicated log: send the snapshot that this message names with it.
     StreamSnapshot(Box<Message>),
@@ -87,6 +96,8 @@ pub struct DiskThread<D: Disk> {
     pub stopping: Option<Sender<()>>,
     /// `None` on a node that is on its own.
     pub replicated: Option<ReplicatedDisk>,
+    /// Its room for a frame, and the places of all entries, for `stats`.
+    pub kept: (Share, Share),
     /// The directory's lock, held as long as there is someone to write.
     pub _lock: std::fs::File,
 }
@@ -115,6 +126,9 @@ impl<D: Disk> DiskThread<D> {
                 Next::Order(DiskOrder::Persist(persist)) => pending = self.persist(*persist),
                 Next::Order(DiskOrder::Fetch { number, low, high, bytes_max }) => {
                     self.fetch(number, low, high, bytes_max);
+                }
+                Next::Order(DiskOrder::NotFound { number, unreadable }) => {
+                    self.not_found(number, &unreadable)
                 }
                 Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(*message),
                 Next::Order(DiskOrder::Stop(done)) => self.stopping = Some(done),
@@ -257,6 +271,8 @@ impl<D: Disk> DiskThread<D> {
     pub(crate) fn publish(&mut self) {
         let from = self.log.figures();
         self.ask_for_spare(from.segments);
+        self.kept.0.keeps(from.buffer_bytes);
+        self.kept.1.keeps(self.replicated.as_ref().map_or(0, |replicated| replicated.places.memory_bytes()));
         let mut figures = lock(&self.node.log_figures);
         figures.bytes = from.bytes;
         figures.segments = from.segments as u64;

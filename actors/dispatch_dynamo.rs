@@ -106,7 +106,8 @@ impl Connection {
         hash: u64,
         key: Span,
     ) -> Refusal {
-        let gathering = Gathering::read(key.slice(arena));
+        // It goes to the peers' lanes, which may keep it for longer than the request lives.
+        let gathering = Gathering::read(Bytes::copy_from_slice(key.of(arena)));
         let operation = ShardOperation::BulkGet { keys: vec![(key, hash)] };
         self.gather_one_shard(sequence, id, hash, operation, gathering)
     }

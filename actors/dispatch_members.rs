@@ -96,11 +96,11 @@ impl Connection {
 
     /// The answer of a request that waited for the coordinator.
     fn answer_later(&mut self, sequence: u64, body: Result<String, Error>) {
-        let Some(id) = self.slot(sequence).map(|slot| slot.id.clone()) else { return };
+        let Some(slot) = self.slot(sequence) else { return };
         let mut line = Vec::new();
         match body {
-            Ok(body) => reply::object(&mut line, &id, body.as_bytes()),
-            Err(error) => reply::error(&mut line, &id, &error),
+            Ok(body) => reply::object(&mut line, slot.id(), body.as_bytes()),
+            Err(error) => reply::error(&mut line, slot.id(), &error),
         }
         self.fill(sequence, line.len(), SlotState::Line(Bytes::from(line)));
     }

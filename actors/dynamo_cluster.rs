@@ -249,7 +249,7 @@ impl DynamoCluster {
         let mut log = lock(&self.conflicts);
         for conflict in conflicts {
             log.count += 1;
-            let bytes = conflict.memory_bytes();
+            let bytes = conflict.memory_bytes() + size_of::<(SeenConflict, usize)>() - size_of::<Conflict>();
             let seen = SeenConflict { number: log.count, conflict, seen_at_ms: now_ms };
             log.bytes += bytes;
             log.kept.push_back((seen, bytes));
@@ -265,6 +265,13 @@ impl DynamoCluster {
     /// How many races were lost since the start.
     pub fn conflicts_count(&self) -> u64 {
         lock(&self.conflicts).count
+    }
+
+    /// What those that are kept occupy, in bytes.
+    pub fn conflicts_bytes(&self) -> usize {
+        let log = lock(&self.conflicts);
+        // A kept one's own size is in `bytes` already.
+        log.bytes + (log.kept.capacity() - log.kept.len()) * size_of::<(SeenConflict, usize)>()
     }
 
     /// The races lost before number `before`, the newest first, at most so many.

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use crate::converging_messages::ConvergingMessage;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::dynamo_greeting::own;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peer_greeting::{GREETING_TIMEOUT, prepare};
 use crate::peer_links::SessionPlace;
@@ -53,7 +54,8 @@ pub(crate) fn begin(
 ) {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let from = socket.peer_addr().ok();
-    actix_rt::spawn(Session { node, cast, cluster, socket, buffer: read, from }.run());
+    let kept = node.memory.peers.share();
+    actix_rt::spawn(Session { node, cast, cluster, socket, buffer: read, kept, from }.run());
 }
 
 struct Session {
@@ -63,6 +65,8 @@ struct Session {
     socket: TcpStream,
     /// Read, and not yet taken for frames.
     buffer: BytesMut,
+    /// What that occupies, for `stats`.
+    kept: Share,
     from: Option<SocketAddr>,
 }
 
@@ -173,6 +177,7 @@ impl Session {
             while lane == Lane::Log && self.cluster.holds_entries_back(&self.node.permits) {
                 tokio::time::sleep(CROWDED_PAUSE).await;
             }
+            self.kept.keeps(self.buffer.capacity());
             fill(&self.socket, &mut self.buffer).await?;
         }
     }

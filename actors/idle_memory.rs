@@ -11,17 +11,21 @@ use crate::mailbox::Gauge;
 
 /// How long a thread's actor must have heard nothing.
 const REST: Duration = Duration::from_secs(1);
+/// What a member hears in that time while nobody writes: its own clock's beats, its peers' signs of life.
+pub const BEATS_MAX: u64 = 400;
 
 /// Watches an actor from its own thread, for as long as that runs: at rest after
-/// work, the thread's free memory is given back, once.
-pub async fn give_back_at_rest(gauge: Arc<Gauge>) {
+/// work, the thread's free memory is given back, once. It is at rest if it has heard
+/// no more than `beats_max` messages.
+pub async fn give_back_at_rest(gauge: Arc<Gauge>, beats_max: u64) {
     let mut seen = 0;
     let mut is_given_back = false;
     loop {
         tokio::time::sleep(REST).await;
         let processed = gauge.read().processed;
-        if processed != seen {
-            (seen, is_given_back) = (processed, false);
+        let heard = processed - std::mem::replace(&mut seen, processed);
+        if heard > beats_max {
+            is_given_back = false;
         } else if !is_given_back {
             is_given_back = true;
             give_back();

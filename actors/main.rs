@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use datastore::settings::Settings;
 use datastore_node::flags::{Flags, LogFormat};
-use datastore_node::{idle_memory, server, start};
+use datastore_node::{server, start};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,8 +58,6 @@ async fn run(settings: Settings) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
 
     let running = start(settings, bound.port()).map_err(|error| error.to_string())?;
-    // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
-    idle_memory::give_back();
     let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
     let accepting = actix_rt::spawn(server::serve(
         listener,

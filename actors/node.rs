@@ -17,6 +17,8 @@ use crate::cluster::Cluster;
 use crate::dynamo_cluster::DynamoCluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram, record};
+use crate::memory_figures::{Held, Resident};
+use crate::unreadable_log::UnreadableLog;
 
 /// Shared by every actor of one node.
 pub struct Node {
@@ -28,6 +30,8 @@ pub struct Node {
     pub started: Instant,
     /// What may still be let in.
     pub permits: Permits,
+    /// What is kept in memory, and where.
+    pub memory: MemoryFigures,
     /// One per shard.
     pub shard_figures: Vec<ShardFigures>,
     /// The log's.
@@ -38,6 +42,8 @@ pub struct Node {
     pub connections: ConnectionFigures,
     /// The snapshots'.
     pub snapshots: Mutex<SnapshotFigures>,
+    /// What of the log can't be read back.
+    pub unreadable_log: UnreadableLog,
     /// Who else there is, in leader mode; `None` on a node that is on its own.
     pub cluster: Option<Arc<Cluster>>,
     /// Who else there is, in dynamo mode.
@@ -49,6 +55,38 @@ pub struct Node {
     next_multi: AtomicU64,
 }
 
+/// What places beside entries and indexes keep in memory, each kind by itself.
+#[derive(Default)]
+pub struct MemoryFigures {
+    /// What the process occupied beside its program when it began to serve, without any data.
+    pub base: AtomicU64,
+    /// Lines of clients' requests, and what was decoded of them.
+    pub requests: Arc<Held>,
+    /// What connections of clients have beside those: slots, replies, half-read lines; and what waits
+    /// for other nodes.
+    pub connections: Arc<Held>,
+    /// Entries of a replicated log that are in memory for the peers, or wait for the disk.
+    pub log_entries: Arc<Held>,
+    /// Where each entry of it lies, and from where in it peers can be served.
+    pub log_index: Arc<Held>,
+    /// The disk thread's room for a frame.
+    pub log_buffer: Arc<Held>,
+    /// What waits for peers' sockets, is on its way to them, or came from them and is no whole frame yet.
+    pub peers: Arc<Held>,
+    /// What has come of a peer's snapshot or state, until it is this node's own.
+    pub snapshots: Arc<Held>,
+}
+
+impl MemoryFigures {
+    /// The node begins to serve. It has occupied so much before it read its directory, when
+    /// it had read it, and with all its threads: what recovery has read is none of the base.
+    pub fn begins(&self, before: Option<Resident>, with_data: Option<Resident>, now: Option<Resident>) {
+        let [before, with_data, now] =
+            [before, with_data, now].map(|at| at.map_or(0, |resident| resident.anonymous_bytes()));
+        self.base.store(before + now.saturating_sub(with_data), Ordering::Relaxed);
+    }
+}
+
 /// What one shard and its indexes publish after each batch.
 #[derive(Default)]
 pub struct ShardFigures {
@@ -56,6 +94,8 @@ pub struct ShardFigures {
     pub keys: AtomicU64,
     /// What entries and tables occupy, in bytes.
     pub memory_bytes: AtomicU64,
+    /// What the tables have room for beyond that, in bytes.
+    pub spare_bytes: AtomicU64,
     /// In dynamo mode: versions of deletes that are kept.
     pub tombstones: AtomicU64,
     /// The latest time among them; 0 for none.
@@ -226,6 +266,7 @@ impl Node {
     ) -> Node {
         Node {
             permits: Permits::new(settings.memory_bytes_max),
+            memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,
             placement,
@@ -234,6 +275,7 @@ impl Node {
             gauges: Mutex::new(gauges),
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
+            unreadable_log: UnreadableLog::default(),
             cluster,
             dynamo,
             stopping: AtomicBool::new(false),

@@ -24,12 +24,13 @@ use datastore::messaging::peer_frame::{PeerFrame, encode};
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo;
 use datastore::replication::handshake::Lane;
-use datastore::replication::message::{Message, NodeId};
+use datastore::replication::message::{LogEntry, Message, NodeId, payload_memory_bytes};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::memory_figures::Share;
 use crate::peer_greeting::{CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, prepare};
 use crate::peer_links::RarelySaid;
 use crate::peer_socket::{read_line, until_closed, write_all};
@@ -44,14 +45,18 @@ const HEARTBEATS_UNANSWERED_MAX: Duration = Duration::from_secs(2);
 const ENTRIES_UNANSWERED_MAX: Duration = Duration::from_secs(20);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// A queue at rest keeps room for so many frames.
+const FRAMES_KEPT: usize = 64;
 /// Frames are encoded into one write up to about this length.
 const WRITE_BYTES: usize = 1 << 20;
 
 /// Frames that wait for a lane's socket.
-#[derive(Default)]
 pub(crate) struct LaneQueue {
     frames: RefCell<VecDeque<(PeerFrame, usize)>>,
     bytes: Cell<usize>,
+    /// What they occupy, and what is being written, for `stats`.
+    kept: RefCell<Share>,
+    writing_bytes: Cell<usize>,
     connected: Cell<bool>,
     filled: Notify,
     /// Rung when the connection is to be opened anew.
@@ -59,6 +64,19 @@ pub(crate) struct LaneQueue {
 }
 
 impl LaneQueue {
+    /// Nothing, and no connection.
+    pub(crate) fn new(kept: Share) -> LaneQueue {
+        LaneQueue {
+            frames: RefCell::default(),
+            bytes: Cell::new(0),
+            kept: RefCell::new(kept),
+            writing_bytes: Cell::new(0),
+            connected: Cell::new(false),
+            filled: Notify::new(),
+            reset: Notify::new(),
+        }
+    }
+
     /// Queues a frame of the log lane. Says whether there was room for it.
     pub(crate) fn push_entries(&self, frame: PeerFrame) -> bool {
         let bytes = memory_bytes(&frame);
@@ -89,12 +107,29 @@ impl LaneQueue {
     fn push(&self, frame: PeerFrame, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes);
         self.frames.borrow_mut().push_back((frame, bytes));
+        self.publish();
         self.filled.notify_one();
+    }
+
+    fn publish(&self) {
+        let places = self.frames.borrow().capacity() * size_of::<(PeerFrame, usize)>();
+        self.kept.borrow_mut().keeps(self.bytes.get() + places + self.writing_bytes.get());
+    }
+
+    /// So much room is held for what is being written.
+    fn writes(&self, bytes: usize) {
+        if self.writing_bytes.replace(bytes) != bytes {
+            self.publish();
+        }
     }
 
     fn pop(&self) -> Option<PeerFrame> {
         let (frame, bytes) = self.frames.borrow_mut().pop_front()?;
         self.bytes.set(self.bytes.get() - bytes);
+        if self.bytes.get() == 0 {
+            self.frames.borrow_mut().shrink_to(FRAMES_KEPT);
+        }
+        self.publish();
         Some(frame)
     }
 
@@ -105,22 +140,35 @@ impl LaneQueue {
     fn disconnected(&self) {
         self.connected.set(false);
         self.bytes.set(0);
-        self.frames.borrow_mut().clear();
+        *self.frames.borrow_mut() = VecDeque::new();
+        self.writing_bytes.set(0);
+        self.publish();
     }
 }
 
+/// What a frame occupies while it waits. A log has its entries in memory, too, as long as they are among its newest.
 fn memory_bytes(frame: &PeerFrame) -> usize {
-    let entries: usize = match frame {
-        PeerFrame::Message(Message { entries, .. }) => {
-            entries.iter().map(|entry| entry.payload.len() + size_of_val(entry)).sum()
+    let carried: usize = match frame {
+        PeerFrame::Message(Message { entries, context, .. }) => {
+            entries.iter().map(LogEntry::memory_bytes).sum::<usize>() + payload_memory_bytes(context)
         }
-        PeerFrame::Converging(Converging::Message(dynamo::Message::Entries(entries))) => {
-            entries.iter().map(|payload| payload.len() + size_of_val(payload)).sum()
-        }
-        PeerFrame::Converging(Converging::KeyState { state, .. }) => state.len(),
+        PeerFrame::Converging(Converging::Message(message)) => match message {
+            dynamo::Message::Entries(entries) => {
+                entries.iter().map(|payload| size_of_val(payload) + payload_memory_bytes(payload)).sum()
+            }
+            dynamo::Message::Vector { vector, .. } => vector.memory_bytes(),
+            dynamo::Message::Pulse(pulse) => {
+                let root = pulse.root.as_ref().map_or(0, |root| root.vector.memory_bytes());
+                pulse.vector.memory_bytes() + root
+            }
+            dynamo::Message::TooFarBehind => 0,
+        },
+        PeerFrame::Converging(
+            Converging::KeyState { state: bytes, .. } | Converging::KeyWanted { key: bytes, .. },
+        ) => payload_memory_bytes(bytes),
         _ => 0,
     };
-    size_of_val(frame) + entries
+    size_of_val(frame) + carried
 }
 
 /// A lane's task.
@@ -218,9 +266,12 @@ impl LaneTask {
                 encode(&mut bytes, &frame);
             }
             if bytes.is_empty() {
+                bytes = BytesMut::new(); // a lane at rest holds no buffer
+                self.queue.writes(0);
                 self.queue.filled.notified().await;
                 continue;
             }
+            self.queue.writes(bytes.capacity());
             if let Err(error) = write_all(socket, &bytes).await {
                 return error;
             }
@@ -266,9 +317,10 @@ impl LaneTask {
 
 #[cfg(test)]
 mod tests {
-    use datastore::replication::message::{EntryKind, LogEntry, MessageKind};
+    use datastore::replication::message::{EntryKind, MessageKind};
 
     use super::*;
+    use crate::memory_figures::Held;
 
     fn probe(number: u64) -> PeerFrame {
         PeerFrame::ReadProbe { number }
@@ -282,7 +334,7 @@ mod tests {
 
     #[test]
     fn nothing_waits_for_a_connection_that_may_never_come() {
-        let queue = LaneQueue::default();
+        let queue = LaneQueue::new(Arc::new(Held::default()).share());
         assert!(!queue.push_newest(probe(1)) && !queue.push_entries(append(1)));
         queue.connected();
         assert!(queue.push_newest(probe(2)) && queue.push_entries(append(1)));
@@ -293,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_newest_heartbeats_push_the_oldest_out() {
-        let queue = LaneQueue::default();
+        let queue = LaneQueue::new(Arc::new(Held::default()).share());
         queue.connected();
         let most = limits::PEER_HEARTBEAT_QUEUE_MAX as u64;
         assert!((0..most).all(|number| queue.push_newest(probe(number))));
@@ -304,7 +356,7 @@ mod tests {
 
     #[test]
     fn entries_are_bounded_in_bytes_and_a_large_one_goes_alone() {
-        let queue = LaneQueue::default();
+        let queue = LaneQueue::new(Arc::new(Held::default()).share());
         queue.connected();
         assert!(queue.push_entries(append(limits::PEER_LOG_QUEUE_BYTES_MAX + 1)));
         assert!(!queue.push_entries(append(1)));

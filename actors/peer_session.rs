@@ -30,6 +30,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peer_greeting::{GREETING_TIMEOUT, own, prepare};
 use crate::peer_links::SessionPlace;
@@ -64,7 +65,8 @@ pub(crate) fn begin(
 ) {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let from = socket.peer_addr().ok();
-    let session = Session { node, cast, cluster, socket, buffer: read, from };
+    let kept = node.memory.peers.share();
+    let session = Session { node, cast, cluster, socket, buffer: read, kept, from };
     actix_rt::spawn(session.run());
 }
 
@@ -75,6 +77,8 @@ struct Session {
     socket: TcpStream,
     /// Read, and not yet taken for frames.
     buffer: BytesMut,
+    /// What that occupies, for `stats`.
+    kept: Share,
     from: Option<SocketAddr>,
 }
 
@@ -231,6 +235,7 @@ impl Session {
             while lane == Lane::Log && self.cluster.holds_entries_back(&self.node.permits) {
                 tokio::time::sleep(CROWDED_PAUSE).await;
             }
+            self.kept.keeps(self.buffer.capacity());
             fill(&self.socket, &mut self.buffer).await?;
         }
     }

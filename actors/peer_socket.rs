@@ -6,16 +6,16 @@ use bytes::{Buf, BytesMut};
 use datastore::limits;
 use tokio::net::TcpStream;
 
+use crate::read_buffer::read_behind;
+
 /// Reads once; the end of input is an error.
 pub(crate) async fn fill(socket: &TcpStream, buffer: &mut BytesMut) -> io::Result<()> {
     loop {
         socket.readable().await?;
-        buffer.reserve(limits::SOCKET_READ_BYTES);
-        match socket.try_read_buf(buffer) {
-            Ok(0) => return Err(closed()),
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        match read_behind(socket, buffer)? {
+            Some(0) => return Err(closed()),
+            Some(_) => return Ok(()),
+            None => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use datastore::replication::recovered::{self, SnapshotState, must_restart};
 
 use crate::log_reader::log_entry;
 use crate::log_replayer::NodeLog;
+use crate::replicated_snapshots::OwnSnapshot;
 use crate::replication_options::first_hard_state;
 use crate::start_error::StartError;
 
@@ -17,7 +18,7 @@ pub struct RecoveredLog {
     /// What its replica begins with; `None`: it was never adopted.
     pub start: Option<Start>,
     /// The newest snapshot of its own.
-    pub newest: Option<SnapshotMark>,
+    pub newest: Option<OwnSnapshot>,
     /// Where each entry lies.
     pub places: EntryPlaces,
     /// The newest hard state.
@@ -59,8 +60,8 @@ pub(crate) fn recovered_log(
     }
     settle_force(disk, membership, &places, applied)?;
     let membership = membership.as_ref();
-    let newest = snapshot.map(|report| snapshot_mark(report, &places, membership));
-    let mark = newest.clone().unwrap_or_default();
+    let newest = snapshot.map(|report| (snapshot_mark(report, &places, membership), report.after));
+    let mark = newest.clone().map_or(SnapshotMark::default(), |(mark, _)| mark);
     let tail = tail(disk, &places, applied)?;
     let term = places.term(applied).unwrap_or(mark.term);
     let has_diverged = membership.is_some_and(|known| recovered::has_diverged(known, applied, term));

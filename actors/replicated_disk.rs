@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datastore::persistence::{
-    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotReader, host_of, list_snapshots,
+    AppendEntry, AppendError, Disk, EntryPlaces, FileDisk, NodeUuid, SnapshotError, SnapshotReader,
+    Unreadable, host_of, list_snapshots,
 };
 use datastore::replication::message::{LogEntry, Message, MessageKind};
 use datastore::replication::raft::{HardState, Persist};
@@ -24,6 +25,7 @@ use datastore::replication::raft::{HardState, Persist};
 use crate::Cast;
 use crate::disk_thread::{DiskOrder, DiskThread, told};
 use crate::log_reader::Wanted;
+use crate::peer_links::RarelySaid;
 use crate::replication_messages::{PeerMessage, ReplicationMessage, SnapshotToSend};
 use crate::wal_writer::WalMessage;
 
@@ -53,6 +55,8 @@ pub struct ReplicatedDisk {
     pub node: NodeUuid,
     /// Entries on their way to the disk, in bytes.
     pub persisting_bytes: Arc<AtomicUsize>,
+    /// What was said of snapshots that can't be read.
+    pub(crate) doubts: RarelySaid,
 }
 
 /// Persists that share a frame.
@@ -73,7 +77,7 @@ impl Batch {
     fn push(&mut self, persist: Persist) {
         if let Some(last) = persist.entries.last() {
             self.next_index = Some(last.index + 1);
-            self.bytes += persist.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+            self.bytes += persist.entries.iter().map(LogEntry::memory_bytes).sum::<usize>();
         }
         self.persists.push(persist);
     }
@@ -256,6 +260,24 @@ impl<D: Disk> DiskThread<D> {
         let _ = replicated.reader.send(Wanted { number, runs, low, high, bytes_max });
     }
 
+    /// An entry was not found where it lay when it was asked for: what was cut or replaced meanwhile is
+    /// gone, anything else can't be read. Nothing is cut here between the two.
+    pub(crate) fn not_found(&mut self, number: Option<u64>, unreadable: &Unreadable) {
+        let Some(replicated) = &self.replicated else { return };
+        let Unreadable { index, run, error } = unreadable;
+        if replicated.places.has_at(*index, &run.place) {
+            // It can't be cut with its segment as long as that is appended to.
+            if let Err(error) = self.log.leave_segment_of(*index) {
+                tracing::debug!(%error, "the log goes on in the segment that can't be read");
+            }
+            self.publish();
+            self.say(ReplicationMessage::Unreadable { index: *index, reason: error.to_string() });
+        }
+        if let Some(number) = number {
+            self.say(ReplicationMessage::Fetched { number, entries: Vec::new() });
+        }
+    }
+
     /// The log was cut: what of it is left, and who must know.
     pub(crate) fn after_cut(&mut self) {
         let first_index = self.log.figures().first_index;
@@ -265,11 +287,18 @@ impl<D: Disk> DiskThread<D> {
     }
 
     /// Hands the snapshot that the message names to the peer's actor.
-    pub(crate) fn stream_snapshot(&self, message: Message) {
+    pub(crate) fn stream_snapshot(&mut self, message: Message) {
         let to = message.to;
-        let Some(replicated) = &self.replicated else { return };
+        let Some(replicated) = &mut self.replicated else { return };
         let peer = replicated.cast.peer(to);
-        match snapshot_to_send(replicated, message).zip(peer) {
+        let snapshot = snapshot_to_send(replicated, message).unwrap_or_else(|error| {
+            if replicated.doubts.is_due(&error.to_string()) {
+                tracing::warn!(%error, "a snapshot can't be sent, and another one is made");
+            }
+            self.wal_writer.send(WalMessage::SnapshotDoubtful);
+            None
+        });
+        match snapshot.zip(peer) {
             Some((snapshot, peer)) => peer.send(PeerMessage::StreamSnapshot(Box::new(snapshot))),
             // A newer one has taken its place: the replica asks again.
             None => self.say(ReplicationMessage::SnapshotSent { to, arrived: false }),
@@ -277,12 +306,17 @@ impl<D: Disk> DiskThread<D> {
     }
 }
 
-fn snapshot_to_send(replicated: &ReplicatedDisk, message: Message) -> Option<SnapshotToSend> {
-    let index = message.snapshot.as_ref()?.index;
+/// `None`: it is there no more.
+fn snapshot_to_send(
+    replicated: &ReplicatedDisk,
+    message: Message,
+) -> Result<Option<SnapshotToSend>, SnapshotError> {
+    let Some(index) = message.snapshot.as_ref().map(|mark| mark.index) else { return Ok(None) };
     let directory = &replicated.directory;
-    let info = list_snapshots(directory).ok()?.into_iter().rev().find(|info| info.through == index)?;
-    let after = SnapshotReader::open(directory, &info, replicated.node).ok()?.header().after;
-    let file = directory.open(&info.name).ok()?;
+    let known = list_snapshots(directory)?.into_iter().rev().find(|info| info.through == index);
+    let Some(info) = known else { return Ok(None) };
+    let Ok(file) = directory.open(&info.name) else { return Ok(None) };
+    let after = SnapshotReader::open(directory, &info, replicated.node)?.header().after;
     let runs = replicated.places.between(after + 1, index + 1, u64::MAX);
-    Some(SnapshotToSend { message, name: info.name, file, after, runs })
+    Ok(Some(SnapshotToSend { message, name: info.name, file, after, runs }))
 }

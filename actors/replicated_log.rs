@@ -16,12 +16,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::persistence::{Configuration, host_of};
 use datastore::replication::group::Group;
-use datastore::replication::message::{LogEntry, Message, MessageKind, SnapshotMark};
+use datastore::replication::message::{LogEntry, Message, MessageKind, payload_memory_bytes};
 use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
@@ -29,11 +30,12 @@ use crate::Cast;
 use crate::acknowledgements;
 use crate::cluster::Cluster;
 use crate::disk_thread::DiskOrder;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peering::Peering;
 use crate::peers::follow_members;
 use crate::replicated_reads::ReplicatedReads;
-use crate::replicated_snapshots::Snapshots;
+use crate::replicated_snapshots::{OwnSnapshot, Snapshots};
 use crate::replication_messages::{CoordinatorMessage, PeerMessage, ReplicationMessage};
 use crate::replication_options::{first_start, options};
 use crate::shard_messages::{Committed, ShardMessage};
@@ -55,7 +57,7 @@ pub(crate) struct Outcome {
 
 /// The log of a member.
 pub struct ReplicatedLog {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) cast: Arc<Cast>,
     disk: Sender<DiskOrder>,
@@ -70,6 +72,8 @@ pub struct ReplicatedLog {
     pub(crate) hashes: StateHashes,
     pub(crate) snapshots: Snapshots,
     outcome: Outcome,
+    /// What the log occupies in memory, for `stats`.
+    kept: Share,
 }
 
 impl ReplicatedLog {
@@ -79,12 +83,13 @@ impl ReplicatedLog {
         cluster: Arc<Cluster>,
         cast: Arc<Cast>,
         disk: Sender<DiskOrder>,
-        start: Option<(Start, Option<SnapshotMark>)>,
+        start: Option<(Start, Option<OwnSnapshot>)>,
     ) -> ReplicatedLog {
         let notices = Notices::new(cast.shards.len(), 0, StateHashes::is_due);
         let mut log = ReplicatedLog {
             reads: ReplicatedReads::new(cluster.clone()),
             hashes: StateHashes::new(cast.shards.len(), cluster.clone()),
+            kept: node.memory.log_entries.share(),
             node,
             cluster,
             cast,
@@ -103,7 +108,7 @@ impl ReplicatedLog {
         log
     }
 
-    fn begin(&mut self, start: Start, newest: Option<SnapshotMark>) {
+    fn begin(&mut self, start: Start, newest: Option<OwnSnapshot>) {
         self.snapshots.cut_index = start.cut.0;
         let handed_over = start.cut.0 + start.applied.len() as u64;
         self.notices.installed(handed_over);
@@ -115,9 +120,9 @@ impl ReplicatedLog {
         if let Some(term) = replica.term_of(handed_over) {
             self.cluster.committed(handed_over, term);
         }
-        if let Some(mark) = newest {
-            replica.snapshot_made(mark.clone(), self.snapshots.cut_index);
-            self.snapshots.newest = Some(mark);
+        if let Some((mark, after)) = newest {
+            replica.snapshot_made(mark.clone(), after, self.snapshots.cut_index);
+            self.snapshots.newest = Some((mark, after));
         }
         self.replica = Some(replica);
     }
@@ -147,6 +152,12 @@ impl ReplicatedLog {
         self.next_handle += 1;
         let payload = self.notices.proposing(group);
         replica.step(Input::Propose(self.next_handle, payload));
+    }
+
+    /// The log is to go on by an entry. Says whether it does: only where this node leads.
+    pub(crate) fn go_on(&mut self) -> bool {
+        self.step(Input::GoOn);
+        self.role.role == Role::Leader
     }
 
     /// What the replica must know.
@@ -180,7 +191,11 @@ impl ReplicatedLog {
                     coordinator.send(CoordinatorMessage::GiveUpLeadership);
                 }
             }
-            ReplicationMessage::SnapshotMade { index } => self.snapshot_made(index),
+            ReplicationMessage::SnapshotMade { index, after } => self.snapshot_made(index, after),
+            ReplicationMessage::NotFound { number, unreadable } => {
+                self.order(DiskOrder::NotFound { number, unreadable });
+            }
+            ReplicationMessage::Unreadable { index, .. } => self.step(Input::Unreadable(index)),
             ReplicationMessage::SnapshotArrived { message, tables } => self.snapshot_arrived(message, tables),
             ReplicationMessage::Read { reply_to, round, staleness_ms_max } => {
                 self.reads.ask(reply_to, round, staleness_ms_max);
@@ -229,6 +244,7 @@ impl ReplicatedLog {
             }
         }
         self.give_up_unwanted_snapshot();
+        self.kept.keeps(self.replica.as_ref().map_or(0, Replica::memory_bytes));
         std::mem::take(&mut self.outcome)
     }
 
@@ -277,22 +293,22 @@ impl ReplicatedLog {
 
     fn persist(&mut self, persist: Persist) {
         if let Some(mark) = &persist.snapshot {
-            let Some(tables) = self.snapshots.arrived.take() else {
+            let Some(state) = self.snapshots.arrived.take() else {
                 panic!("the replica installs a snapshot that it was never told of");
             };
-            self.snapshots.installing = Some((persist.number, mark.clone(), tables));
+            self.snapshots.installing = Some((persist.number, mark.clone(), state));
         }
         self.persists_under_way += 1;
-        let bytes = persist.entries.iter().map(|entry| entry.payload.len()).sum();
+        let bytes = persist.entries.iter().map(LogEntry::memory_bytes).sum();
         self.cluster.persisting_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.order(DiskOrder::Persist(Box::new(persist)));
     }
 
     fn persisted(&mut self, number: u64, persists: usize) {
         self.persists_under_way -= persists;
-        if let Some((_, mark, tables)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number)
+        if let Some((_, mark, state)) = self.snapshots.installing.take_if(|(install, ..)| *install <= number)
         {
-            self.install(&mark, tables);
+            self.install(&mark, state);
         }
         self.step(Input::Persisted(number));
     }
@@ -316,7 +332,7 @@ impl ReplicatedLog {
                 }
                 Notice::Refused { writes, error } => ShardMessage::Refused { writes, error },
                 Notice::Logged(entries) => {
-                    let bytes: usize = entries.iter().map(|(_, payload)| payload.len()).sum();
+                    let bytes: usize = entries.iter().map(logged_bytes).sum();
                     let permit_bytes = bytes / self.cast.shards.len();
                     self.node.permits.take(permit_bytes);
                     ShardMessage::Logged(Logged { entries, permit_bytes })
@@ -389,6 +405,11 @@ impl ReplicatedLog {
             std::process::abort();
         }
     }
+}
+
+/// What an entry occupies that waits for the shards.
+fn logged_bytes(entry: &(u64, Bytes)) -> usize {
+    size_of_val(entry) + payload_memory_bytes(&entry.1)
 }
 
 /// An older copy of the directory, or a disk that lost what it had synced: going

@@ -4,12 +4,13 @@
 use crossbeam_channel::Sender;
 use datastore::engine::Table;
 use datastore::messaging::peer_frame_converging::Converging;
-use datastore::persistence::{Configuration, FrameRun, Member, NodeUuid};
+use datastore::persistence::{Configuration, FrameRun, Member, NodeUuid, Unreadable};
 use datastore::replication::message::{LogEntry, Message, NodeId};
 use datastore::replication::raft::Status;
 
 use crate::connection::Connection;
 use crate::mailbox::Mailbox;
+use crate::memory_figures::Share;
 
 /// What the WalWriter hears about the replicated log.
 pub enum ReplicationMessage {
@@ -77,6 +78,8 @@ pub enum ReplicationMessage {
     SnapshotMade {
         /// The last entry that it holds.
         index: u64,
+        /// Its S: what is behind it is in the log, too.
+        after: u64,
     },
     /// From the disk thread: it has refused the log's writes for a while. Said again while it does.
     DiskStalled,
@@ -102,6 +105,22 @@ pub enum ReplicationMessage {
         number: u64,
         /// The entries.
         entries: Vec<LogEntry>,
+    },
+    /// From the log's reader, or from a snapshot's sender: an entry was not found where it should lie.
+    /// The disk thread knows whether it was cut meanwhile.
+    NotFound {
+        /// The fetch's number; `None`: of a snapshot.
+        number: Option<u64>,
+        /// What was looked for, and where.
+        unreadable: Unreadable,
+    },
+    /// From the disk thread: an entry that the log retains can't be read back. Behind what a fetch asked
+    /// for comes [`ReplicationMessage::Fetched`] with nothing.
+    Unreadable {
+        /// The first that can't be.
+        index: u64,
+        /// What was found in its place, for a person.
+        reason: String,
     },
     /// From a Connection: answer [`crate::connection::ConnectionMessage::ReadReady`] once what is
     /// applied here is at most so old.
@@ -178,6 +197,8 @@ pub struct ReceivedSnapshot {
     pub from: NodeUuid,
     /// The entries behind the file's S, up to the mark's index E.
     pub entries: Vec<LogEntry>,
+    /// What they occupy, for `stats`.
+    pub kept: Share,
     /// Told when this node's replica has taken it, or that it couldn't.
     pub done: Sender<bool>,
 }

@@ -48,13 +48,14 @@ pub struct ReplicatorPeer {
 impl ReplicatorPeer {
     /// What is said to one peer. It must be made on the replication arbiter.
     pub fn new(node: Arc<Node>, cast: Arc<Cast>, peering: Peering, peer: NodeId) -> ReplicatorPeer {
+        let queue = || Rc::new(LaneQueue::new(node.memory.peers.share()));
         ReplicatorPeer {
+            log: queue(),
+            heartbeats: queue(),
             node,
             cast,
             peering,
             peer,
-            log: Rc::default(),
-            heartbeats: Rc::default(),
             unreachable_said: None,
             snapshots: SnapshotStreams::default(),
             lanes: Vec::new(),

@@ -25,12 +25,16 @@ use futures_core::Stream;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::memory_figures::Share;
 use crate::node::Node;
+use crate::read_buffer::read_once;
 
-/// Counts what a connection has under way, in bytes; shared by its reading half and its actor.
+/// Counts what a connection has under way, in bytes of memory; shared by its reading half and its actor.
 #[derive(Default)]
 pub struct Gate {
     bytes: Cell<usize>,
+    /// Of these, lines of requests.
+    arena_bytes: Cell<usize>,
     closed: Cell<bool>,
     reader: RefCell<Option<Waker>>,
 }
@@ -48,6 +52,29 @@ impl Gate {
         if left < limits::CONNECTION_IN_FLIGHT_BYTES_MAX / 2 {
             self.wake();
         }
+    }
+
+    /// Lines came in, of which some are needed.
+    pub fn add_arena(&self, bytes: usize) {
+        self.arena_bytes.set(self.arena_bytes.get() + bytes);
+        self.add(bytes);
+    }
+
+    /// None of them is needed any more.
+    pub fn remove_arena(&self, bytes: usize) {
+        self.arena_bytes.set(self.arena_bytes.get() - bytes);
+        self.remove(bytes);
+    }
+
+    /// What is under way.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// What is under way without the lines of the requests.
+    pub fn bytes_beside_arenas(&self) -> usize {
+        self.bytes.get() - self.arena_bytes.get()
     }
 
     /// Nothing more is to be read.
@@ -97,9 +124,10 @@ pub struct RequestStream {
     node: Arc<Node>,
     half_lines: Arc<HalfLines>,
     half_line_bytes: usize,
+    /// What the half-read line occupies, for `stats`.
+    kept: Share,
     socket: Rc<TcpStream>,
     gate: Rc<Gate>,
-    buffer: BytesMut,
     decoder: LineDecoder,
     timer: Pin<Box<Sleep>>,
     /// When a half-read line must have grown; unset while there is none, or while we don't read.
@@ -116,12 +144,12 @@ impl RequestStream {
     pub fn new(node: Arc<Node>, half_lines: Arc<HalfLines>, socket: Rc<TcpStream>, gate: Rc<Gate>) -> Self {
         let decoder = LineDecoder::new(node.settings.line_bytes_max);
         RequestStream {
+            kept: node.memory.connections.share(),
             node,
             half_lines,
             half_line_bytes: 0,
             socket,
             gate,
-            buffer: BytesMut::new(),
             decoder,
             timer: Box::pin(sleep_until(Instant::now())),
             progress_due: None,
@@ -133,7 +161,7 @@ impl RequestStream {
 
     fn end(&mut self, how: Received) -> Poll<Option<Received>> {
         self.ended = true;
-        self.account_half_line(0);
+        self.account_half_line();
         Poll::Ready(Some(how))
     }
 
@@ -145,7 +173,9 @@ impl RequestStream {
         self.timer.as_mut().poll(context).is_ready()
     }
 
-    fn account_half_line(&mut self, bytes: usize) {
+    fn account_half_line(&mut self) {
+        let bytes = if self.ended { 0 } else { self.decoder.half_bytes() };
+        self.kept.keeps(bytes);
         let counted = bytes.saturating_sub(HALF_LINE_FREE_BYTES);
         let before = std::mem::replace(&mut self.half_line_bytes, counted);
         if counted >= before {
@@ -159,18 +189,36 @@ impl RequestStream {
     fn must_wait_for_room(&self) -> bool {
         let others = self.half_lines.bytes.load(Ordering::Relaxed) - self.half_line_bytes;
         let room = limits::NODE_IN_FLIGHT_BYTES_MAX / 2;
-        self.node.permits.is_crowded() || (others > room && self.buffer.len() > HALF_LINE_FREE_BYTES)
+        self.node.permits.is_crowded() || (others > room && self.half_line_bytes > 0)
     }
 
     /// Reads once. `Ok(None)`: nothing there yet.
-    fn read(&mut self) -> io::Result<Option<usize>> {
-        self.buffer.reserve(limits::SOCKET_READ_BYTES);
-        match self.socket.try_read_buf(&mut self.buffer) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn read(&mut self) -> io::Result<Option<Came>> {
+        let RequestStream { socket, decoder, may_be_peer, .. } = self;
+        read_once(socket, |bytes| {
+            if bytes.is_empty() {
+                return Came::End;
+            }
+            if *may_be_peer {
+                let first = [decoder.half(), bytes].concat();
+                if first.starts_with(PEER_PREFIX) {
+                    return Came::Peer(BytesMut::from(&first[..]));
+                }
+                *may_be_peer = PEER_PREFIX.starts_with(&first);
+            }
+            Came::Bytes(decoder.decode(bytes))
+        })
     }
+}
+
+/// What one read has brought.
+enum Came {
+    /// The client closed its half.
+    End,
+    /// Another node greets this one.
+    Peer(BytesMut),
+    /// Bytes, and what requests they complete.
+    Bytes(Option<Decoded>),
 }
 
 impl Stream for RequestStream {
@@ -187,7 +235,7 @@ impl Stream for RequestStream {
             }
             if this.at_end {
                 // What stands behind the last newline is a request, too.
-                return match this.decoder.finish(&mut this.buffer) {
+                return match this.decoder.finish() {
                     Some(decoded) => Poll::Ready(Some(Received::Requests(decoded))),
                     None => this.end(Received::End),
                 };
@@ -217,25 +265,19 @@ impl Stream for RequestStream {
                     return Poll::Pending;
                 }
             }
-            match this.read() {
+            let decoded = match this.read() {
                 Ok(None) => continue,
-                Ok(Some(0)) => {
+                Ok(Some(Came::End)) => {
                     this.at_end = true;
                     continue;
                 }
-                Ok(Some(_)) => {}
+                Ok(Some(Came::Peer(first))) => return this.end(Received::Peer(first)),
+                Ok(Some(Came::Bytes(decoded))) => decoded,
                 Err(error) => return this.end(Received::Failed(error)),
-            }
-            if this.may_be_peer && this.buffer.starts_with(PEER_PREFIX) {
-                let first = std::mem::take(&mut this.buffer);
-                return this.end(Received::Peer(first));
-            }
-            this.may_be_peer = this.may_be_peer && PEER_PREFIX.starts_with(&this.buffer);
-            let decoded = this.decoder.decode(&mut this.buffer);
-            let half = this.decoder.is_within_line(&this.buffer);
-            this.account_half_line(this.buffer.len());
+            };
+            this.account_half_line();
             let patience = Duration::from_millis(limits::LINE_PROGRESS_TIMEOUT_MS);
-            this.progress_due = half.then(|| Instant::now() + patience);
+            this.progress_due = this.decoder.is_within_line().then(|| Instant::now() + patience);
             if let Some(decoded) = decoded {
                 return Poll::Ready(Some(Received::Requests(decoded)));
             }
@@ -245,6 +287,7 @@ impl Stream for RequestStream {
 
 impl Drop for RequestStream {
     fn drop(&mut self) {
-        self.account_half_line(0);
+        self.ended = true;
+        self.account_half_line();
     }
 }

@@ -67,8 +67,10 @@ impl Shard {
     /// What there is of a key, for this node or for a peer.
     pub(crate) fn key_wanted(&self, key: &Bytes, hash: u64, number: u64, from: Option<NodeId>) {
         let table = self.slice.table();
-        let mut state = BytesMut::new();
-        if let Some(entry) = table.get(key, hash) {
+        let entry = table.get(key, hash);
+        // It may wait for a peer's socket: it gets no more room than it needs.
+        let mut state = BytesMut::with_capacity(entry.map_or(0, Entry::memory_bytes) + key.len() + 64);
+        if let Some(entry) = entry {
             encode_state(&mut state, entry);
         }
         if let Some(version) = table.tombstone(key, hash) {

@@ -20,6 +20,7 @@ use datastore::persistence::{Disk, FileDisk, NodeUuid, SNAPSHOT_DIRECTORY, SyncP
 use datastore::replication::message::{LogEntry, MessageKind, NodeId, SnapshotMark};
 
 use crate::cluster::Cluster;
+use crate::memory_figures::{Held, Share};
 use crate::node::Node;
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::replication_messages::ReceivedSnapshot;
@@ -70,7 +71,10 @@ pub(crate) fn begin(
     let receive = move || {
         let receiver = BlockingPeer::new(socket, read)
             .and_then(|socket| Ok((socket, FileDisk::open(&node.settings.data_dir)?)))
-            .map(|(socket, disk)| Receiver { cast, cluster, socket, disk, peer });
+            .map(|(socket, disk)| {
+                let held = node.memory.snapshots.clone();
+                Receiver { cast, cluster, socket, disk, peer, held }
+            });
         if let Err(error) = receiver.map_err(ReceiveError::from).and_then(Receiver::run) {
             tracing::warn!(peer, %error, "a snapshot was not received");
         }
@@ -116,6 +120,8 @@ struct Receiver {
     socket: BlockingPeer,
     disk: FileDisk,
     peer: NodeId,
+    /// Where it is counted what the entries that have come occupy.
+    held: Arc<Held>,
 }
 
 impl Receiver {
@@ -160,7 +166,7 @@ impl Receiver {
         &mut self,
         which: Which,
         partial: &mut Option<Partial>,
-    ) -> Result<Vec<LogEntry>, ReceiveError> {
+    ) -> Result<(Vec<LogEntry>, Share), ReceiveError> {
         let mut file = match partial {
             Some(Partial { which: known, .. }) if *known == which => self.disk.open(RECEIVED),
             _ => {
@@ -175,6 +181,7 @@ impl Receiver {
         self.socket.send(&PeerFrame::SnapshotResume { offset: *written })?;
         let mut synced = *written;
         let mut entries: Vec<LogEntry> = Vec::new();
+        let (mut kept, mut came_bytes) = (self.held.share(), 0);
         loop {
             match self.socket.receive(&|| false)? {
                 PeerFrame::SnapshotChunk { offset, bytes }
@@ -187,7 +194,11 @@ impl Receiver {
                         synced = *written;
                     }
                 }
-                PeerFrame::SnapshotEntries(more) => entries.extend(more),
+                PeerFrame::SnapshotEntries(more) => {
+                    came_bytes += more.iter().map(LogEntry::memory_bytes).sum::<usize>();
+                    kept.keeps(came_bytes);
+                    entries.extend(more);
+                }
                 PeerFrame::SnapshotEnd => break,
                 _ => return Err(out_of_place().into()),
             }
@@ -203,17 +214,18 @@ impl Receiver {
         }
         self.disk.sync(&mut file, SyncPurpose::Other).map_err(ReceiveError::File)?;
         self.disk.sync_directory(SNAPSHOT_DIRECTORY).map_err(ReceiveError::File)?;
-        Ok(entries)
+        Ok((entries, kept))
     }
 
     /// Waits until this node's replica has taken it, or hasn't.
-    fn hand_over(&self, begin: SnapshotBegin, entries: Vec<LogEntry>) -> bool {
+    fn hand_over(&self, begin: SnapshotBegin, (entries, kept): (Vec<LogEntry>, Share)) -> bool {
         let (done, is_done) = bounded(1);
         let received = ReceivedSnapshot {
             message: begin.message,
             name: RECEIVED.into(),
             from: begin.node,
             entries,
+            kept,
             done,
         };
         self.cast.snapshot_writer.send(SnapshotMessage::Install(Box::new(received)));

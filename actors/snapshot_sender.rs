@@ -27,17 +27,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use datastore::limits;
 use datastore::messaging::peer_frame::{PeerFrame, SnapshotBegin};
-use datastore::persistence::{FileDisk, ReadError, read_entries};
+use datastore::persistence::{FileDisk, Unreadable, read_readable};
 use datastore::replication::handshake::Lane;
-use datastore::replication::message::{EntryKind, LogEntry, NodeId, SnapshotMark};
+use datastore::replication::message::{LogEntry, NodeId, SnapshotMark};
 
 use crate::cluster::Cluster;
+use crate::log_reader::log_entry;
+use crate::mailbox::Mailbox;
 use crate::node::Node;
 use crate::peer_greeting::{Greeted, answered, greeting};
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::replication_messages::{ReplicationMessage, SnapshotToSend};
 use crate::start::{Cast, spawn};
-use crate::wal_writer::WalMessage;
+use crate::wal_writer::{WalMessage, WalWriter};
 
 /// So often without anything arriving in between.
 const ATTEMPTS_MAX: u32 = 5;
@@ -96,6 +98,7 @@ impl SnapshotStreams {
             peer,
             address: (address.host, address.port),
             data_dir: node.settings.data_dir.clone(),
+            wal_writer: Some(cast.wal_writer.clone()),
             state: self.current.clone(),
             failures: self.failures.clone(),
             order,
@@ -118,7 +121,9 @@ enum SendError {
     /// This node's own files.
     File(io::Error),
     /// The entries behind the snapshot were cut from the log, or are damaged.
-    Entries(String),
+    Entries(Box<Unreadable>),
+    /// They are not all among those that the log has.
+    Missing(u64),
     /// Someone wants another snapshot sent.
     GivenUp,
 }
@@ -135,7 +140,10 @@ impl fmt::Display for SendError {
             SendError::Connection(error) => write!(formatter, "{error}"),
             SendError::Refused(reason) => write!(formatter, "refused: {reason}"),
             SendError::File(error) => write!(formatter, "the snapshot's file: {error}"),
-            SendError::Entries(reason) => write!(formatter, "the entries behind it: {reason}"),
+            SendError::Entries(unreadable) => {
+                write!(formatter, "entry {} behind it: {}", unreadable.index, unreadable.error)
+            }
+            SendError::Missing(index) => write!(formatter, "entry {index} behind it is not in the log"),
             SendError::GivenUp => write!(formatter, "another snapshot takes its place"),
         }
     }
@@ -149,12 +157,6 @@ impl From<io::Error> for SendError {
     }
 }
 
-impl From<ReadError> for SendError {
-    fn from(error: ReadError) -> SendError {
-        SendError::Entries(error.to_string())
-    }
-}
-
 /// One snapshot for one peer, in its thread.
 struct Stream {
     cluster: Arc<Cluster>,
@@ -162,6 +164,8 @@ struct Stream {
     address: (String, u16),
     data_dir: PathBuf,
     order: SnapshotToSend,
+    /// Who is told of entries that can't be read.
+    wal_writer: Option<Mailbox<WalWriter>>,
     state: Option<Arc<State>>,
     failures: Arc<AtomicU32>,
 }
@@ -195,6 +199,9 @@ impl Stream {
             let error = match self.attempt(&mut reached) {
                 Ok(taken) => {
                     tracing::info!(peer, name, taken, "a snapshot was sent");
+                    if !taken {
+                        self.doubt();
+                    }
                     return taken;
                 }
                 Err(error) => error,
@@ -202,10 +209,33 @@ impl Stream {
             attempts = if reached > before { 1 } else { attempts + 1 };
             if !error.may_pass() || self.is_given_up() || attempts >= ATTEMPTS_MAX {
                 tracing::warn!(peer, name, %error, "a snapshot did not arrive");
+                match error {
+                    SendError::Entries(unreadable) => self.not_found(*unreadable),
+                    SendError::File(_) => self.doubt(),
+                    _ => {}
+                }
                 return false;
             }
             tracing::debug!(peer, name, %error, "a snapshot's connection ended; it goes on with another one");
             std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// This snapshot will never do, if the entry isn't just cut: another one is needed.
+    fn not_found(&self, unreadable: Unreadable) {
+        if let Some(wal_writer) = self.wal_writer.as_ref().filter(|_| !unreadable.error.may_pass()) {
+            let message = ReplicationMessage::NotFound { number: None, unreadable };
+            wal_writer.send(WalMessage::Replication(message));
+        }
+    }
+
+    /// The file can't be read, here or by the peer. If that wasn't chance another one is made, once: it
+    /// may be the peer that can't.
+    fn doubt(&self) {
+        if let Some(wal_writer) = &self.wal_writer
+            && self.failures.load(Ordering::Relaxed) == 1
+        {
+            wal_writer.send(WalMessage::SnapshotDoubtful);
         }
     }
 
@@ -275,14 +305,13 @@ impl Stream {
             let is_past = |run: &datastore::persistence::FrameRun| run.first_index + run.entries <= next;
             runs = &runs[runs.iter().take_while(|run| is_past(run)).count()..];
             let bytes_max = limits::SNAPSHOT_ENTRIES_BYTES as u64;
-            let read = read_entries(&disk, runs, next, through + 1, bytes_max)?;
-            let entries = read.into_iter().map(|entry| {
-                let kind = EntryKind::from_byte(entry.kind)?;
-                Some(LogEntry { index: entry.index, term: entry.term, kind, payload: entry.payload })
-            });
-            let missing = |index| SendError::Entries(format!("entry {index} is not among them"));
-            let entries: Vec<LogEntry> = entries.collect::<Option<_>>().ok_or_else(|| missing(next))?;
-            let last = entries.last().map(|entry| entry.index).ok_or_else(|| missing(next))?;
+            let (read, unreadable) = read_readable(&disk, runs, next, through + 1, bytes_max);
+            if let Some(unreadable) = unreadable.filter(|_| read.is_empty()) {
+                return Err(SendError::Entries(Box::new(unreadable)));
+            }
+            let entries: Option<Vec<LogEntry>> = read.into_iter().map(log_entry).collect();
+            let entries = entries.ok_or(SendError::Missing(next))?;
+            let last = entries.last().map(|entry| entry.index).ok_or(SendError::Missing(next))?;
             peer.send(&PeerFrame::SnapshotEntries(entries))?;
             next = last + 1;
         }
@@ -362,6 +391,7 @@ mod tests {
             address,
             data_dir: directory.into(),
             order,
+            wal_writer: None,
             state: None,
             failures: Arc::default(),
         }
@@ -431,6 +461,25 @@ mod tests {
         assert!(frames > 1, "all entries came in one frame");
         peer.send(&PeerFrame::SnapshotResult { taken: true }).unwrap();
         assert!(sender.join().unwrap());
+    }
+
+    #[test]
+    fn an_entry_behind_the_snapshot_that_can_t_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = stream(directory.path(), listener.local_addr().unwrap().port(), 10);
+        let place = stream.order.runs.iter().find(|run| run.first_index == 20).unwrap().place;
+        let segment = directory.path().join(datastore::persistence::segment_name(place.segment));
+        let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+        file.write_all_at(b"?", place.offset + 1_000).unwrap();
+        let sender = std::thread::spawn(move || stream.attempt(&mut 0));
+        let (mut peer, _) = accept(&listener);
+        peer.send(&PeerFrame::SnapshotResume { offset: 10 }).unwrap();
+        while peer.receive(&|| false).is_ok() {}
+        match sender.join().unwrap() {
+            Err(SendError::Entries(unreadable)) => assert_eq!(unreadable.index, 20),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

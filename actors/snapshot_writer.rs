@@ -287,7 +287,7 @@ impl SnapshotWriter {
         drop(figures);
         self.kept.push(report.after);
         if self.node.cluster.is_some() {
-            let made = ReplicationMessage::SnapshotMade { index: report.through };
+            let made = ReplicationMessage::SnapshotMade { index: report.through, after: report.after };
             self.cast.wal_writer.send(WalMessage::Replication(made));
         }
         // A disk without room keeps only the newest; its log is what gives room back.

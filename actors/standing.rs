@@ -17,11 +17,13 @@ const SECONDARY: &str = "secondary";
 /// The node's standing now. `port` is the one that it listens on.
 pub(crate) fn standing(node: &Node, port: u16) -> Standing {
     let own = LeaderAddress { node_id: node.settings.node_id, host: node.settings.host.to_string(), port };
-    match (&node.cluster, &node.dynamo) {
+    let mut standing = match (&node.cluster, &node.dynamo) {
         (Some(cluster), _) => of_member(cluster, own),
         (None, Some(cluster)) => standing_dynamo::standing(node, cluster, own),
         (None, None) => alone(own, lock(&node.log_figures).durable_index),
-    }
+    };
+    standing.alarms.extend(node.unreadable_log.alarm(node.settings.node_id));
+    standing
 }
 
 fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
@@ -47,6 +49,7 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
         epoch: 0,
         state_checked_index: None,
         state_differences: 0,
+        alarms: Vec::new(),
         dynamo: None,
     }
 }
@@ -89,6 +92,7 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
         epoch,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
+        alarms: Vec::new(),
         dynamo: None,
     }
 }

@@ -33,7 +33,7 @@ use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::{DiskGauge, FileDisk};
 use datastore::replication::dynamo;
-use datastore::replication::message::{NodeId, SnapshotMark};
+use datastore::replication::message::NodeId;
 use datastore::replication::raft::{self, HardState};
 use datastore::settings::Settings;
 use slab::Slab;
@@ -47,16 +47,19 @@ use crate::disk_thread::DiskOrder;
 use crate::disk_thread::DiskThread;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::election_coordinator::ElectionCoordinator;
-use crate::idle_memory::give_back_at_rest;
+use crate::idle_memory::{BEATS_MAX, give_back, give_back_at_rest};
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
+use crate::memory_figures::Resident;
 use crate::node::{Node, lock};
+use crate::peer_links::RarelySaid;
 use crate::peering::Peering;
 use crate::peers::{Peers, follow_members};
 use crate::recovered_log::RecoveredLog;
 use crate::recovery::{self, Recovered};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::replicated_log::ReplicatedLog;
+use crate::replicated_snapshots::OwnSnapshot;
 use crate::replication_messages::CoordinatorMessage;
 use crate::replicator_peer::ReplicatorPeer;
 use crate::request_stream::HalfLines;
@@ -135,7 +138,11 @@ pub struct Running {
 /// caller's socket is bound to: clients may connect already, and are served
 /// once this returns.
 pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
+    let before = Resident::now();
     let recovered = recovery::recover(&settings, port)?;
+    // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
+    give_back();
+    let with_data = Resident::now();
     let cluster = recovered.cluster.clone();
     let dynamo = recovered.dynamo.as_ref().map(|(dynamo, _)| dynamo.clone());
     let shards = settings.shards;
@@ -187,7 +194,9 @@ pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
         snapshot_writer: snapshot_inbox,
         coordinator: coordinator_inbox,
     };
-    run(node, cast, recovered, inboxes)
+    let running = run(node, cast, recovered, inboxes)?;
+    running.node.memory.begins(before, with_data, Resident::now());
+    Ok(running)
 }
 
 /// Of actors that don't run yet.
@@ -237,6 +246,7 @@ fn run(
             directory: files.clone(),
             node: identity.node,
             persisting_bytes: persisting_bytes.clone(),
+            doubts: RarelySaid::default(),
         })
     };
     let mut seen = None;
@@ -255,6 +265,7 @@ fn run(
     let disk_thread = DiskThread {
         backlog: VecDeque::new(),
         stopping: None,
+        kept: (node.memory.log_buffer.share(), node.memory.log_index.share()),
         replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,
@@ -277,7 +288,7 @@ fn run(
         let (node, shard) = (node.clone(), cast.shards[number].clone());
         let buckets = (tables[number].walk_length(), !tables[number].is_empty());
         let arbiter = Arbiter::new();
-        arbiter.spawn(give_back_at_rest(inbox.gauge.clone()));
+        arbiter.spawn(give_back_at_rest(inbox.gauge.clone(), 0));
         arbiter.spawn_fn(move || inbox.run(IndexManager::new(number, node, shard, hash_key, buckets)));
     }
     let data_arbiters: Vec<ArbiterHandle> = inboxes.shards.iter().map(|_| Arbiter::new().handle()).collect();
@@ -291,7 +302,7 @@ fn run(
             snapshot_writer: cast.snapshot_writer.clone(),
         };
         let shard = Shard::new(number, node.clone(), (table, seen.clone()), last_index, neighbours);
-        data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone()));
+        data_arbiters[number].spawn(give_back_at_rest(inbox.gauge.clone(), 0));
         data_arbiters[number].spawn_fn(move || inbox.run(shard));
     }
     Ok(Running { node, cast, data_arbiters, disk_thread })
@@ -302,7 +313,7 @@ enum Begun {
     /// A node on its own.
     Alone,
     /// A member of a cluster in leader mode.
-    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<SnapshotMark>)>>),
+    Led(Arc<Cluster>, Option<Box<(raft::Start, Option<OwnSnapshot>)>>),
     /// A node of dynamo mode.
     Converging(Arc<DynamoCluster>, Box<dynamo::Start>),
 }
@@ -334,6 +345,10 @@ fn run_wal_writer(
             Agreement::Converging(Box::new(log))
         }
     };
+    if !matches!(agreement, Agreement::Alone) {
+        // Of this thread's own: else a shard's is watched on it.
+        arbiter.spawn(give_back_at_rest(inbox.gauge.clone(), BEATS_MAX));
+    }
     let wal_writer = WalWriter::new(node, cast, disk, agreement, last_index);
     arbiter.spawn_fn(move || inbox.run(wal_writer));
 }

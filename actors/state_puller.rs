@@ -26,6 +26,7 @@ use datastore::replication::message::NodeId;
 use crate::converging_messages::ConvergingMessage;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::dynamo_greeting::own;
+use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::start::{Cast, spawn};
@@ -49,6 +50,7 @@ pub(crate) fn start(
     repair: Option<SameVersion>,
 ) {
     let wal_writer = cast.wal_writer.clone();
+    let kept = node.memory.snapshots.share();
     let begun = spawn("state puller", move || {
         let puller = Puller {
             node,
@@ -58,6 +60,7 @@ pub(crate) fn start(
             repair,
             buckets: Vec::new(),
             received: HashSet::new(),
+            kept,
         };
         let pulled = puller
             .run()
@@ -81,6 +84,8 @@ struct Puller {
     buckets: Vec<u32>,
     /// Hashes of the keys that have come, wide enough that no two keys have the same.
     received: HashSet<u128>,
+    /// What these occupy, for `stats`.
+    kept: Share,
 }
 
 impl Puller {
@@ -140,6 +145,7 @@ impl Puller {
                             self.received.insert(key_hash(entry.key()));
                         }
                     }
+                    self.kept.keeps(self.received.capacity() * size_of::<u128>());
                     if under_way.len() >= UNDER_WAY_MAX {
                         until_durable(&under_way.remove(0))?;
                     }

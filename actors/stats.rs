@@ -8,7 +8,8 @@ use datastore::query::{dynamo_body, member_body};
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
-use crate::node::{Node, lock};
+use crate::memory_figures::Resident;
+use crate::node::{Node, ShardFigures, lock};
 use crate::standing::standing;
 
 /// The sections, in the order of the reply.
@@ -30,13 +31,52 @@ fn one(node: &Node, port: u16, section: &str) -> Value {
         "keyspace" => keyspace(node),
         "indexes" => indexes(node),
         "replication" => replication(node, port),
-        _ => json!({
-            "used_bytes": node.permits.memory_bytes(),
-            "max_bytes": node.settings.memory_bytes_max,
-            "in_flight_bytes": node.permits.in_flight_bytes(),
-            "resident_bytes": resident_bytes(),
-        }),
+        _ => memory(node),
     }
+}
+
+/// What `--max-memory` bounds, and what each kind of place keeps beside that.
+fn memory(node: &Node) -> Value {
+    let resident = Resident::now();
+    let mut section = json!({
+        "used_bytes": node.permits.memory_bytes(),
+        "max_bytes": node.settings.memory_bytes_max,
+        "resident_bytes": resident.map(|resident| resident.bytes),
+    });
+    let parts = memory_parts(node, resident.unwrap_or_default());
+    section["explained_bytes"] = parts.iter().map(|(_, bytes)| bytes).sum::<u64>().into();
+    for (name, bytes) in parts {
+        section[name] = bytes.into();
+    }
+    section
+}
+
+/// Each kind of place, and what is kept there: they add up.
+fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 14] {
+    let shards = &node.shard_figures;
+    let of_shards = |figure: fn(&ShardFigures) -> u64| shards.iter().map(figure).sum::<u64>();
+    let memory = &node.memory;
+    let persisting = match (&node.cluster, &node.dynamo) {
+        (Some(cluster), _) => cluster.persisting_bytes.load(Ordering::Relaxed),
+        (_, Some(cluster)) => cluster.persisting_bytes.load(Ordering::Relaxed),
+        (None, None) => 0,
+    };
+    [
+        ("program_bytes", resident.program_bytes),
+        ("base_bytes", memory.base.load(Ordering::Relaxed)),
+        ("table_bytes", of_shards(|shard| shard.memory_bytes.load(Ordering::Relaxed))),
+        ("table_spare_bytes", of_shards(|shard| shard.spare_bytes.load(Ordering::Relaxed))),
+        ("indexes_bytes", of_shards(|shard| lock(&shard.indexes).bytes())),
+        ("in_flight_bytes", node.permits.in_flight_bytes() as u64),
+        ("requests_bytes", memory.requests.bytes() as u64),
+        ("connections_bytes", memory.connections.bytes() as u64),
+        ("log_entries_bytes", (memory.log_entries.bytes() + persisting) as u64),
+        ("log_index_bytes", memory.log_index.bytes() as u64),
+        ("log_buffer_bytes", memory.log_buffer.bytes() as u64),
+        ("peers_bytes", memory.peers.bytes() as u64),
+        ("snapshots_bytes", memory.snapshots.bytes() as u64),
+        ("conflicts_bytes", node.dynamo.as_ref().map_or(0, |dynamo| dynamo.conflicts_bytes()) as u64),
+    ]
 }
 
 /// This node among its peers; of those, what it knows.
@@ -156,12 +196,4 @@ fn indexes(node: &Node) -> Value {
         "vector": row(kinds.vector, |sizes| sizes.vector),
         "order": row(kinds.order, |sizes| sizes.order),
     })
-}
-
-/// What the system says the process occupies; `null` where it doesn't say.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }

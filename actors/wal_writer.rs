@@ -30,12 +30,13 @@ use crate::converging_log::ConvergingLog;
 use crate::converging_messages::ConvergingMessage;
 use crate::disk_thread::DiskOrder;
 use crate::mailbox::{Counted, Mailbox};
-use crate::node::Node;
+use crate::node::{Node, lock};
 use crate::replicated_log::ReplicatedLog;
 use crate::replication_messages::ReplicationMessage;
 use crate::replication_options::TICK_MS;
 use crate::shard_messages::ShardMessage;
 use crate::snapshot_writer::SnapshotMessage;
+use crate::unreadable_log::{LettingGo, Step};
 
 /// What the WalWriter hears.
 pub enum WalMessage {
@@ -78,6 +79,9 @@ pub enum WalMessage {
     /// From the disk thread: the disk's reserve is reached. A snapshot is what
     /// lets the log give room back.
     DiskFull,
+    /// From the disk thread, or a snapshot's sender: the newest snapshot can't be read, here or by those
+    /// who were sent it.
+    SnapshotDoubtful,
     /// From the SnapshotWriter: begin a walk in every shard.
     BeginWalk,
     /// From the SnapshotWriter: a snapshot is verified; entries up to here may go.
@@ -122,6 +126,8 @@ pub struct WalWriter {
     snapshot_under_way: bool,
     /// Set when one failed.
     no_snapshot_before: Option<Instant>,
+    /// What of the log can't be read is to be cut.
+    letting_go: LettingGo,
 }
 
 /// After a snapshot that failed, the log waits so long before it asks for another.
@@ -153,6 +159,7 @@ impl WalWriter {
             handed_over: last_index,
             snapshot_under_way: false,
             no_snapshot_before: None,
+            letting_go: LettingGo::default(),
         }
     }
 
@@ -232,13 +239,55 @@ impl WalWriter {
     }
 
     fn replication(&mut self, message: ReplicationMessage) {
-        if let ReplicationMessage::Persisted { log_bytes, segments, .. } = &message {
-            self.snapshot_if_due(*log_bytes, *segments);
+        match &message {
+            ReplicationMessage::Persisted { log_bytes, segments, .. } => {
+                self.snapshot_if_due(*log_bytes, *segments);
+            }
+            ReplicationMessage::Unreadable { index, reason } => self.log_is_unreadable(*index, reason),
+            ReplicationMessage::LogCut { first_index } if self.node.unreadable_log.cut(*first_index) => {
+                tracing::info!(first_index, "what could not be read of the log was let go");
+                self.letting_go.end();
+            }
+            _ => {}
         }
         match &mut self.agreement {
             Agreement::Led(replicated) => replicated.hear(message),
             Agreement::Converging(log) => log.hear_disk(message),
             Agreement::Alone => return,
+        }
+        self.pump();
+        self.let_go();
+    }
+
+    /// Once for each block: peers may ask for it hundreds of times a second.
+    fn log_is_unreadable(&mut self, index: u64, reason: &str) {
+        if self.node.unreadable_log.found(index, reason) {
+            tracing::error!(
+                index,
+                reason,
+                "A PART OF THE LOG CAN'T BE READ BACK: peers that lack it are sent this node's keys, and snapshots are \
+                 made that let it go; look at the disk, and don't restart this node before that"
+            );
+            self.letting_go.begin();
+        }
+    }
+
+    /// Makes the snapshots behind which what can't be read is cut.
+    fn let_go(&mut self) {
+        if self.snapshot_under_way || !self.may_make_snapshot() {
+            return;
+        }
+        match self.letting_go.next(self.handed_over) {
+            Step::Wait => return,
+            Step::Snapshot => self.make_snapshot(),
+            Step::GoOn => {
+                let goes_on = match &mut self.agreement {
+                    Agreement::Led(replicated) => replicated.go_on(),
+                    Agreement::Converging(log) => log.go_on(),
+                    Agreement::Alone => false,
+                };
+                self.letting_go.asked(goes_on);
+            }
         }
         self.pump();
     }
@@ -255,6 +304,7 @@ impl WalWriter {
             log.tick();
         }
         self.pump();
+        self.let_go();
     }
 
     fn begin_walk(&mut self) {
@@ -291,9 +341,12 @@ impl WalWriter {
         }
     }
 
+    fn may_make_snapshot(&self) -> bool {
+        self.no_snapshot_before.is_none_or(|until| Instant::now() >= until)
+    }
+
     fn make_snapshot(&mut self) {
-        let too_soon = self.no_snapshot_before.is_some_and(|until| Instant::now() < until);
-        if !too_soon && !self.snapshot_under_way {
+        if self.may_make_snapshot() && !self.snapshot_under_way {
             self.snapshot_under_way = true;
             self.cast.snapshot_writer.send(SnapshotMessage::Make { asked_by: None });
         }
@@ -349,7 +402,7 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                     crate::start::stop_after_fatal_error(&error);
                 }
             }
-            WalMessage::DiskFull => self.make_snapshot(),
+            WalMessage::DiskFull | WalMessage::SnapshotDoubtful => self.make_snapshot(),
             WalMessage::BeginWalk => self.begin_walk(),
             WalMessage::Cut { through } => self.cut(through),
             WalMessage::SnapshotEnded { made } => {
@@ -358,6 +411,9 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                     log.walk_ended();
                 }
                 self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
+                if made {
+                    self.letting_go.made(lock(&self.node.snapshots).last_index);
+                }
             }
             WalMessage::Stop(done) => {
                 if let Agreement::Led(replicated) = &mut self.agreement {

@@ -61,14 +61,12 @@
 //! log has made it durable, and found.
 //!
 //! ```
-//! use bytes::BytesMut;
 //! use datastore::engine::{Answer, Condition, Placement, Slice, Table, WriteKind};
 //! use datastore::indexing::{Indexes, Kinds, terms_of_query};
 //! use datastore::messaging::{LineDecoder, Match, Operation};
 //!
-//! let mut buffer = BytesMut::from(&br#"{"op":"set","key":"bio","value":"likes databases"}"#[..]);
-//! buffer.extend_from_slice(b"\n");
-//! let mut decoded = LineDecoder::new(1024 * 1024).decode(&mut buffer).expect("a whole line");
+//! let read = concat!(r#"{"op":"set","key":"bio","value":"likes databases"}"#, "\n");
+//! let mut decoded = LineDecoder::new(1024 * 1024).decode(read.as_bytes()).expect("a whole line");
 //! let request = decoded.requests.remove(0);
 //! let Ok(Operation::Set { key, value, .. }) = request.operation else { panic!("it is a set") };
 //!

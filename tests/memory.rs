@@ -154,6 +154,68 @@ fn a_client_that_reads_late_gets_everything() {
     });
 }
 
+/// Texts of the same few words, and a search that has to look at all of them, again and again.
+fn slow_search(client: &mut Client) -> Value {
+    let words = |count: usize| (0..count).map(|word| format!("w{} ", word % 30)).collect::<String>();
+    for bulk in 0..30 {
+        let records: Vec<Value> =
+            (0..1_000).map(|n| json!([format!("text-{bulk}-{n}"), words(30)])).collect();
+        client.ok(json!({ "op": "bulk_set", "records": records }));
+    }
+    json!({ "op": "search_text", "query": words(1_000), "match": "any", "limit": 1 })
+}
+
+#[test]
+fn small_requests_a_packet_each_behind_slow_searches_cost_no_more_than_is_counted() {
+    const SEARCHES: usize = 8;
+    const REQUESTS: usize = 30_000;
+    // What a connection may have under way, and the last read that passes its gate.
+    const COUNTED_MAX: u64 = 2 << 20;
+    // One thread serves all connections.
+    with_node(&["--shards", "1"], |node| {
+        let mut other = node.client();
+        let search = slow_search(&mut other);
+        other.ok(search.clone());
+        let mut client = node.client();
+        let mut sending = client.stream.try_clone().expect("a second handle");
+        let mut pace = node.client();
+        let growth = peak_growth(node, || {
+            (0..SEARCHES).for_each(|_| client.send(&search));
+            let sender = std::thread::spawn(move || {
+                let counted = |id| {
+                    // What is answered here was asked for behind the packet before it: that was read by
+                    // then, if it may be read at all.
+                    if id % 100 > 0 {
+                        pace.ok(json!({ "op": "ping" }));
+                        return 0;
+                    }
+                    let figures = memory(&mut pace);
+                    let bytes = |name: &str| figures[name].as_u64().unwrap();
+                    bytes("requests_bytes") + bytes("connections_bytes")
+                };
+                let send = |id: usize| {
+                    // The `id` is what an answer that waits for its turn still needs of its line.
+                    let line = format!("{}\n", json!({ "op": "get", "key": "nobody", "id": id }));
+                    sending.write_all(line.as_bytes()).expect("the node reads");
+                    id
+                };
+                (0..REQUESTS).map(send).map(counted).max()
+            });
+            for _ in 0..SEARCHES + REQUESTS {
+                assert_eq!(client.receive()["ok"], true);
+            }
+            let most = sender.join().expect("it only sends");
+            eprintln!("{most:?} bytes were counted");
+            assert!(most > Some(COUNTED_MAX / 8), "they didn't wait: {most:?} bytes");
+            assert!(most <= Some(COUNTED_MAX), "{most:?} bytes");
+        });
+        assert!(growth < GROWTH_MAX);
+        let rest = memory(&mut other);
+        assert!(rest["requests_bytes"].as_u64().unwrap() < 1_000, "{rest}");
+        assert!(rest["connections_bytes"].as_u64().unwrap() < 32 << 10, "{rest}");
+    });
+}
+
 fn memory(client: &mut Client) -> Value {
     client.ok(json!({ "op": "stats", "section": "memory" }))["memory"].clone()
 }

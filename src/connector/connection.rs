@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -162,7 +162,7 @@ async fn read_replies(target: &Target, mut socket: OwnedReadHalf, in_flight: &In
     let mut scanned = 0;
     loop {
         while let Some(at) = memchr::memchr(b'\n', &buffer[scanned..]) {
-            let line = buffer.split_to(scanned + at + 1).freeze();
+            let line = take_line(&mut buffer, scanned + at + 1);
             scanned = 0;
             if let Err(ended) = answer(line, in_flight) {
                 return ended;
@@ -189,6 +189,16 @@ async fn read_replies(target: &Target, mut socket: OwnedReadHalf, in_flight: &In
             Err(_) => return Ended { code: CLIENT_TIMEOUT, message: "no reply in time".to_string() },
         }
     }
+}
+
+/// The buffer's first line. Whoever keeps a short reply must not keep a whole read with it.
+fn take_line(buffer: &mut BytesMut, length: usize) -> Bytes {
+    if length >= READ_BYTES {
+        return buffer.split_to(length).freeze();
+    }
+    let line = Bytes::copy_from_slice(&buffer[..length]);
+    buffer.advance(length);
+    line
 }
 
 /// Gives a line to the oldest request in flight.

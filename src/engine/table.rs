@@ -22,6 +22,8 @@ pub struct Table {
     buckets: Vec<HashTable<Entry>>,
     entries: usize,
     entry_bytes: usize,
+    /// What the buckets' slots occupy, those of tombstones, too, taken or not.
+    slot_bytes: usize,
     /// Kept up to date at every change, where someone compares it.
     state_hash: Option<StateHash>,
     /// In dynamo mode: a bucket of tombstones beside each bucket of entries. They are
@@ -40,6 +42,13 @@ struct Tombstones {
     newest: u64,
 }
 
+/// Puts an entry in that isn't there; gives by how much the bucket has grown, in bytes.
+fn insert_unique(bucket: &mut HashTable<Entry>, hash: u64, entry: Entry, placement: &Placement) -> usize {
+    let before = bucket.allocation_size();
+    bucket.insert_unique(hash, entry, |entry| placement.hash(entry.key()));
+    bucket.allocation_size() - before
+}
+
 impl Table {
     /// An empty table for shard `shard`.
     pub fn new(placement: Placement, shard: usize) -> Table {
@@ -49,6 +58,7 @@ impl Table {
             buckets: (0..owned).map(|_| HashTable::new()).collect(),
             entries: 0,
             entry_bytes: 0,
+            slot_bytes: 0,
             state_hash: None,
             tombstones: Tombstones::default(),
         }
@@ -80,7 +90,7 @@ impl Table {
         }
         kept.count += 1;
         kept.bytes += tombstone.memory_bytes() + SLOT_BYTES;
-        bucket.insert_unique(hash, tombstone, |entry| placement.hash(entry.key()));
+        self.slot_bytes += insert_unique(bucket, hash, tombstone, &placement);
     }
 
     /// Forgets a key's tombstone.
@@ -219,7 +229,7 @@ impl Table {
         }
         let hashed = self.state_hash.map(|hash| hash.with(entry_hash(&entry)));
         self.state_hash = hashed;
-        bucket.insert_unique(hash, entry, |entry| placement.hash(entry.key()));
+        self.slot_bytes += insert_unique(bucket, hash, entry, &placement);
         self.entries += 1;
         None
     }
@@ -237,6 +247,13 @@ impl Table {
     /// What the entries and their slots occupy, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.entry_bytes + self.entries * SLOT_BYTES + self.tombstones.bytes
+    }
+
+    /// What its buckets have room for beyond that, in bytes: they keep the room that they once needed.
+    pub fn spare_bytes(&self) -> usize {
+        let buckets = self.buckets.capacity() + self.tombstones.buckets.capacity();
+        let counted = (self.entries + self.tombstones.count) * SLOT_BYTES;
+        (buckets * size_of::<HashTable<Entry>>() + self.slot_bytes).saturating_sub(counted)
     }
 
     /// How many buckets a walk visits.

@@ -1,20 +1,22 @@
-//! From a connection's read buffer to requests: all complete lines at once.
+//! From what a connection's socket brings to requests: all complete lines of a read at once.
 //!
 //! ```text
-//!  read buffer   {"op":…}\n{"op":…}\n{"op":…}\n{"op":"se
-//!                └──────── lines ────────────┘└─ rest ─┘ stays in the buffer
-//!  arena         lines, then what was unescaped or converted (the tail)
+//!  read     {"op":…}\n{"op":…}\n{"op":…}\n{"op":"se
+//!           └──────── lines ────────────┘└─ half ─┘ stays with the decoder
+//!  arena    lines, then what was unescaped or converted (the tail)
 //! ```
 //!
-//! The decoder is in one of two states. *Reading*: the buffer begins with a
-//! line, of which the first `scanned` bytes are known to hold no newline, so
-//! that a long line coming in many reads is looked at once. *Draining*: the
-//! buffer begins within a line that was too long; it has been answered, and its
-//! bytes are thrown away as they come until its newline.
+//! The read itself is the caller's, who uses its memory for the next one: the arena
+//! is a copy of exactly what its requests need, and the half grows as its line does.
 //!
-//! A caller only ever appends to the buffer between two calls.
+//! The decoder is in one of two states. *Reading*: what comes goes on with the
+//! half, which holds no newline. *Draining*: what comes goes on with a line that was
+//! too long; it has been answered, and its bytes are thrown away as they come until
+//! its newline.
 
-use bytes::{Buf, BytesMut};
+use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use super::decode::{Asked, Decoder};
 use super::fields::refuse;
@@ -22,26 +24,25 @@ use super::request::{Decoded, Request, Span};
 use crate::error::Code;
 use crate::limits::{LINE_BYTES_MAX_LARGEST, SOCKET_READ_BYTES};
 
-/// The lines of one arena. A vector's number grows from two bytes of text
-/// (`1,`) to four and nothing else grows, so lines and tail together stay below
-/// the 4 GiB that a span can point into.
-const ARENA_LINE_BYTES_MAX: usize = LINE_BYTES_MAX_LARGEST + LINE_END_BYTES_MAX;
+/// The lines of one arena: a line's beginning, and a read that ends it and holds others.
+const ARENA_LINE_BYTES_MAX: usize = LINE_BYTES_MAX_LARGEST + LINE_END_BYTES_MAX + SOCKET_READ_BYTES;
 /// `\r\n`.
 const LINE_END_BYTES_MAX: usize = 2;
+// A vector's number grows from two bytes of text (`1,`) to four and nothing else grows, so lines
+// and tail together stay below the 4 GiB that a span can point into.
 const _: () = assert!(ARENA_LINE_BYTES_MAX as u64 * 3 + (1 << 20) < 1 << 32);
 
-/// Lines longer than this together leave the read buffer with an allocation of
-/// their own, so that a connection doesn't keep the memory of its largest request.
-const KEPT_BUFFER_BYTES_MAX: usize = 4 * SOCKET_READ_BYTES;
+/// The tail's memory that a decoder keeps between two reads.
+const TAIL_BYTES_KEPT: usize = 1024;
 
 /// Cuts a connection's bytes into lines and decodes them.
 pub struct LineDecoder {
     line_bytes_max: usize,
-    /// How much of the buffer's beginning is known to hold no newline.
-    scanned: usize,
-    /// Whether the buffer begins within a line that is thrown away.
+    /// The beginning of a line whose end is still to come.
+    half: Vec<u8>,
+    /// Whether what comes next goes on with a line that is thrown away.
     draining: bool,
-    /// How many requests the last buffer held: the next one's will be as many.
+    /// How many requests the last read held: the next one's will be as many.
     requests_expected: usize,
     decoder: Decoder,
 }
@@ -52,86 +53,106 @@ impl LineDecoder {
     pub fn new(line_bytes_max: usize) -> LineDecoder {
         LineDecoder {
             line_bytes_max: line_bytes_max.min(LINE_BYTES_MAX_LARGEST),
-            scanned: 0,
+            half: Vec::new(),
             draining: false,
             requests_expected: 0,
             decoder: Decoder::default(),
         }
     }
 
-    /// Takes all complete lines out of the buffer (of a buffer above 1 GiB a
-    /// part: call until there is nothing more). `None` when no request is
-    /// complete; what is left in the buffer is the beginning of a line.
-    pub fn decode(&mut self, buffer: &mut BytesMut) -> Option<Decoded> {
-        if self.draining {
-            self.drain(buffer);
-        }
-        let searched = &buffer[..buffer.len().min(ARENA_LINE_BYTES_MAX)];
-        let unsearched = searched.get(self.scanned..).unwrap_or_default();
-        let lines_end = memchr::memrchr(b'\n', unsearched).map_or(0, |newline| self.scanned + newline + 1);
-        self.take(buffer, lines_end)
-    }
-
-    /// At the end of the connection's input: like [`LineDecoder::decode`], and
-    /// what stands behind the last newline is a line, too.
-    pub fn finish(&mut self, buffer: &mut BytesMut) -> Option<Decoded> {
-        if let Some(decoded) = self.decode(buffer) {
-            // More may be left: a caller asks again until there is nothing.
-            return Some(decoded);
-        }
-        let decoded = self.take(buffer, buffer.len());
-        self.scanned = 0;
-        self.draining = false;
-        decoded
-    }
-
-    /// Whether the buffer begins within a line: at the end of input `false`
-    /// means that nothing was cut off.
-    pub fn is_within_line(&self, buffer: &BytesMut) -> bool {
-        self.draining || !buffer.is_empty()
-    }
-
-    /// Throws away what belongs to a line that was too long.
-    fn drain(&mut self, buffer: &mut BytesMut) {
-        match memchr::memchr(b'\n', buffer) {
-            Some(newline) => {
-                buffer.advance(newline + 1);
-                self.draining = false;
+    /// Takes what a read has brought, of at most [`SOCKET_READ_BYTES`] where lines are as
+    /// long as they can be set. `None` when no request is complete.
+    pub fn decode(&mut self, read: &[u8]) -> Option<Decoded> {
+        let read = if self.draining { self.drain(read) } else { read };
+        let lines_end = memchr::memrchr(b'\n', read).map_or(0, |newline| newline + 1);
+        let (lines, rest) = read.split_at(lines_end);
+        let lines = match (lines.is_empty(), self.half.is_empty()) {
+            (true, _) | (false, true) => Cow::Borrowed(lines),
+            (false, false) => {
+                let mut whole = std::mem::take(&mut self.half);
+                whole.extend_from_slice(lines);
+                Cow::Owned(whole)
             }
-            None => buffer.clear(),
-        }
-        self.scanned = 0;
+        };
+        self.half.extend_from_slice(rest);
+        self.take(lines)
     }
 
-    /// Decodes the buffer's first `lines_end` bytes, which are whole lines, and
-    /// looks whether what is left is too long already.
-    fn take(&mut self, buffer: &mut BytesMut, lines_end: usize) -> Option<Decoded> {
-        let mut lines = buffer.split_to(lines_end);
-        if lines.len() > KEPT_BUFFER_BYTES_MAX {
-            *buffer = BytesMut::from(&buffer[..]);
+    /// At the end of the connection's input: what stands behind the last newline
+    /// is a line, too.
+    pub fn finish(&mut self) -> Option<Decoded> {
+        self.draining = false;
+        let last = std::mem::take(&mut self.half);
+        self.take(Cow::Owned(last))
+    }
+
+    /// What has come of a line whose end is still to come.
+    pub fn half(&self) -> &[u8] {
+        &self.half
+    }
+
+    /// What that occupies, in bytes.
+    pub fn half_bytes(&self) -> usize {
+        self.half.capacity()
+    }
+
+    /// Whether a line has begun and not ended: at the end of input `false`
+    /// means that nothing was cut off.
+    pub fn is_within_line(&self) -> bool {
+        self.draining || !self.half.is_empty()
+    }
+
+    /// Throws away what belongs to a line that was too long; gives what is behind it.
+    fn drain<'a>(&mut self, read: &'a [u8]) -> &'a [u8] {
+        match memchr::memchr(b'\n', read) {
+            Some(newline) => {
+                self.draining = false;
+                &read[newline + 1..]
+            }
+            None => &[],
         }
-        self.scanned = buffer.len();
+    }
+
+    /// Decodes whole lines, and looks whether the half is too long already.
+    fn take(&mut self, lines: Cow<'_, [u8]>) -> Option<Decoded> {
         // As many as last time, but no more than these lines can hold: a short read behind a long
         // one must not reserve for the long one.
         let capacity = self.requests_expected.min(lines.len() / 3 + 1);
         let mut requests = Vec::with_capacity(if lines.is_empty() { 0 } else { capacity });
         self.decoder.tail.base = lines.len();
         self.decode_lines(&lines, &mut requests);
-        if self.is_too_long(buffer) {
-            requests.push(self.refuse_long_line(buffer, 0, buffer.len()));
-            self.draining = true;
-            self.drain(buffer);
+        if self.is_too_long(&self.half) {
             // The memory of a line that nobody wants goes back at once.
-            *buffer = BytesMut::from(&buffer[..]);
+            let long = std::mem::take(&mut self.half);
+            requests.push(self.refuse_long_line(&long, 0));
+            self.draining = true;
         }
         if requests.is_empty() {
             return None;
         }
         self.requests_expected = requests.len();
-        lines.extend_from_slice(&self.decoder.tail.bytes);
-        self.decoder.tail.bytes.clear();
-        self.decoder.tail.bytes.shrink_to(SOCKET_READ_BYTES);
-        Some(Decoded { arena: lines.freeze(), requests })
+        Some(Decoded { arena: self.arena(lines), requests })
+    }
+
+    /// The lines with the tail behind them, in memory of exactly their length.
+    fn arena(&mut self, lines: Cow<'_, [u8]>) -> Bytes {
+        let tail = &mut self.decoder.tail.bytes;
+        let mut arena = match lines {
+            Cow::Borrowed(lines) => {
+                let mut arena = Vec::with_capacity(lines.len() + tail.len());
+                arena.extend_from_slice(lines);
+                arena
+            }
+            Cow::Owned(mut whole) => {
+                whole.reserve_exact(tail.len());
+                whole
+            }
+        };
+        arena.extend_from_slice(tail);
+        tail.clear();
+        tail.shrink_to(TAIL_BYTES_KEPT);
+        arena.shrink_to_fit();
+        Bytes::from(arena)
     }
 
     fn decode_lines(&mut self, lines: &[u8], requests: &mut Vec<Request>) {
@@ -153,14 +174,14 @@ impl LineDecoder {
     fn decode_line(&mut self, text: &[u8], start: usize, is_utf8: bool) -> Option<Request> {
         let line = without_line_end(text, start);
         if line.len() - start > self.line_bytes_max {
-            return Some(self.refuse_long_line(line, start, text.len() - start));
+            return Some(self.refuse_long_line(line, start));
         }
         if line[start..].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return None;
         }
         let (id, asked) =
             if is_utf8 { self.decoder.decode(line, start) } else { self.decode_doubtful(line, start) };
-        Some(request(id, text.len() - start, asked))
+        Some(request(id, asked))
     }
 
     /// A line among lines of which at least one isn't UTF-8.
@@ -184,24 +205,22 @@ impl LineDecoder {
 
     /// Refuses the line that begins at `start`. Its id is looked for in as many
     /// bytes as a line may have, however much of it has come: so the answer
-    /// doesn't depend on how the network cut it. Of a line whose end hasn't come
-    /// yet `bytes` is what has.
+    /// doesn't depend on how the network cut it.
     #[cold]
-    fn refuse_long_line(&mut self, text: &[u8], start: usize, bytes: usize) -> Request {
+    fn refuse_long_line(&mut self, text: &[u8], start: usize) -> Request {
         let id = self.decoder.read_id(&text[..start + self.line_bytes_max], start);
         let message = format!("a line may have {} bytes", self.line_bytes_max);
-        request(id, bytes, Err(refuse(Code::LineTooLong, message)))
+        request(id, Err(refuse(Code::LineTooLong, message)))
     }
 }
 
 #[inline]
-fn request(id: Span, bytes: usize, asked: Asked) -> Request {
-    let line_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+fn request(id: Span, asked: Asked) -> Request {
     let (operation, asks) = match asked {
         Ok((operation, asks)) => (Ok(operation), asks),
         Err(refusal) => (Err(refusal), None),
     };
-    Request { id, line_bytes, operation, asks }
+    Request { id, operation, asks }
 }
 
 /// `text` without the line end behind the line that begins at `start`.

@@ -15,7 +15,7 @@
 //! - [`reply`]: one function a kind of reply.
 //! - [`peer_hello`] and [`peer_frame`]: nodes that greet each other on the clients'
 //!   port, and what they say to each other from then on; in dynamo mode [`peer_greeting`]
-//!   and [`peer_frame_converging`].
+//!   and [`peer_frame_converging`]. `frame_reader` reads a frame's fields.
 
 mod admin;
 mod asks;
@@ -23,6 +23,7 @@ mod bulks;
 mod decode;
 mod envelope;
 mod fields;
+mod frame_reader;
 pub mod json;
 mod keys;
 mod line_decoder;

@@ -24,22 +24,26 @@
 //! The header has a checksum of its own: a length that was damaged on its way
 //! must not make the reader wait for bytes that never come. A frame that isn't
 //! whole yet is no error. Anything else that isn't as above is one, and ends the
-//! connection: behind it nothing can be trusted to be a frame. Entries that were
-//! read share the memory of the buffer that they came in.
+//! connection: behind it nothing can be trusted to be a frame. What is read out of
+//! a frame is copied at its exact size: an entry stays in memory for long, and must
+//! not keep the buffer that it came in, or its neighbours.
 
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::frame_reader::Reader;
 use super::peer_frame_converging::{self, Converging};
-use crate::limits::PEER_FRAME_BYTES_MAX;
+use crate::limits::{PEER_FRAME_BYTES_MAX, SOCKET_READ_BYTES};
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
-use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
+use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
 const HEADER_BYTES: usize = 12;
 /// What is read ahead of need at most: a length alone must not cost its memory.
 const RESERVE_BYTES_MAX: usize = 8 << 20;
+/// Behind a longer frame the buffer's memory is given back, even if another frame has begun.
+const KEPT_BUFFER_BYTES_MAX: usize = 4 * SOCKET_READ_BYTES;
 
 // Whatever the log can hold can be sent.
 const _: () = assert!(PAYLOAD_BYTES_MAX < PEER_FRAME_BYTES_MAX);
@@ -224,7 +228,8 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
 }
 
 /// Takes the frame that begins the buffer out of it; `None` while it isn't
-/// whole, and then the buffer has room for more of it.
+/// whole, and then the buffer has room for more of it. A buffer without a rest
+/// keeps no memory.
 pub fn decode(buffer: &mut BytesMut) -> Result<Option<PeerFrame>, FrameError> {
     if buffer.len() < HEADER_BYTES {
         return Ok(None);
@@ -242,17 +247,26 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<PeerFrame>, FrameError> {
         buffer.reserve((whole - buffer.len()).min(RESERVE_BYTES_MAX));
         return Ok(None);
     }
-    let mut body = buffer.split_to(whole).freeze();
-    body.advance(HEADER_BYTES);
-    if crc32fast::hash(&body) != crc {
+    let body = &buffer[HEADER_BYTES..whole];
+    if crc32fast::hash(body) != crc {
         return Err(FrameError::Checksum);
     }
     let kind = body.first().copied().unwrap_or(0);
     let mut reader = Reader { bytes: body };
     // Whatever is left over belongs to no field.
-    match frame(&mut reader) {
-        Some(frame) if reader.bytes.is_empty() => Ok(Some(frame)),
-        _ => Err(FrameError::Malformed { kind }),
+    let Some(frame) = frame(&mut reader).filter(|_| reader.bytes.is_empty()) else {
+        return Err(FrameError::Malformed { kind });
+    };
+    take_out(buffer, whole);
+    Ok(Some(frame))
+}
+
+/// Removes a frame of so many bytes, and gives back what the buffer has held for it.
+fn take_out(buffer: &mut BytesMut, whole: usize) {
+    buffer.advance(whole);
+    let rest = buffer.len();
+    if rest == 0 || (whole > KEPT_BUFFER_BYTES_MAX && rest <= SOCKET_READ_BYTES) {
+        *buffer = BytesMut::from(&buffer[..]);
     }
 }
 
@@ -312,57 +326,7 @@ fn put_entries(out: &mut BytesMut, entries: &[LogEntry]) {
     }
 }
 
-/// A frame's fields, one after the other; `None` where there are too few bytes.
-pub(super) struct Reader {
-    pub(super) bytes: Bytes,
-}
-
-impl Reader {
-    fn take(&mut self, count: usize) -> Option<Bytes> {
-        (count <= self.bytes.len()).then(|| self.bytes.split_to(count))
-    }
-
-    pub(super) fn u8(&mut self) -> Option<u8> {
-        self.bytes.try_get_u8().ok()
-    }
-
-    pub(super) fn bool(&mut self) -> Option<bool> {
-        match self.u8()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.bytes.try_get_u64_le().ok()
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        self.bytes.try_get_u32_le().ok().map(|length| length as usize)
-    }
-
-    pub(super) fn payload(&mut self) -> Option<Bytes> {
-        let length = self.length()?;
-        self.take(length)
-    }
-
-    pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        // Grows as items are found: a count alone must not cost its memory.
-        let count = self.length()?;
-        let mut items = Vec::new();
-        for _ in 0..count {
-            items.push(item(self)?);
-        }
-        Some(items)
-    }
-
-    fn ids(&mut self) -> Option<Vec<NodeId>> {
-        self.list(Reader::u64)
-    }
-}
-
-fn frame(reader: &mut Reader) -> Option<PeerFrame> {
+fn frame(reader: &mut Reader<'_>) -> Option<PeerFrame> {
     let kind = reader.u8()?;
     Some(match kind {
         MESSAGE => PeerFrame::Message(message(reader)?),
@@ -376,7 +340,7 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
         }
         SNAPSHOT_BEGIN => {
             let mut node = NodeUuid([0; 16]);
-            node.0.copy_from_slice(&reader.take(16)?);
+            node.0.copy_from_slice(reader.take(16)?);
             let (file_bytes, after) = (reader.u64()?, reader.u64()?);
             PeerFrame::SnapshotBegin(SnapshotBegin { message: message(reader)?, node, file_bytes, after })
         }
@@ -390,7 +354,7 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
     })
 }
 
-fn message(reader: &mut Reader) -> Option<Message> {
+fn message(reader: &mut Reader<'_>) -> Option<Message> {
     let kind = *MessageKind::ALL.get(usize::from(reader.u8()?))?;
     let flags = reader.u8()?;
     let is_lone = flags & FLAG_CONFIGURATION != 0 && flags & FLAG_SNAPSHOT == 0;
@@ -415,7 +379,7 @@ fn message(reader: &mut Reader) -> Option<Message> {
     })
 }
 
-fn mark(reader: &mut Reader, flags: u8) -> Option<SnapshotMark> {
+fn mark(reader: &mut Reader<'_>, flags: u8) -> Option<SnapshotMark> {
     let (index, term) = (reader.u64()?, reader.u64()?);
     let members = Members {
         voters: reader.ids()?,
@@ -425,14 +389,14 @@ fn mark(reader: &mut Reader, flags: u8) -> Option<SnapshotMark> {
         auto_leave: reader.bool()?,
     };
     let configuration = if flags & FLAG_CONFIGURATION != 0 {
-        Configuration::decode(&reader.payload()?).filter(|decoded| decoded.members == members)?
+        Configuration::decode(reader.bytes()?).filter(|decoded| decoded.members == members)?
     } else {
         Configuration { members, ..Configuration::default() }
     };
     Some(SnapshotMark { index, term, configuration })
 }
 
-fn entry(reader: &mut Reader) -> Option<LogEntry> {
+fn entry(reader: &mut Reader<'_>) -> Option<LogEntry> {
     Some(LogEntry {
         kind: EntryKind::from_byte(reader.u8()?)?,
         index: reader.u64()?,

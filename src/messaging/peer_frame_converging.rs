@@ -12,7 +12,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::peer_frame::{Reader, put_bytes, put_length};
+use super::frame_reader::Reader;
+use super::peer_frame::{put_bytes, put_length};
 use crate::replication::dynamo::{Message, Pulse, Root, SnapshotVector, VersionVector};
 
 /// What nodes of dynamo mode say to each other.
@@ -111,7 +112,7 @@ pub(super) fn put(out: &mut BytesMut, frame: &Converging) {
     }
 }
 
-pub(super) fn read(kind: u8, reader: &mut Reader) -> Option<Converging> {
+pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Converging> {
     Some(match kind {
         ENTRIES => Converging::Message(Message::Entries(reader.list(Reader::payload)?)),
         VECTOR => {
@@ -135,7 +136,7 @@ pub(super) fn read(kind: u8, reader: &mut Reader) -> Option<Converging> {
             Converging::StateWanted { hashes: reader.list(|reader| reader.bytes.try_get_u128_le().ok())? }
         }
         STATE_BEGINS => Converging::StateBegins {
-            state: SnapshotVector::decode(&reader.payload()?)?,
+            state: SnapshotVector::decode(reader.bytes()?)?,
             buckets: reader.list(|reader| reader.bytes.try_get_u32_le().ok())?,
         },
         STATES => Converging::States(reader.payload()?),

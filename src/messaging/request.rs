@@ -1,9 +1,8 @@
 //! A request after decoding: what is asked for, with its texts as positions
-//! ([`Span`]) in the bytes that the socket brought, so that decoding allocates
+//! ([`Span`]) in the lines that the socket brought, so that decoding allocates
 //! nothing for the common operations.
 //!
-//! The bytes of one socket read, cut after its last whole line, form an
-//! *arena*. Text that JSON escapes (a key with `\u0041` in it) and the numbers
+//! The whole lines of one socket read form an *arena*, a copy of just their length. Text that JSON escapes (a key with `\u0041` in it) and the numbers
 //! of a vector are appended behind the lines when they are decoded, so that
 //! every span points at plain bytes.
 
@@ -54,9 +53,6 @@ pub struct Request {
     /// The `id` field's raw JSON (a string with its quotes, an integer or
     /// `null`); empty when the line had none or was too broken to tell.
     pub id: Span,
-    /// How many bytes the line took on the wire, its newline included; of a
-    /// line that was too long, what of it had come when it was refused.
-    pub line_bytes: u32,
     /// What is asked for, or why the line is refused.
     pub operation: Result<Operation, Box<Error>>,
     /// What an accepted line asks for beyond its operation. It has a box of its
@@ -128,6 +124,29 @@ pub struct ScanRequest {
     pub values: bool,
     /// Whether to give the vectors.
     pub vectors: bool,
+}
+
+impl Operation {
+    /// How many records or keys it names in a list.
+    pub fn records(&self) -> usize {
+        match self {
+            Operation::BulkSet { records } => records.len(),
+            Operation::BulkGet { keys, .. } | Operation::BulkDelete { keys } => keys.len(),
+            _ => 0,
+        }
+    }
+
+    /// What it occupies beside its handle, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Operation::BulkSet { records } => records.capacity() * size_of::<(Span, Span)>(),
+            Operation::BulkGet { keys, .. } | Operation::BulkDelete { keys } => {
+                keys.capacity() * size_of::<Span>()
+            }
+            Operation::Scan { .. } => size_of::<ScanRequest>(),
+            _ => 0,
+        }
+    }
 }
 
 /// Every operation of the protocol; its fields are those of the same name in

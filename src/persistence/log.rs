@@ -443,6 +443,7 @@ impl<D: Disk> Log<D> {
             sync_failures: self.failures.syncs,
             seals: self.failures.seals,
             segment_failures: self.failures.segments,
+            buffer_bytes: self.buffer.capacity(),
         }
     }
 }

@@ -143,4 +143,6 @@ pub struct LogFigures {
     pub seals: u64,
     /// Attempts at a new segment that failed since the start.
     pub segment_failures: u64,
+    /// What is kept in memory for the next frame, in bytes.
+    pub buffer_bytes: usize,
 }

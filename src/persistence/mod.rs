@@ -53,7 +53,7 @@ pub use membership::{Forced, MEMBERSHIP_FILE, Member, Membership};
 pub use memory_disk::{MemoryDisk, MemoryFile};
 pub use memory_state::{CrashKind, FailedSync, Fault, Operation};
 pub use places::{EntryPlaces, FrameRun, Place};
-pub use read::{OwnedEntry, ReadError, read_entries};
+pub use read::{OwnedEntry, ReadError, Unreadable, read_entries, read_readable};
 pub use recovery::first_retained_index;
 pub use recovery_report::{
     Damage, OpenError, RecoveredEntry, RecoveryReport, Replay, ReplicatedRecovery, TailEntry, TornTail,

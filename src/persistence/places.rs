@@ -90,6 +90,12 @@ impl EntryPlaces {
         self.next_index
     }
 
+    /// What it occupies, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<Run>()
+            + (self.terms.capacity() + self.salts.capacity()) * size_of::<(u64, u64)>()
+    }
+
     /// The term of an entry; of the one before the first, too, if it was known.
     pub fn term(&self, index: u64) -> Option<u64> {
         if index >= self.next_index {
@@ -206,6 +212,14 @@ impl EntryPlaces {
             }
         }
         found
+    }
+
+    /// Whether this entry still lies there: it was not cut, nor replaced, since the place was given.
+    pub fn has_at(&self, index: u64, place: &Place) -> bool {
+        let now = self.between(index, index + 1, 1);
+        now.first().is_some_and(|run| {
+            (run.place.segment, run.place.salt, run.place.offset) == (place.segment, place.salt, place.offset)
+        })
     }
 
     fn with_salt(&self, run: &Run) -> FrameRun {

@@ -5,19 +5,21 @@
 //! durable is never written again. What may happen in between is that its
 //! segment is cut, or that the log begins anew; then the file is gone, or, if it
 //! was open already and is being used again, its bytes are no frame of that
-//! salt. Both are errors that say so, and so is a frame that was damaged.
+//! salt. Both are errors that say so, and so is a frame that was damaged: which of
+//! them it is can tell whoever cuts the log.
 
 use std::fmt;
 use std::io;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use super::disk::{Disk, read_range};
 use super::frame;
 use super::places::{FrameRun, Place};
 use super::segment::segment_name;
 
-/// An entry read back. Its payload shares memory with its neighbours.
+/// An entry read back. Its payload has memory of its own: it may be kept longer than its neighbours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedEntry {
     /// Its index.
@@ -71,6 +73,16 @@ impl fmt::Display for ReadError {
     }
 }
 
+impl ReadError {
+    /// Whether it says nothing of what is on the disk: the process has too many files open, or no memory.
+    pub fn may_pass(&self) -> bool {
+        const PASSING: [Errno; 5] = [Errno::INTR, Errno::AGAIN, Errno::NOMEM, Errno::NFILE, Errno::MFILE];
+        let ReadError::Io { source, .. } = self else { return false };
+        let code = source.raw_os_error();
+        PASSING.iter().any(|errno| Some(errno.raw_os_error()) == code)
+    }
+}
+
 impl std::error::Error for ReadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -78,6 +90,17 @@ impl std::error::Error for ReadError {
             ReadError::Gone { .. } | ReadError::NotWhole { .. } => None,
         }
     }
+}
+
+/// An entry that can't be read, and what was found in its place.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The first entry that can't be read.
+    pub index: u64,
+    /// Where it should lie.
+    pub run: FrameRun,
+    /// Why.
+    pub error: ReadError,
 }
 
 /// Reads the entries `low..high` that lie at `runs`, in order, until their
@@ -89,12 +112,26 @@ pub fn read_entries<D: Disk>(
     high: u64,
     bytes_max: u64,
 ) -> Result<Vec<OwnedEntry>, ReadError> {
+    match read_readable(disk, runs, low, high, bytes_max) {
+        (entries, None) => Ok(entries),
+        (_, Some(unreadable)) => Err(unreadable.error),
+    }
+}
+
+/// As [`read_entries`], and those before the first that can't be read are given nevertheless.
+pub fn read_readable<D: Disk>(
+    disk: &D,
+    runs: &[FrameRun],
+    low: u64,
+    high: u64,
+    bytes_max: u64,
+) -> (Vec<OwnedEntry>, Option<Unreadable>) {
     let mut entries: Vec<OwnedEntry> = Vec::new();
     let mut total = 0;
     for run in runs {
         let mut complete = true;
         let wanted = |index: u64| (low..high).contains(&index);
-        read_run(disk, run, &mut |entry| {
+        let read = read_run(disk, run, &mut |entry| {
             if !wanted(entry.index) {
                 return true;
             }
@@ -104,12 +141,17 @@ pub fn read_entries<D: Disk>(
                 entries.push(entry);
             }
             complete
-        })?;
+        });
+        if let Err(error) = read {
+            // Whatever of the run lies before `low` isn't wanted; a bad frame there is in the way all the same.
+            let index = entries.last().map_or(low.max(run.first_index), |last| last.index + 1);
+            return (entries, Some(Unreadable { index, run: *run, error }));
+        }
         if !complete {
             break;
         }
     }
-    Ok(entries)
+    (entries, None)
 }
 
 /// Gives the run's entries to `take` until it says that it needs no more.
@@ -118,7 +160,7 @@ fn read_run<D: Disk>(
     run: &FrameRun,
     take: &mut dyn FnMut(OwnedEntry) -> bool,
 ) -> Result<(), ReadError> {
-    let bytes = Bytes::from(read_place(disk, &run.place)?);
+    let bytes = read_place(disk, &run.place)?;
     let mut index = run.first_index;
     let end = run.first_index + run.entries;
     let mut offset = 0;
@@ -127,7 +169,7 @@ fn read_run<D: Disk>(
             .filter(|frame| frame.header.first_index == index)
             .ok_or_else(|| not_whole(&run.place, offset as u64, index))?;
         for entry in frame.entries().take((end - index) as usize) {
-            let payload = bytes.slice_ref(entry.payload);
+            let payload = Bytes::copy_from_slice(entry.payload);
             if !take(OwnedEntry { index, term: entry.term, kind: entry.kind, payload }) {
                 return Ok(());
             }

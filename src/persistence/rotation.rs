@@ -29,6 +29,18 @@ impl<D: Disk> Log<D> {
         self.new_segment(bytes, SyncPurpose::Other, true).map_err(refused)
     }
 
+    /// Goes on in a new segment if the current one holds entries up to this one: what is
+    /// no longer needed of it can be cut only then.
+    pub fn leave_segment_of(&mut self, index: u64) -> io::Result<()> {
+        let current = self.current();
+        let is_empty = current.valid_bytes <= SEGMENT_HEADER_BYTES as u64;
+        if self.stopped || is_empty || current.first_index > index {
+            return Ok(());
+        }
+        let bytes = self.options.segment_bytes;
+        self.new_segment(bytes, SyncPurpose::Other, true)
+    }
+
     /// Begins a new segment behind the last durable frame. On failure the log
     /// is as before, but for `closed`.
     pub(super) fn new_segment(

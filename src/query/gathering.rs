@@ -218,6 +218,7 @@ impl Gathering {
     /// What the answers keep alive, in bytes, besides what the keyspace holds anyway.
     pub fn memory_bytes(&self) -> usize {
         const HANDLE_BYTES: usize = 16;
+        const KEY_BYTES: usize = size_of::<Bytes>() + size_of::<Option<Entry>>() + size_of::<u16>();
         let pages = self.parts.iter().map(|part| match part {
             Part::Value(page) => page.entries.len(),
             Part::Text(page) => page.hits.len(),
@@ -229,7 +230,7 @@ impl Gathering {
             Plan::BulkGet { keys, .. } => keys.len(),
             _ => 0,
         };
-        (pages.sum::<usize>() + gets) * HANDLE_BYTES
+        pages.sum::<usize>() * HANDLE_BYTES + gets * KEY_BYTES
     }
 
     /// Writes the reply; everything is there.

@@ -1,6 +1,7 @@
 //! Queries over all shards: what each is asked, how the answers gather and
 //! merge into one page, and the cursors between pages.
 
+mod alarms;
 mod conflicts;
 mod cursor;
 mod gathering;
@@ -10,6 +11,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use alarms::Alarm;
 pub use conflicts::conflicts_body;
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
 pub use gathering::{CopiedReply, Gathering, NextStage};

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::alarms::{Alarm, alarms_body};
 use crate::error::LeaderAddress;
 use crate::limits;
 use crate::settings::Settings;
@@ -33,6 +34,8 @@ pub struct Standing {
     pub state_checked_index: Option<u64>,
     /// How often a peer's state was another one.
     pub state_differences: u64,
+    /// What a person should look at; normally nothing.
+    pub alarms: Vec<Alarm>,
     /// In dynamo mode.
     pub dynamo: Option<DynamoStanding>,
 }
@@ -176,6 +179,7 @@ pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
         "epoch": standing.epoch,
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
+        "alarms": alarms_body(&standing.alarms),
     });
     if let Some(dynamo) = &standing.dynamo {
         body["dynamo"] = dynamo_body(dynamo);

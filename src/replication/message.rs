@@ -56,6 +56,22 @@ pub struct LogEntry {
     pub payload: Bytes,
 }
 
+/// What a payload costs beside its handle and its bytes: its reference count, and what an allocator
+/// rounds up for the two.
+const PAYLOAD_OVERHEAD_BYTES: usize = 48;
+
+/// What a payload that is kept occupies, in bytes, without its handle: small ones are mostly overhead.
+pub fn payload_memory_bytes(payload: &Bytes) -> usize {
+    if payload.is_empty() { 0 } else { payload.len() + PAYLOAD_OVERHEAD_BYTES }
+}
+
+impl LogEntry {
+    /// What it occupies while it waits somewhere, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<LogEntry>() + payload_memory_bytes(&self.payload)
+    }
+}
+
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MessageKind {

@@ -235,6 +235,11 @@ impl Cluster {
         self.ids().into_iter().filter(|other| *other != id).collect()
     }
 
+    /// A connection to a node that runs.
+    pub fn client(&self, id: Id) -> Client {
+        Client::connect(&self.network.dial(), self.network.address(id), PATIENCE).expect("it listens")
+    }
+
     /// One request to a node, on a connection of its own.
     pub fn call(&self, id: Id, request: &Value) -> std::io::Result<Value> {
         self.call_within(id, request, REPLY_TIMEOUT)

@@ -90,6 +90,17 @@ fn readable(fields: &Map<String, Value>) -> String {
         Some(dynamo) => everyone_writes(&field).into_iter().chain(both).chain(of_dynamo(dynamo)).collect(),
         None => one_leads(fields, &field).into_iter().chain(both).collect(),
     };
+    let alarms = fields.get("alarms").and_then(Value::as_array).into_iter().flatten();
+    let alarm = |alarm: &Value| {
+        format!(
+            "{} at node {}: {}",
+            plain(&alarm["code"]),
+            plain(&alarm["node_id"]),
+            plain(&alarm["message"])
+        )
+    };
+    let facts: Vec<(&str, String)> =
+        facts.into_iter().chain(alarms.map(|row| ("ALARM", alarm(row)))).collect();
     let members = fields.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let facts: String = facts.iter().map(|(name, fact)| format!("{name:width$}  {fact}\n")).collect();
@@ -202,6 +213,10 @@ mod tests {
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
         }
+        assert!(!shown.contains("ALARM"));
+        reply["alarms"] = json!([{"code": "unreadable_log", "node_id": 2, "message": "look at the disk"}]);
+        let alarmed = readable(reply.as_object().unwrap());
+        assert!(alarmed.contains("ALARM      unreadable_log at node 2: look at the disk\n"), "{alarmed}");
         reply["leader"] = Value::Null;
         assert!(readable(reply.as_object().unwrap()).contains("leader     none at the moment, term 7\n"));
         assert!(!readable(&Map::new()).is_empty(), "of a reply without fields nothing is shown");

@@ -1,12 +1,11 @@
 //! Lines: where they end, those that are too long, and that neither the cuts of
 //! the network nor anything a client sends changes what is understood.
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::examples::EXAMPLES;
 use super::refusals::REFUSALS;
-use super::{Random, decode_all, decode_in_parts, portrait};
+use super::{Random, decode_in_parts, portrait};
 use crate::error::Code;
 use crate::limits::{LINE_BYTES_MAX_DEFAULT, SOCKET_READ_BYTES};
 use crate::messaging::LineDecoder;
@@ -35,31 +34,24 @@ fn lines_end_with_or_without_carriage_return_and_blank_ones_are_skipped() {
 #[test]
 fn a_half_sent_line_waits_and_is_answered_at_the_end_of_input() {
     let mut decoder = LineDecoder::new(100);
-    let mut buffer = BytesMut::from(&b"{\"op\":\"ping\"}\n{\"op\":\"co"[..]);
-    assert_eq!(decoder.decode(&mut buffer).unwrap().requests.len(), 1);
-    assert!(decoder.decode(&mut buffer).is_none());
-    assert!(decoder.is_within_line(&buffer));
-    assert_eq!(&buffer[..], b"{\"op\":\"co");
-    let last = decoder.finish(&mut buffer).unwrap();
+    assert_eq!(decoder.decode(b"{\"op\":\"ping\"}\n{\"op\":\"co").unwrap().requests.len(), 1);
+    assert!(decoder.decode(b"").is_none());
+    assert!(decoder.is_within_line());
+    assert_eq!(decoder.half(), b"{\"op\":\"co");
+    let last = decoder.finish().unwrap();
     assert_eq!(last.requests[0].operation.as_ref().unwrap_err().code, Code::ParseError);
-    assert!(decoder.finish(&mut buffer).is_none());
-    assert!(!decoder.is_within_line(&buffer));
-}
-
-#[test]
-fn a_request_says_how_many_bytes_its_line_took() {
-    let all = decode_all(b"{\"op\":\"ping\"}\n\n{\"op\":\"ping\"}\r\n{\"op\":\"ping\"}", 100);
-    assert_eq!(all.iter().map(|(_, request)| request.line_bytes).collect::<Vec<_>>(), [14, 15, 13]);
+    assert!(decoder.finish().is_none());
+    assert!(!decoder.is_within_line());
 }
 
 #[test]
 fn all_lines_of_a_read_share_one_arena() {
-    let mut buffer = BytesMut::new();
+    let mut read = Vec::new();
     for (line, _) in EXAMPLES {
-        buffer.extend_from_slice(line.as_bytes());
-        buffer.extend_from_slice(b"\n");
+        read.extend_from_slice(line.as_bytes());
+        read.extend_from_slice(b"\n");
     }
-    let decoded = LineDecoder::new(LINE_BYTES_MAX_DEFAULT).decode(&mut buffer).unwrap();
+    let decoded = LineDecoder::new(LINE_BYTES_MAX_DEFAULT).decode(&read).unwrap();
     let shown: Vec<_> = decoded.requests.iter().map(|request| portrait(&decoded.arena, request)).collect();
     let expected: Vec<_> = EXAMPLES.iter().map(|(_, expected)| *expected).collect();
     assert_eq!(shown, expected);
@@ -95,21 +87,17 @@ fn a_line_that_is_too_long_is_answered_once_with_its_id_and_the_next_one_is_read
 fn a_line_of_200_mib_is_drained_in_bounded_memory() {
     const LINE_BYTES_MAX: usize = 1 << 20;
     let mut decoder = LineDecoder::new(LINE_BYTES_MAX);
-    let mut buffer = BytesMut::new();
     let read = vec![b'x'; SOCKET_READ_BYTES];
     let mut answers = 0;
     for position in 0..(200 << 20) / SOCKET_READ_BYTES {
-        buffer.extend_from_slice(&read);
-        answers += decoder.decode(&mut buffer).map_or(0, |decoded| decoded.requests.len());
-        assert!(buffer.len() <= LINE_BYTES_MAX + SOCKET_READ_BYTES);
-        assert!(buffer.capacity() <= 4 * (LINE_BYTES_MAX + SOCKET_READ_BYTES), "{}", buffer.capacity());
+        answers += decoder.decode(&read).map_or(0, |decoded| decoded.requests.len());
+        assert!(decoder.half().len() <= LINE_BYTES_MAX + SOCKET_READ_BYTES);
+        assert!(decoder.half_bytes() <= 2 * (LINE_BYTES_MAX + SOCKET_READ_BYTES), "{}", decoder.half_bytes());
         if position * SOCKET_READ_BYTES > 2 * LINE_BYTES_MAX {
-            assert_eq!(answers, 1);
-            assert!(buffer.is_empty() && buffer.capacity() <= 4 * SOCKET_READ_BYTES, "{}", buffer.capacity());
+            assert_eq!((answers, decoder.half_bytes()), (1, 0));
         }
     }
-    buffer.extend_from_slice(b"xx\n{\"op\":\"ping\",\"id\":4}\n");
-    let decoded = decoder.decode(&mut buffer).unwrap();
+    let decoded = decoder.decode(b"xx\n{\"op\":\"ping\",\"id\":4}\n").unwrap();
     assert_eq!(portrait(&decoded.arena, &decoded.requests[0]), "[4] Ping");
     assert_eq!(decoded.requests.len(), 1);
 }
@@ -117,15 +105,36 @@ fn a_line_of_200_mib_is_drained_in_bounded_memory() {
 #[test]
 fn a_large_request_does_not_leave_its_memory_with_the_connection() {
     let mut decoder = LineDecoder::new(LINE_BYTES_MAX_DEFAULT);
-    let mut buffer = BytesMut::new();
-    let value = "x".repeat(4 << 20);
-    buffer.extend_from_slice(
-        format!("{{\"op\":\"set\",\"key\":\"k\",\"value\":\"{value}\"}}\n{{\"op").as_bytes(),
-    );
-    drop(decoder.decode(&mut buffer).unwrap());
-    assert_eq!(&buffer[..], b"{\"op");
-    buffer.reserve(SOCKET_READ_BYTES);
-    assert!(buffer.capacity() <= 4 * SOCKET_READ_BYTES, "{}", buffer.capacity());
+    let line = format!("{{\"op\":\"set\",\"key\":\"k\",\"value\":\"{}\"}}\n{{\"op", "x".repeat(4 << 20));
+    let decoded: Vec<_> =
+        line.as_bytes().chunks(SOCKET_READ_BYTES).filter_map(|read| decoder.decode(read)).collect();
+    assert_eq!(decoded.len(), 1);
+    assert_eq!(decoder.half(), b"{\"op");
+    assert!(decoder.half_bytes() <= 16, "{}", decoder.half_bytes());
+    assert!(decoder.finish().is_some());
+    assert_eq!(decoder.half_bytes(), 0);
+}
+
+#[test]
+fn an_arena_is_exactly_as_long_as_its_lines_and_what_was_made_of_them() {
+    let mut decoder = LineDecoder::new(LINE_BYTES_MAX_DEFAULT);
+    let escaped = "{\"op\":\"get\",\"key\":\"\\u0041\\u0042\"}\n";
+    let vector = "{\"op\":\"add_vector\",\"key\":\"k\",\"vector\":[1,2,3]}\n";
+    let ping = "{\"op\":\"ping\"}\n";
+    // What came before, what comes, and how many bytes its requests need of it.
+    let reads = [
+        (ping.to_string(), ping.len()),
+        (format!("{escaped}{vector}{{\"op"), escaped.len() + 2 + vector.len() + 12),
+        (format!("\":\"ping\"}}\n{ping}"), 2 * ping.len()),
+        (escaped.repeat(1_000), 1_000 * (escaped.len() + 2)),
+        (ping.to_string(), ping.len()),
+    ];
+    for (read, needed) in reads {
+        let arena = decoder.decode(read.as_bytes()).unwrap().arena;
+        assert_eq!(arena.len(), needed, "{read:?}");
+        assert_eq!(arena.try_into_mut().map(|alone| alone.capacity()), Ok(needed), "{read:?}");
+    }
+    assert!(decoder.half_bytes() == 0, "a connection at rest has no buffer");
 }
 
 /// Changes a few bytes of a line: another line's piece, a doubled, dropped or random byte.

@@ -8,7 +8,7 @@ mod peer_frame;
 mod refusals;
 mod replies;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{Decoded, LineDecoder, Operation, Request};
 use crate::error::{Code, Error};
@@ -22,21 +22,18 @@ fn decode_all(input: &[u8], line_bytes_max: usize) -> Vec<(Bytes, Request)> {
 /// The same, with each part coming in a read of its own.
 fn decode_in_parts(parts: &[&[u8]], line_bytes_max: usize) -> Vec<(Bytes, Request)> {
     let mut decoder = LineDecoder::new(line_bytes_max);
-    let mut buffer = BytesMut::new();
     let mut all = Vec::new();
     let mut keep = |decoded: Decoded| {
         all.extend(decoded.requests.into_iter().map(|request| (decoded.arena.clone(), request)));
     };
     for part in parts {
-        buffer.extend_from_slice(part);
-        while let Some(decoded) = decoder.decode(&mut buffer) {
-            keep(decoded);
-        }
+        decoder.decode(part).into_iter().for_each(&mut keep);
     }
-    while let Some(decoded) = decoder.finish(&mut buffer) {
-        keep(decoded);
-    }
-    assert!(buffer.is_empty(), "nothing is left after the end of input");
+    decoder.finish().into_iter().for_each(&mut keep);
+    assert!(
+        decoder.finish().is_none() && !decoder.is_within_line(),
+        "nothing is left after the end of input"
+    );
     all
 }
 

@@ -4,9 +4,12 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::limits::SOCKET_READ_BYTES;
 use crate::messaging::peer_frame::{FrameError, PeerFrame, SnapshotBegin, decode, encode};
+use crate::messaging::peer_frame_converging::Converging;
 use crate::persistence::NodeUuid;
 use crate::persistence::{Configuration, Members};
+use crate::replication::dynamo;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
 fn payloads() -> impl Strategy<Value = Bytes> {
@@ -161,14 +164,66 @@ proptest! {
     }
 }
 
+/// What it pins: of bytes that share an allocation with anything else, more than they are.
+fn pinned_bytes(bytes: Bytes) -> usize {
+    let length = bytes.len();
+    bytes.try_into_mut().map_or(usize::MAX, |alone| alone.capacity().max(length))
+}
+
 #[test]
-fn entries_share_the_memory_that_they_came_in() {
-    let payload = Bytes::from(vec![7; 1000]);
-    let entry = LogEntry { index: 1, term: 1, kind: EntryKind::Writes, payload };
-    let mut bytes = encoded(&PeerFrame::SnapshotEntries(vec![entry]));
-    let memory = bytes.as_ptr_range();
-    let Ok(Some(PeerFrame::SnapshotEntries(entries))) = decode(&mut bytes) else { panic!("it is whole") };
-    assert!(memory.contains(&entries[0].payload.as_ptr()));
+fn what_is_kept_of_a_frame_pins_its_own_bytes_and_no_others() {
+    let payload = |length: usize| Bytes::from(vec![7; length]);
+    let entry = |length| LogEntry { index: 1, term: 1, kind: EntryKind::Writes, payload: payload(length) };
+    let append = Message {
+        context: payload(9),
+        entries: vec![entry(30), entry(1_000)],
+        ..Message::new(MessageKind::Append, 1, 2, 3)
+    };
+    let frames = [
+        PeerFrame::Message(append),
+        PeerFrame::SnapshotEntries(vec![entry(30), entry(1_000)]),
+        PeerFrame::SnapshotChunk { offset: 0, bytes: payload(500) },
+        PeerFrame::Converging(Converging::Message(dynamo::Message::Entries(vec![payload(30), payload(40)]))),
+        PeerFrame::Converging(Converging::KeyWanted { number: 1, key: payload(3) }),
+        PeerFrame::Converging(Converging::KeyState { number: 1, state: payload(300) }),
+        PeerFrame::Converging(Converging::States(payload(700))),
+    ];
+    // As a read of a socket brings them: all at once, in a buffer that has room for more.
+    let mut buffer = BytesMut::with_capacity(SOCKET_READ_BYTES);
+    frames.iter().for_each(|frame| encode(&mut buffer, frame));
+    for sent in frames {
+        let kept: Vec<Bytes> = match decode(&mut buffer).unwrap().unwrap() {
+            PeerFrame::Message(message) => {
+                message.entries.into_iter().map(|entry| entry.payload).chain([message.context]).collect()
+            }
+            PeerFrame::SnapshotEntries(entries) => entries.into_iter().map(|entry| entry.payload).collect(),
+            PeerFrame::SnapshotChunk { bytes, .. } => vec![bytes],
+            PeerFrame::Converging(Converging::Message(dynamo::Message::Entries(entries))) => entries,
+            PeerFrame::Converging(
+                Converging::KeyWanted { key: bytes, .. }
+                | Converging::KeyState { state: bytes, .. }
+                | Converging::States(bytes),
+            ) => vec![bytes],
+            other => panic!("{other:?}"),
+        };
+        for bytes in kept {
+            let length = bytes.len();
+            assert_eq!(pinned_bytes(bytes), length, "a part of {sent:?}");
+        }
+    }
+}
+
+#[test]
+fn a_buffer_keeps_no_memory_for_frames_that_are_gone() {
+    let long = PeerFrame::SnapshotChunk { offset: 0, bytes: vec![1; 3 << 20].into() };
+    let mut buffer = encoded(&long);
+    decode(&mut buffer).unwrap().unwrap();
+    assert_eq!(buffer.capacity(), 0, "nothing is left of it");
+    let mut buffer = encoded(&long);
+    buffer.extend_from_slice(&encoded(&PeerFrame::Presence)[..5]);
+    decode(&mut buffer).unwrap().unwrap();
+    assert_eq!(buffer.len(), 5);
+    assert!(buffer.capacity() <= SOCKET_READ_BYTES, "{}", buffer.capacity());
 }
 
 #[test]

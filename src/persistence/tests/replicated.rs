@@ -7,7 +7,7 @@ use super::super::mutant::Mutant;
 use super::super::{
     AppendEntry, AppendError, CrashKind, Disk, EntryPlaces, FailedSync, Fault, FileDisk, FrameRun, Log,
     LogOptions, MemoryDisk, OpenError, Operation, OwnedEntry, ReadError, RecoveredEntry, Replay, SyncPurpose,
-    VisitError, first_retained_index, initialise, prepare_spare, read_entries, segment_name,
+    VisitError, first_retained_index, initialise, prepare_spare, read_entries, read_readable, segment_name,
 };
 use super::crash_states::{STATES_DEFAULT, crash_at_each_step, from_environment};
 use super::replicated_history::{Found, ReplicatedHistory, commit_of, hard_state, open_replicated};
@@ -301,10 +301,16 @@ fn small_frames_share_a_place_and_a_changed_one_is_not_read() {
     assert!(runs.len() <= 2, "{} places", runs.len());
     assert_eq!(read(&disk, &places, 1, 201, u64::MAX).len(), 200);
     assert_eq!(read(&disk, &places, 150, 201, 100).len(), 2);
+    for entry in read_entries(&disk, &runs, 1, 201, u64::MAX).unwrap() {
+        // Whoever keeps one of them doesn't keep the others of its place.
+        assert_eq!(entry.payload.try_into_mut().map(|alone| alone.capacity()), Ok(40));
+    }
     let name = segment_name(1);
     let mut bytes = disk.bytes(&name).unwrap();
     bytes[4096 + 64 + 20] ^= 1;
     disk.set_bytes(&name, bytes);
+    let (before, unreadable) = read_readable(&disk, &runs, 1, 201, u64::MAX);
+    assert!(before.is_empty() && unreadable.is_some_and(|unreadable| unreadable.index == 1));
     let changed = read_entries(&disk, &runs, 1, 2, 100);
     assert!(matches!(changed, Err(ReadError::NotWhole { offset: 4096, expected_index: 1, .. })));
     bytes = disk.bytes(&name).unwrap();
@@ -312,6 +318,45 @@ fn small_frames_share_a_place_and_a_changed_one_is_not_read() {
     disk.set_bytes(&name, bytes);
     let cut = read_entries(&disk, &runs, 199, 200, 100);
     assert!(matches!(cut, Err(ReadError::NotWhole { .. })));
+}
+
+#[test]
+fn what_lies_before_a_changed_frame_is_read_and_the_changed_one_is_named() {
+    let (disk, mut log) = begun(64 * 1024);
+    let mut places = EntryPlaces::new(1, None);
+    let mut frames = Vec::new();
+    for index in 1..=100 {
+        frames.push(log.figures().frame_bytes);
+        write(&mut log, &mut places, index, 1, &[&[index as u8; 40]], 0).unwrap();
+    }
+    let mut bytes = disk.bytes(&segment_name(1)).unwrap();
+    bytes[4096 + frames[59] as usize + 80] ^= 1;
+    disk.set_bytes(&segment_name(1), bytes);
+    let runs = places.between(1, 101, u64::MAX);
+    let (before, unreadable) = read_readable(&disk, &runs, 1, 101, u64::MAX);
+    assert!(before.iter().map(|entry| entry.index).eq(1..60));
+    let unreadable = unreadable.unwrap();
+    assert_eq!(unreadable.index, 60);
+    assert!(places.has_at(60, &unreadable.run.place), "it was not cut");
+    assert!(!unreadable.error.may_pass());
+    places.cut(70);
+    assert!(!places.has_at(60, &unreadable.run.place));
+}
+
+#[test]
+fn a_segment_is_left_so_that_it_can_be_cut() {
+    let (_, mut log) = begun(64 * 1024);
+    let mut places = EntryPlaces::new(1, None);
+    (1..=10).for_each(|index| write(&mut log, &mut places, index, 1, &[b"w"], 0).unwrap());
+    log.leave_segment_of(5).unwrap();
+    assert_eq!(log.figures().segments, 2);
+    log.leave_segment_of(5).unwrap();
+    assert_eq!(log.figures().segments, 2, "it is left already");
+    write(&mut log, &mut places, 11, 1, &[b"w"], 11).unwrap();
+    log.leave_segment_of(10).unwrap();
+    assert_eq!(log.figures().segments, 2, "what is in the way is in an earlier one");
+    assert_eq!(log.cut(10).unwrap().segments, 1);
+    assert_eq!(log.figures().first_index, 11);
 }
 
 /// The reader has only places and a disk; meanwhile the log goes on, goes back and is cut.

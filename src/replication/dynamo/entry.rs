@@ -71,6 +71,9 @@ pub enum Content {
     Members(Bytes),
 }
 
+/// What an entry costs beside its bytes and its handle while several share it.
+const SHARED_OVERHEAD_BYTES: usize = 32;
+
 /// An entry of a converging log.
 #[derive(Clone, Debug)]
 pub enum Decoded {
@@ -91,7 +94,28 @@ pub enum Decoded {
     Seen(SnapshotVector),
 }
 
+impl Decoded {
+    /// What it occupies while it waits for those that share it, in bytes. Of most entries what they
+    /// carry is the least.
+    pub fn memory_bytes(&self) -> usize {
+        let (body, rows) = match self {
+            Decoded::Dotted(dotted) => (dotted.body(), dotted.context.rows().len()),
+            Decoded::States { vector, states, .. } => (&states[..], vector.rows().len()),
+            Decoded::Forgotten(rows) => (&rows[..], 0),
+            Decoded::Seen(state) => (&[][..], state.vector.rows().len()),
+        };
+        size_of::<Decoded>() + SHARED_OVERHEAD_BYTES + body.len() + rows * size_of::<Row>()
+    }
+}
+
 impl Dotted {
+    fn body(&self) -> &[u8] {
+        match &self.content {
+            Content::Writes(body) | Content::Members(body) => body,
+            Content::Watermark => &[],
+        }
+    }
+
     /// The stamp of its requests.
     pub fn stamp(&self) -> Stamp {
         Stamp { first: self.first, origin: self.origin }
@@ -124,21 +148,14 @@ impl Dotted {
         })
     }
 
-    /// How long what it carries is.
-    pub fn body_bytes(&self) -> usize {
-        match &self.content {
-            Content::Writes(body) | Content::Members(body) => body.len(),
-            Content::Watermark => 0,
-        }
-    }
-
     /// The entry's bytes.
     pub fn encode(&self) -> Bytes {
-        let (kind, body) = match &self.content {
-            Content::Writes(body) => (WRITES, &body[..]),
-            Content::Watermark => (WATERMARK, &[][..]),
-            Content::Members(body) => (MEMBERS, &body[..]),
+        let kind = match &self.content {
+            Content::Writes(_) => WRITES,
+            Content::Watermark => WATERMARK,
+            Content::Members(_) => MEMBERS,
         };
+        let body = self.body();
         let rows = self.context.rows();
         let mut out = BytesMut::with_capacity(32 + rows.len() * 12 + body.len());
         out.put_u8(kind);

@@ -89,6 +89,12 @@ impl History {
         self.ahead.values().copied().max().unwrap_or(0).max(self.vector.latest())
     }
 
+    /// What it occupies, in bytes: most of it are the marks.
+    pub fn memory_bytes(&self) -> usize {
+        let marks: usize = self.marks.iter().map(|(_, before)| before.memory_bytes()).sum();
+        marks + self.marks.capacity() * size_of::<(u64, VersionVector)>()
+    }
+
     /// Whether something may be here, in part, that the vector doesn't have.
     pub fn is_ahead(&self) -> bool {
         self.ahead.iter().any(|(origin, time)| *time > self.vector.row(*origin).time)

@@ -52,4 +52,4 @@ pub use roots::{Difference, Root};
 pub use skew::Skew;
 pub use stability::{Stability, stability};
 pub use vector::{Origin, Row, VersionVector};
-pub use view::MemberView;
+pub use view::{MemberView, Memory};

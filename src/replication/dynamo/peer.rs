@@ -22,8 +22,10 @@ pub(super) const RELAY_TICKS: u64 = 3;
 pub(super) const STALL_TICKS: u64 = 60;
 /// For so long a peer that is behind is left to others, in ticks, as long as it gets something of all it lacks.
 pub(super) const BEHIND_TICKS: u64 = 20;
-/// Bytes that may be on their way to a peer.
+/// Bytes that may be on their way to a peer, what is remembered of them included.
 pub(super) const WINDOW_BYTES: usize = 8 << 20;
+/// So many places stay for what is sent next.
+const SENT_KEPT: usize = 1_024;
 
 /// Where the cursor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,13 +127,22 @@ impl Peer {
         }
         if self.sent.is_empty() {
             self.sent_bytes = 0;
+            self.sent.shrink_to(SENT_KEPT);
         }
+    }
+
+    /// What is remembered of it, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let vector = self.vector.as_ref().map_or(0, VersionVector::memory_bytes);
+        self.sent.capacity() * size_of::<(Row, usize, u64)>() + vector
     }
 
     pub(super) fn sends(&mut self, row: Row, bytes: usize, is_foreign: bool, tick: u64) {
         if self.sent.is_empty() {
             self.progress_tick = tick;
         }
+        // Small ones cost more to remember than to send.
+        let bytes = bytes + size_of::<(Row, usize, u64)>();
         self.sent.push_back((row, bytes, tick));
         self.sent_bytes += bytes;
         if is_foreign {
@@ -169,6 +180,7 @@ impl Peer {
     pub(super) fn begin_again(&mut self) {
         self.cursor = Cursor::Unknown;
         self.sent.clear();
+        self.sent.shrink_to(SENT_KEPT);
         self.sent_bytes = 0;
     }
 

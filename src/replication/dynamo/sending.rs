@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::entry::{Decoded, decode};
 use super::message::{Effect, Message};
-use super::peer::{Cursor, WINDOW_BYTES};
+use super::peer::{Cursor, Peer, WINDOW_BYTES};
 use super::replica::{FETCH_ENTRIES, Replica};
 use super::vector::Row;
 use crate::limits::ENTRY_BYTES_WANTED;
@@ -109,6 +109,15 @@ impl Replica {
         self.effects.push(Effect::Fetch { number, low, high });
     }
 
+    /// This entry can't be read back from the disk, and never will: a peer that lacks it, or one before
+    /// it, is sent nothing of this log, and takes over the state.
+    pub fn unreadable(&mut self, index: u64) {
+        self.history.cut(index + 1);
+        let is_before = |cursor: Cursor| matches!(cursor, Cursor::At(at) | Cursor::Fetching { index: at, .. } if at <= index);
+        self.peers.values_mut().filter(|peer| is_before(peer.cursor)).for_each(Peer::begin_again);
+        self.pump_all();
+    }
+
     /// Entries were read back, in order; none: the log doesn't have them any more.
     pub fn fetched(&mut self, number: u64, entries: Vec<(u64, Bytes)>) {
         let waits =
@@ -146,5 +155,89 @@ impl Replica {
             peer.cursor = Cursor::At(last + 1);
         }
         self.pump(to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Seen;
+    use crate::persistence::NodeUuid;
+    use crate::replication::dynamo::entry::{Content, Dotted};
+    use crate::replication::dynamo::peer::BEHIND_TICKS;
+    use crate::replication::dynamo::{History, Place, SnapshotVector, Start, VersionVector};
+
+    const ORIGIN: u32 = 9;
+
+    /// What a log of 600 entries has led to, which are all on the disk alone.
+    fn replica() -> Replica {
+        let mut history = History::new(0, SnapshotVector::default());
+        for sequence in 1..=600 {
+            let (first, context, content) = (sequence * 10, Seen::default(), Content::Watermark);
+            let entry = Dotted { origin: ORIGIN, sequence, first, requests: 1, context, content };
+            history.take(sequence, &Decoded::Dotted(entry));
+        }
+        let node = |node_id| Place { node_id, directory: None, host: String::new(), port: 1 };
+        let mut replica = Replica::new(Start {
+            place: Place { directory: Some(NodeUuid([1; 16])), ..node(1) },
+            history,
+            named: vec![node(2), node(3)],
+            begins_anew: false,
+            origins: Box::new(|| 7),
+        });
+        replica.begin(10_000);
+        replica.persisted(u64::MAX);
+        replica.take_effects();
+        replica
+    }
+
+    fn has(sequence: u64) -> VersionVector {
+        let mut vector = VersionVector::default();
+        vector.raise(Row { origin: ORIGIN, sequence, time: sequence * 10 });
+        vector
+    }
+
+    fn fetches(effects: &[Effect]) -> Vec<(u64, u64)> {
+        let of = |effect: &Effect| match effect {
+            Effect::Fetch { number, low, .. } => Some((*number, *low)),
+            _ => None,
+        };
+        effects.iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn a_peer_that_lacks_what_can_t_be_read_takes_over_a_state_and_others_are_served() {
+        let mut replica = replica();
+        replica.heard_vector(2, has(10), false, 10_000);
+        let [(number, 1)] = fetches(&replica.take_effects())[..] else { panic!("it is read back from 1 on") };
+        replica.unreadable(100);
+        replica.fetched(number, vec![]);
+        assert_eq!(fetches(&replica.take_effects()), [], "it is not read a second time");
+        replica.heard_vector(3, has(300), false, 10_000);
+        assert!(matches!(fetches(&replica.take_effects())[..], [(_, 257)]), "behind it all is well");
+        let mut told = Vec::new();
+        for _ in 0..=2 * BEHIND_TICKS {
+            replica.tick(10_000, 0);
+            for effect in replica.take_effects() {
+                assert!(!matches!(effect, Effect::Fetch { .. }), "{effect:?}");
+                if let Effect::Send { to, message: Message::TooFarBehind } = effect {
+                    told.push(to);
+                }
+            }
+        }
+        assert!(told.contains(&2) && !told.contains(&3), "{told:?}");
+    }
+
+    #[test]
+    fn the_log_goes_on_by_an_entry_of_this_node_s_stream() {
+        let mut replica = replica();
+        for peer in [2, 3] {
+            replica.heard_vector(peer, has(600), false, 10_000);
+        }
+        replica.take_effects();
+        let next = replica.history().next_index();
+        assert!(replica.go_on(10_000));
+        let effects = replica.take_effects();
+        assert!(matches!(effects[..], [Effect::Persist { index, .. }] if index == next), "{effects:?}");
     }
 }

@@ -6,7 +6,7 @@
 //! with sequences, so that a single version, which has a time and no sequence, can be
 //! found among what is covered.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Seen;
@@ -86,6 +86,11 @@ impl VersionVector {
         other.rows.iter().map(|row| row.sequence.saturating_sub(self.sequence(row.origin))).sum()
     }
 
+    /// What it occupies beside its handle, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>()
+    }
+
     /// The latest time in it.
     pub fn latest(&self) -> u64 {
         self.rows.iter().map(|row| row.time).max().unwrap_or(0)
@@ -107,7 +112,7 @@ impl VersionVector {
     }
 
     /// Reads what [`VersionVector::encode`] wrote; `None` if it is none.
-    pub fn decode(bytes: &mut Bytes) -> Option<VersionVector> {
+    pub fn decode(bytes: &mut impl Buf) -> Option<VersionVector> {
         let count = bytes.try_get_u32_le().ok()?;
         let mut rows: Vec<Row> = Vec::new();
         for _ in 0..count {

@@ -1,7 +1,7 @@
 //! What others may know of a replica.
 
 use super::peer::{Cursor, Peer};
-use super::replica::{Replica, SILENCE_TICKS};
+use super::replica::{Pending, Replica, SILENCE_TICKS};
 use super::skew::Skew;
 use super::stability::Stability;
 use super::vector::VersionVector;
@@ -24,7 +24,27 @@ pub struct MemberView {
     pub is_far_behind: bool,
 }
 
+/// What a replica keeps in memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The newest entries, and those on their way to the disk.
+    pub entries: usize,
+    /// From where in the log a peer can be served.
+    pub marks: usize,
+    /// What the peers have, and what is on its way to them.
+    pub peers: usize,
+}
+
 impl Replica {
+    /// What it keeps in memory. It looks at all marks: not to be asked at each entry.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            entries: self.cache.memory_bytes() + self.pending.capacity() * size_of::<Pending>(),
+            marks: self.history.memory_bytes(),
+            peers: self.peers.values().map(Peer::memory_bytes).sum(),
+        }
+    }
+
     /// All that is on this node's disk.
     pub fn vector(&self) -> &VersionVector {
         &self.history.vector

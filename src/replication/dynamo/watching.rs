@@ -46,6 +46,16 @@ impl Replica {
         self.effects.push(Effect::Differs(difference));
     }
 
+    /// The log is to go on by an entry, whatever is in it. Says whether it does: not where no write
+    /// would be taken, either.
+    pub fn go_on(&mut self, now_ms: u64) -> bool {
+        let may = !self.holds_writes() && !self.awaits_contact() && self.origin != 0;
+        if may && self.pending.is_empty() {
+            self.order_own(Content::Watermark, 1, now_ms);
+        }
+        may
+    }
+
     pub(super) fn watch_tombstones(&mut self, now_ms: u64, tombstones: u64) {
         if !self.tick.is_multiple_of(COLLECT_TICKS) {
             return;

@@ -88,6 +88,11 @@ pub enum Input {
     Persisted(u64),
     /// The payloads that an [`Effect::Fetch`] asked for; none if they are gone.
     Fetched(u64, Vec<LogEntry>),
+    /// This entry can't be read back from the disk, and never will: who lacks it, or one
+    /// before it, is sent a snapshot.
+    Unreadable(u64),
+    /// A leader's log is to go on by an entry, whatever is in it.
+    GoOn,
     /// A leader proposes other members; `index` is that of those that it changes.
     Reconfigure(Box<Configuration>),
     /// Hand leadership to this node.

@@ -50,6 +50,7 @@
 mod configurations;
 mod convert;
 mod effect;
+mod fetches;
 mod hard_state;
 mod hosting;
 mod members;

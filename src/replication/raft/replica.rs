@@ -1,8 +1,6 @@
 //! One node's part in the protocol: inputs in, effects out. See the module's header.
 
-use std::collections::{BTreeMap, HashMap};
-
-use ::raft::{GetEntriesContext, RawNode, SnapshotStatus, StateRole, eraftpb};
+use ::raft::{RawNode, SnapshotStatus, StateRole, eraftpb};
 use bytes::Bytes;
 
 use super::configurations::Configurations;
@@ -10,21 +8,14 @@ use super::convert;
 use super::effect::{
     Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
 };
+use super::fetches::Fetches;
 use super::hard_state::HardState;
 use super::hosting::Hosting;
 use super::reads::Reads;
-use super::storage::{Missing, Storage};
+use super::storage::Storage;
 use crate::limits::MEMBERS_MAX;
 use crate::persistence::is_witness;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
-
-/// Payloads that are being read back, and what goes on when they have come.
-struct Fetching {
-    low: u64,
-    /// For each its name: the crate asks again at every message that it would
-    /// send, and each answer makes it ask for what comes next.
-    contexts: BTreeMap<String, GetEntriesContext>,
-}
 
 /// A persist under way, and what is durable with it.
 struct Persisting {
@@ -56,8 +47,7 @@ pub struct Replica {
     /// The term in which this node campaigns, or did, since its leader asked it to.
     invited_to: u64,
     pub(super) reads: Reads,
-    fetches: HashMap<u64, Fetching>,
-    fetches_begun: u64,
+    pub(super) fetches: Fetches,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -117,8 +107,7 @@ impl Replica {
             handed_out: applied,
             invited_to: 0,
             reads: Reads::default(),
-            fetches: HashMap::new(),
-            fetches_begun: 0,
+            fetches: Fetches::default(),
             effects: Vec::new(),
         };
         replica.host_as_configured();
@@ -137,6 +126,8 @@ impl Replica {
             Input::Read(handle) => self.read(handle),
             Input::Persisted(number) => self.persisted(number),
             Input::Fetched(number, entries) => self.fetched(number, entries),
+            Input::Unreadable(index) => self.node.mut_store().unreadable(index),
+            Input::GoOn => self.go_on(),
             Input::Reconfigure(to) => self.reconfigure(&to),
             Input::TransferTo(node) => self.node.transfer_leader(node),
             Input::Unreachable(node) => self.node.report_unreachable(node),
@@ -168,20 +159,6 @@ impl Replica {
             self.answer_heartbeats();
         }
         std::mem::take(&mut self.effects)
-    }
-
-    /// Asks for payloads, unless the same are on their way already.
-    fn fetch(&mut self, missing: Missing) {
-        let Missing { low, high, bytes_max, context } = missing;
-        let name = format!("{context:?}");
-        if let Some(same) = self.fetches.values_mut().find(|fetching| fetching.low == low) {
-            same.contexts.insert(name, context);
-            return;
-        }
-        self.fetches_begun += 1;
-        self.effects.push(Effect::Fetch { number: self.fetches_begun, low, high, bytes_max });
-        let contexts = BTreeMap::from([(name, context)]);
-        self.fetches.insert(self.fetches_begun, Fetching { low, contexts });
     }
 
     /// While a snapshot is installed everything else waits for the disk. Not
@@ -244,12 +221,13 @@ impl Replica {
         if is_known { log.term(index).ok() } else { None }
     }
 
-    /// A durable snapshot holds everything up to `mark`: entries up to `cut_index` aren't needed.
-    pub fn snapshot_made(&mut self, mark: SnapshotMark, cut_index: u64) {
+    /// A durable snapshot holds everything up to `mark`, with the log's entries behind `after`, its S:
+    /// entries up to `cut_index` aren't needed.
+    pub fn snapshot_made(&mut self, mark: SnapshotMark, after: u64, cut_index: u64) {
         self.configurations.cut(cut_index.min(mark.index));
         let store = self.node.mut_store();
         store.cut(cut_index.min(mark.index));
-        store.snapshot = Some(mark);
+        store.snapshot = Some((mark, after));
     }
 
     fn receive(&mut self, mut message: Message) {
@@ -317,19 +295,6 @@ impl Replica {
         }
         let applied = self.handed_out;
         self.node.mut_store().let_payloads_go(applied, self.options.payload_bytes_max);
-    }
-
-    fn fetched(&mut self, number: u64, entries: Vec<LogEntry>) {
-        let Some(fetching) = self.fetches.remove(&number) else { return };
-        if entries.is_empty() {
-            // They are gone from the disk: the follower is sent a snapshot when it asks again.
-            return;
-        }
-        self.node.mut_store().fetched(entries);
-        for (_, context) in fetching.contexts {
-            self.node.on_entries_fetched(context);
-        }
-        self.node.mut_store().forget_fetched();
     }
 
     fn take_ready(&mut self) {

@@ -242,6 +242,49 @@ fn what_a_follower_lacks_is_read_back_once_however_often_it_is_asked_for() {
 }
 
 #[test]
+fn who_lacks_what_the_disk_does_not_give_back_is_sent_a_snapshot_that_needs_none_of_it() {
+    let mut replica = elected(replica_with((0, 0), vec![1; 5], 1, &[1, 2, 3]));
+    let term = replica.status().role.term;
+    let mut lacks_all = message(MessageKind::AppendResponse, 2, 1, term);
+    (lacks_all.reject, lacks_all.index) = (true, 5);
+    let effects = receive(&mut replica, lacks_all);
+    let fetched = effects.iter().find_map(|effect| match effect {
+        Effect::Fetch { number, .. } => Some(*number),
+        _ => None,
+    });
+    replica.step(Input::Unreadable(3));
+    replica.step(Input::Fetched(fetched.unwrap(), vec![]));
+    let mark = SnapshotMark { index: 5, term: 1, configuration: replica.configuration().clone() };
+    let mut asked_again = |after: Option<u64>, cut| {
+        if let Some(after) = after {
+            replica.snapshot_made(mark.clone(), after, cut);
+        }
+        let effects = receive(&mut replica, message(MessageKind::HeartbeatResponse, 2, 1, term));
+        let is_fetch = |effect: &Effect| matches!(effect, Effect::Fetch { .. });
+        assert!(!effects.iter().any(is_fetch), "it is not read a second time: {effects:?}");
+        let is_wanted = effects.contains(&Effect::SnapshotWanted(2));
+        let is_snapshot =
+            |effect: &Effect| matches!(effect, Effect::Send(sent) if sent.kind == MessageKind::Snapshot);
+        (is_wanted, effects.iter().any(is_snapshot))
+    };
+    assert_eq!(asked_again(None, 0), (true, false), "there is none");
+    assert_eq!(asked_again(Some(2), 0), (true, false), "it needs entry 3, too");
+    assert_eq!(asked_again(Some(3), 0), (false, true));
+}
+
+#[test]
+fn a_leader_s_log_goes_on_by_an_empty_entry_where_it_must_and_a_follower_s_does_not() {
+    let mut leader = leader();
+    leader.step(Input::GoOn);
+    let effects = leader.pump();
+    let entry = &persist(&effects).entries[0];
+    assert_eq!((entry.kind, entry.payload.len()), (EntryKind::Empty, 0));
+    let mut follower = replica(2, &[1, 2, 3]);
+    follower.step(Input::GoOn);
+    assert_eq!(follower.pump(), []);
+}
+
+#[test]
 fn a_node_whose_disk_forgot_what_it_promised_says_so_and_does_not_go_on() {
     let mut replica = replica_behind((10, 3), 2, &[1, 2, 3]);
     let mut heartbeat = message(MessageKind::Heartbeat, 1, 2, 3);

@@ -156,7 +156,7 @@ impl Node {
         let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
         let mut replica = Replica::new(options(self.id), start);
         if let Some((mark, _)) = &self.disk.snapshot {
-            replica.snapshot_made(mark.clone(), self.disk.cut().0);
+            replica.snapshot_made(mark.clone(), self.disk.replay_after, self.disk.cut().0);
         }
         self.incarnation += 1;
         self.process = Some(Process {

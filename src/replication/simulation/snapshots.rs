@@ -65,7 +65,7 @@ impl Cluster {
         let mark = SnapshotMark { index, term, configuration };
         let cut_index = cut_index.unwrap_or(disk.cut().0);
         disk.snapshot(mark.clone(), State { applied: index, entries }, after, cut_index);
-        process.replica.snapshot_made(mark, disk.cut().0);
+        process.replica.snapshot_made(mark, after, disk.cut().0);
     }
 
     /// The state of a snapshot, unless a newer one has taken its place: that behind E.
