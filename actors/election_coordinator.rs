@@ -25,6 +25,7 @@ use datastore::error::{Code, Error};
 use datastore::persistence::host_of;
 use datastore::replication::message::{Members, NodeId};
 use datastore::replication::policy::HandOver;
+use datastore::replication::quorum::is_quorum;
 use datastore::replication::raft::{Role, Status};
 use datastore::replication::reconfiguration::forced_by;
 use datastore::replication::tolerance::{Tolerance, tolerance};
@@ -168,9 +169,9 @@ impl ElectionCoordinator {
         let members: Vec<MemberView> = ids.iter().map(|id| self.member(*id, status, &voting)).collect();
         let is_there = |id: &NodeId| *id == self.cluster.node_id || self.is_in_contact(*id);
         let there: Vec<NodeId> = ids.into_iter().filter(is_there).collect();
-        let is_quorum = voting.is_quorum(|voter| there.contains(&host_of(voter)));
+        let is_quorum = is_quorum(&voting, |voter| there.contains(&host_of(voter)), |_| false);
         self.cluster.has_quorum.store(status.is_some() && is_quorum, Ordering::Relaxed);
-        let Tolerance { any, single } = tolerance(&voting, &there);
+        let Tolerance { any, single } = tolerance(&voting, &there, &[]);
         self.cluster.members_seen(members, any, single);
     }
 

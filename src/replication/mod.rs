@@ -20,6 +20,7 @@ pub mod notices;
 pub mod office;
 pub mod policy;
 pub mod protocol;
+pub mod quorum;
 pub mod raft;
 pub mod reconfiguration;
 pub mod recovered;

@@ -8,6 +8,7 @@ use super::node::{SHARDS, placement};
 use crate::engine::{Effect, Entry, Requests, StateHash, Table, Version};
 use crate::persistence::Configuration;
 use crate::replication::message::{EntryKind, LogEntry};
+use crate::replication::quorum::is_majority;
 
 /// One request of an entry.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl History {
     /// leader may count that has not applied the change before it, or by any since.
     pub fn is_quorum(&self, index: u64, has: impl Fn(u64) -> bool) -> bool {
         let later = self.members.partition_point(|members| members.index <= index);
-        self.members[later.saturating_sub(2)..].iter().any(|made| made.members.is_quorum(&has))
+        self.members[later.saturating_sub(2)..].iter().any(|made| is_majority(&made.members, &has))
     }
 
     /// The state goes on to what a request made of it.
