@@ -10,7 +10,7 @@
 //!                               └──────── `length` bytes ────────────┘
 //!
 //!   message   kind, flags │ from, to, term, log term, index, commit, commit term,
-//!             reject hint, request snapshot │ context │ [mark] │ entries
+//!             reject hint, request snapshot │ context │ [mark] │ [doubt] │ entries
 //!   entry     kind │ index │ term │ payload
 //!   mark      index │ term │ voters │ learners │ outgoing │ next │ auto leave
 //! ```
@@ -19,7 +19,8 @@
 //! all else 8. Bytes and lists have their length before them. Flags: 1, it
 //! rejects; 2, it has a snapshot's mark; 4, members as an entry of the log has
 //! made them follow the mark, as bytes. Without that they are those that the
-//! cluster was founded with, which the receiver knows.
+//! cluster was founded with, which the receiver knows. 8, the number of the sender's
+//! doubt follows; versions before 3 don't know that, and never get it: see [`for_version`].
 //!
 //! The header has a checksum of its own: a length that was damaged on its way
 //! must not make the reader wait for bytes that never come. A frame that isn't
@@ -35,7 +36,9 @@ use super::peer_frame_converging::{self, Converging};
 use crate::limits::PEER_FRAME_BYTES_MAX;
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
+use crate::replication::doubt::{Condition, for_earlier};
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
+use crate::replication::protocol::PROTOCOL_DOUBT;
 
 const HEADER_BYTES: usize = 12;
 /// What is read ahead of need at most: a length alone must not cost its memory.
@@ -62,7 +65,7 @@ pub enum PeerFrame {
         index: Option<u64>,
     },
     /// I am here: replicas have nothing else to say to each other.
-    Presence,
+    Presence(Condition),
     /// The sender's state at an index.
     StateHash {
         /// When.
@@ -157,10 +160,24 @@ const SNAPSHOT_ENTRIES: u8 = 8;
 const SNAPSHOT_END: u8 = 9;
 const SNAPSHOT_RESULT: u8 = 10;
 const PRESENCE: u8 = 11;
+/// Far from those that dynamo mode has.
+const PRESENCE_IN_DOUBT: u8 = 64;
+const PRESENCE_CONFLICTING: u8 = 65;
 
 const FLAG_REJECT: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
 const FLAG_CONFIGURATION: u8 = 4;
+const FLAG_DOUBT: u8 = 8;
+
+/// The frame as a peer of this version of the protocol may have it; `None`: it may not.
+pub fn for_version(frame: PeerFrame, protocol: u32) -> Option<PeerFrame> {
+    match frame {
+        frame if protocol >= PROTOCOL_DOUBT => Some(frame),
+        PeerFrame::Message(message) => for_earlier(message).map(PeerFrame::Message),
+        PeerFrame::Presence(_) => Some(PeerFrame::Presence(Condition::Well)),
+        frame => Some(frame),
+    }
+}
 
 /// Appends the frame to `out`.
 pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
@@ -181,7 +198,9 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             out.put_u8(u8::from(index.is_some()));
             index.iter().for_each(|index| out.put_u64_le(*index));
         }
-        PeerFrame::Presence => out.put_u8(PRESENCE),
+        PeerFrame::Presence(Condition::Well) => out.put_u8(PRESENCE),
+        PeerFrame::Presence(Condition::InDoubt) => out.put_u8(PRESENCE_IN_DOUBT),
+        PeerFrame::Presence(Condition::Conflicting) => out.put_u8(PRESENCE_CONFLICTING),
         PeerFrame::StateHash { index, hash } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
@@ -272,7 +291,8 @@ fn put_message(out: &mut BytesMut, message: &Message) {
     out.put_u8(
         flag(FLAG_SNAPSHOT, message.snapshot.is_some())
             | flag(FLAG_REJECT, message.reject)
-            | flag(FLAG_CONFIGURATION, changed.is_some()),
+            | flag(FLAG_CONFIGURATION, changed.is_some())
+            | flag(FLAG_DOUBT, message.doubt != 0),
     );
     for number in [
         message.from,
@@ -298,6 +318,9 @@ fn put_message(out: &mut BytesMut, message: &Message) {
         }
         out.put_u8(u8::from(members.auto_leave));
         changed.iter().for_each(|configuration| put_bytes(out, &configuration.encode()));
+    }
+    if message.doubt != 0 {
+        out.put_u64_le(message.doubt);
     }
     put_entries(out, &message.entries);
 }
@@ -385,7 +408,9 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
         SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
-        PRESENCE => PeerFrame::Presence,
+        PRESENCE => PeerFrame::Presence(Condition::Well),
+        PRESENCE_IN_DOUBT => PeerFrame::Presence(Condition::InDoubt),
+        PRESENCE_CONFLICTING => PeerFrame::Presence(Condition::Conflicting),
         _ => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
     })
 }
@@ -394,7 +419,7 @@ fn message(reader: &mut Reader) -> Option<Message> {
     let kind = *MessageKind::ALL.get(usize::from(reader.u8()?))?;
     let flags = reader.u8()?;
     let is_lone = flags & FLAG_CONFIGURATION != 0 && flags & FLAG_SNAPSHOT == 0;
-    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT | FLAG_CONFIGURATION) != 0 || is_lone {
+    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT | FLAG_CONFIGURATION | FLAG_DOUBT) != 0 || is_lone {
         return None;
     }
     Some(Message {
@@ -411,6 +436,7 @@ fn message(reader: &mut Reader) -> Option<Message> {
         request_snapshot: reader.u64()?,
         context: reader.payload()?,
         snapshot: if flags & FLAG_SNAPSHOT != 0 { Some(mark(reader, flags)?) } else { None },
+        doubt: if flags & FLAG_DOUBT != 0 { reader.u64().filter(|number| *number != 0)? } else { 0 },
         entries: reader.list(entry)?,
     })
 }

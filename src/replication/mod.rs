@@ -12,6 +12,7 @@
 //! a simulation runs the same code as a node.
 
 pub mod appends;
+pub mod doubt;
 pub mod dynamo;
 pub mod group;
 pub mod handshake;

@@ -47,13 +47,20 @@
 //! - Requests are never forwarded from node to node: a proposal is taken by a
 //!   leader or refused, so that a refusal is final.
 
+mod acknowledgements;
 mod configurations;
+mod conflicts;
 mod convert;
+mod doubts;
 mod effect;
+mod elections;
+mod fetching;
 mod hard_state;
 mod hosting;
 mod members;
+mod mistake;
 mod reads;
+mod receiving;
 mod replica;
 mod storage;
 #[cfg(test)]
@@ -65,4 +72,6 @@ pub use effect::{
     election_timeout_ticks,
 };
 pub use hard_state::{HARD_STATE_BYTES, HardState};
+#[cfg(test)]
+pub use mistake::Mistake;
 pub use replica::Replica;

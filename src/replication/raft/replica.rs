@@ -1,30 +1,23 @@
 //! One node's part in the protocol: inputs in, effects out. See the module's header.
 
-use std::collections::{BTreeMap, HashMap};
-
-use ::raft::{GetEntriesContext, RawNode, SnapshotStatus, StateRole, eraftpb};
+use ::raft::{RawNode, SnapshotStatus, StateRole, eraftpb};
 use bytes::Bytes;
 
 use super::configurations::Configurations;
 use super::convert;
+use super::doubts::Doubts;
 use super::effect::{
     Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
 };
+use super::elections::Elections;
+use super::fetching::Fetches;
 use super::hard_state::HardState;
 use super::hosting::Hosting;
 use super::reads::Reads;
-use super::storage::{Missing, Storage};
+use super::storage::Storage;
 use crate::limits::MEMBERS_MAX;
 use crate::persistence::is_witness;
-use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
-
-/// Payloads that are being read back, and what goes on when they have come.
-struct Fetching {
-    low: u64,
-    /// For each its name: the crate asks again at every message that it would
-    /// send, and each answer makes it ask for what comes next.
-    contexts: BTreeMap<String, GetEntriesContext>,
-}
+use crate::replication::message::{EntryKind, LogEntry, MessageKind, NodeId, SnapshotMark};
 
 /// A persist under way, and what is durable with it.
 struct Persisting {
@@ -51,14 +44,19 @@ pub struct Replica {
     persists_done: u64,
     persisting: Vec<Persisting>,
     /// The persist that installs a snapshot: nothing goes on before it is durable.
-    installing: Option<u64>,
+    pub(super) installing: Option<u64>,
     handed_out: u64,
     /// The term in which this node campaigns, or did, since its leader asked it to.
-    invited_to: u64,
+    pub(super) invited_to: u64,
+    pub(super) elections: Elections,
+    pub(super) doubts: Doubts,
     pub(super) reads: Reads,
-    fetches: HashMap<u64, Fetching>,
-    fetches_begun: u64,
+    pub(super) fetches: Fetches,
+    /// What is committed here its leader hasn't got: it takes no more part.
+    pub(super) has_conflict: bool,
     pub(super) effects: Vec<Effect>,
+    #[cfg(test)]
+    pub(super) mistake: Option<super::mistake::Mistake>,
 }
 
 impl Replica {
@@ -105,6 +103,7 @@ impl Replica {
         let mut replica = Replica {
             node,
             hosting: Hosting::new(&options),
+            doubts: Doubts::new(&options, start.in_doubt),
             options,
             role,
             configurations: Configurations::new(start.members),
@@ -116,10 +115,13 @@ impl Replica {
             installing: None,
             handed_out: applied,
             invited_to: 0,
+            elections: Elections::default(),
             reads: Reads::default(),
-            fetches: HashMap::new(),
-            fetches_begun: 0,
+            fetches: Fetches::default(),
+            has_conflict: false,
             effects: Vec::new(),
+            #[cfg(test)]
+            mistake: None,
         };
         replica.host_as_configured();
         replica
@@ -128,6 +130,9 @@ impl Replica {
     /// Takes an input in. Its effects come with the next [`Replica::pump`].
     pub fn step(&mut self, input: Input) {
         match input {
+            Input::Propose(handle, _) if self.has_conflict => self.effects.push(Effect::Dropped(handle)),
+            Input::Read(handle) if self.has_conflict => self.effects.push(Effect::ReadLost(handle)),
+            _ if self.has_conflict => {}
             // Until a snapshot is installed the log behind it has no beginning: a
             // node that campaigned now would look for entries that are gone.
             Input::Tick if self.installing.is_some() => {}
@@ -138,6 +143,9 @@ impl Replica {
             Input::Persisted(number) => self.persisted(number),
             Input::Fetched(number, entries) => self.fetched(number, entries),
             Input::Reconfigure(to) => self.reconfigure(&to),
+            Input::DoubtStored => self.doubt_stored(),
+            // It would not take it.
+            Input::TransferTo(node) if self.is_doubted(node) && self.leads_in(self.node.raft.term) => {}
             Input::TransferTo(node) => self.node.transfer_leader(node),
             Input::Unreachable(node) => self.node.report_unreachable(node),
             Input::SnapshotSent(node, true) => self.node.report_snapshot(node, SnapshotStatus::Finish),
@@ -148,6 +156,7 @@ impl Replica {
     /// All that follows from the inputs since the last call.
     pub fn pump(&mut self) -> Vec<Effect> {
         loop {
+            self.settle_doubts();
             self.begin_read_round();
             while self.installing.is_none() && self.node.has_ready() {
                 self.take_ready();
@@ -167,21 +176,7 @@ impl Replica {
         if self.installing.is_some() {
             self.answer_heartbeats();
         }
-        std::mem::take(&mut self.effects)
-    }
-
-    /// Asks for payloads, unless the same are on their way already.
-    fn fetch(&mut self, missing: Missing) {
-        let Missing { low, high, bytes_max, context } = missing;
-        let name = format!("{context:?}");
-        if let Some(same) = self.fetches.values_mut().find(|fetching| fetching.low == low) {
-            same.contexts.insert(name, context);
-            return;
-        }
-        self.fetches_begun += 1;
-        self.effects.push(Effect::Fetch { number: self.fetches_begun, low, high, bytes_max });
-        let contexts = BTreeMap::from([(name, context)]);
-        self.fetches.insert(self.fetches_begun, Fetching { low, contexts });
+        self.speak()
     }
 
     /// While a snapshot is installed everything else waits for the disk. Not
@@ -205,7 +200,12 @@ impl Replica {
         let place = nodes.iter().position(|id| *id == self.options.node_id).unwrap_or(nodes.len());
         let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX));
         self.node.raft.set_randomized_election_timeout(timeout);
+        self.take_gap_alone();
         self.node.tick();
+        if self.node.raft.state == StateRole::PreCandidate && self.node.raft.election_elapsed == 0 {
+            self.elections.begin_anew();
+        }
+        self.tick_doubts();
         self.hand_over_if_leaving();
         self.tick_witness();
     }
@@ -217,8 +217,11 @@ impl Replica {
         if self.role.role == Role::Leader {
             let is_other = |id: NodeId| id != self.options.node_id && !is_witness(id);
             let others = raft.prs().iter().filter(|(id, _)| is_other(**id));
-            followers =
-                others.map(|(id, progress)| (*id, progress.matched, progress.recent_active)).collect();
+            let is_there = |id, is_active| is_active && !self.is_doubted(id);
+            let row = |(id, progress): (&u64, &::raft::Progress)| {
+                (*id, progress.matched, is_there(*id, progress.recent_active))
+            };
+            followers = others.map(row).collect();
             followers.sort_unstable();
         }
         let votes = |follower: &(NodeId, u64, bool)| self.configuration().members.votes(follower.0);
@@ -232,6 +235,7 @@ impl Replica {
             followers,
             learners,
             hosts_witness: self.hosting.witness.is_some(),
+            in_doubt: self.is_in_doubt(),
         }
     }
 
@@ -250,33 +254,6 @@ impl Replica {
         let store = self.node.mut_store();
         store.cut(cut_index.min(mark.index));
         store.snapshot = Some(mark);
-    }
-
-    fn receive(&mut self, mut message: Message) {
-        self.hosting.heard(message.from);
-        if self.hosting.is_witness(message.to) && message.from != self.options.node_id {
-            return self.witness_hears(&message);
-        }
-        let is_ours = message.to == self.options.node_id && message.from != self.options.node_id;
-        if !is_ours || (message.kind == MessageKind::TimeoutNow && self.installing.is_some()) {
-            return;
-        }
-        // A heartbeat's commit index is one that this node is known to have reached.
-        let last = self.node.raft.raft_log.last_index();
-        if message.kind == MessageKind::Heartbeat && message.commit > last && self.installing.is_none() {
-            return self.effects.push(Effect::PromiseBroken { promised: message.commit, last });
-        }
-        if message.kind == MessageKind::TimeoutNow && message.term == self.node.raft.term {
-            self.invited_to = message.term + 1;
-        }
-        if let Some(mark) = &mut message.snapshot {
-            self.configurations.comes_with_snapshot(mark);
-        }
-        // A peer that isn't a member (any more), or a message that this state has no use for.
-        let _ = self.node.step(convert::incoming(message));
-        if self.node.raft.raft_log.unstable.snapshot.is_none() {
-            self.configurations.no_snapshot_waits();
-        }
     }
 
     fn propose(&mut self, handle: Handle, payload: Bytes) {
@@ -319,19 +296,6 @@ impl Replica {
         self.node.mut_store().let_payloads_go(applied, self.options.payload_bytes_max);
     }
 
-    fn fetched(&mut self, number: u64, entries: Vec<LogEntry>) {
-        let Some(fetching) = self.fetches.remove(&number) else { return };
-        if entries.is_empty() {
-            // They are gone from the disk: the follower is sent a snapshot when it asks again.
-            return;
-        }
-        self.node.mut_store().fetched(entries);
-        for (_, context) in fetching.contexts {
-            self.node.on_entries_fetched(context);
-        }
-        self.node.mut_store().forget_fetched();
-    }
-
     fn take_ready(&mut self) {
         let mut ready = self.node.ready();
         let ready_number = ready.number();
@@ -355,6 +319,9 @@ impl Replica {
             let Some(mut message) = convert::outgoing(message) else { continue };
             if let Some(mark) = &mut message.snapshot {
                 mark.configuration = self.configurations.at(mark.index).clone();
+            }
+            if message.kind == MessageKind::Heartbeat {
+                message.commit_term = self.term_of(message.commit).unwrap_or(0);
             }
             let promises_nothing = message.kind == MessageKind::HeartbeatResponse;
             let may_leave = may_leave && (message.entries.is_empty() || !needs_own_disk);
@@ -434,8 +401,12 @@ impl Replica {
         let leader = (raft.leader_id != 0).then_some(raft.leader_id);
         let change = RoleChange { role, leader, term: raft.term };
         if change != self.role {
-            let led =
-                self.role.role == Role::Leader && (role != Role::Leader || change.term != self.role.term);
+            let goes_on = (role, change.term) == (self.role.role, self.role.term);
+            let led = self.role.role == Role::Leader && !goes_on;
+            if !goes_on {
+                let first = (role == Role::Leader).then(|| raft.raft_log.last_index());
+                self.doubts.enter(change.term, first);
+            }
             self.role = change;
             self.effects.push(Effect::Role(change));
             if led {

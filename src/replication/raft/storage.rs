@@ -167,6 +167,13 @@ impl Storage {
         self.fetched.clear();
     }
 
+    /// Whether another one than this entry stands in its place and term, as far as memory knows.
+    pub fn differs(&self, entry: &LogEntry) -> bool {
+        let kept = self.place(entry.index).map(|place| &self.entries[place]);
+        let same_term = kept.filter(|kept| kept.term == entry.term);
+        same_term.and_then(|kept| kept.payload.as_ref()).is_some_and(|payload| *payload != entry.payload)
+    }
+
     /// Kind and payload. Of an entry that only the disk had, both are known when it is fetched.
     fn content(&self, index: u64) -> Option<(EntryKind, Bytes)> {
         let kept = &self.entries[self.place(index)?];

@@ -45,6 +45,8 @@ pub enum Event {
     Impatient(usize, u64, Operation),
     Fetched(usize, u64, (u64, u64, u64, u64)),
     SnapshotReport(usize, u64, NodeId, bool),
+    /// The disk has noted that a doubt begins or has ended.
+    DoubtNoted(usize, u64),
     Client(u64),
     Fault,
     Operator,
@@ -78,6 +80,8 @@ pub struct Cluster {
     pub calm: bool,
     /// What is acknowledged must be on every disk, not only on a majority's.
     pub all_disks: bool,
+    /// So much was lost that logs may contradict each other.
+    pub may_conflict: bool,
 }
 
 impl Cluster {
@@ -102,6 +106,13 @@ impl Cluster {
         cluster.after(1_000, Event::Fault);
         cluster.operator = Some(Operator::new(sizes));
         cluster.after(500, Event::Operator);
+        cluster
+    }
+
+    /// A cluster in which disks are set back to older copies, beside all else.
+    pub fn set_back(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
+        let mut cluster = Cluster::new(seed, nodes, mutant);
+        cluster.faults.older_copies = true;
         cluster
     }
 
@@ -136,6 +147,7 @@ impl Cluster {
             mutant,
             calm: true,
             all_disks: false,
+            may_conflict: false,
         };
         cluster.checker.history.founded(membership.base.clone());
         for place in 0..founding.len() {
@@ -193,6 +205,7 @@ impl Cluster {
         );
         let leaders = self.members().filter(|process| process.leads());
         assert_eq!(leaders.count(), 1, "one leader when all is well");
+        assert!(!statuses.iter().any(|status| status.in_doubt), "doubt doesn't end: {statuses:#?}");
         let (first, last) = self
             .members()
             .map(|process| process.notices.handed_over())
@@ -299,6 +312,14 @@ impl Cluster {
                     self.step(place, Input::SnapshotSent(to, is_there));
                 }
             }
+            Event::DoubtNoted(place, incarnation) => {
+                if self.is_paused(place) {
+                    return self.when_it_goes_on(place, Event::DoubtNoted(place, incarnation));
+                }
+                if self.is_running(place, incarnation) {
+                    self.doubt_noted(place);
+                }
+            }
             Event::Client(client) => {
                 let pause = 1 + self.below(CLIENT_PAUSE_MS);
                 self.after(pause, Event::Client(client));
@@ -395,8 +416,11 @@ impl Cluster {
                 self.after(1, Event::Fetched(place, incarnation, (number, low, high, bytes_max)));
             }
             Effect::SnapshotWanted(_) => self.snapshot(place, false),
-            Effect::PromiseBroken { promised, last } => {
-                panic!("place {place} said that it had entry {promised}, and has {last}")
+            Effect::DoubtBegins { .. } => self.note_doubt(place, true),
+            Effect::DoubtEnds => self.note_doubt(place, false),
+            Effect::Conflicts { with, index } => self.conflicts(place, with, index),
+            Effect::FollowerConflicts { node, index, last } => {
+                assert!(self.may_conflict, "node {node} has committed entry {index}, its leader has {last}");
             }
         }
     }

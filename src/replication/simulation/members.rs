@@ -21,14 +21,17 @@ pub struct Directory {
     /// As the process knows it. `None`: it waits to be adopted.
     pub membership: Option<Membership>,
     /// As the disk has it: members that an entry names may be missing there.
-    stored: Option<Membership>,
+    pub stored: Option<Membership>,
+    /// The disk says that it may be an older copy.
+    pub in_doubt: bool,
     /// Counts what a greeting depends on.
     version: u64,
 }
 
 impl Directory {
     pub fn new(id: NodeId) -> Directory {
-        Directory { uuid: uuid(id, 0), wipes: 0, membership: None, stored: None, version: 0 }
+        let (membership, stored, in_doubt) = (None, None, false);
+        Directory { uuid: uuid(id, 0), wipes: 0, membership, stored, in_doubt, version: 0 }
     }
 
     /// Durable at once.
@@ -61,11 +64,19 @@ impl Directory {
         self.version += 1;
     }
 
+    /// It is what it was once, and its mark tells that.
+    pub fn set_back(&mut self, stored: Option<Membership>, is_known: bool) {
+        (self.membership, self.stored) = (stored.clone(), stored);
+        self.in_doubt |= is_known;
+        self.version += 1;
+    }
+
     /// All is lost: from here on it is another directory.
     pub fn wipe(&mut self, id: NodeId) {
         self.wipes += 1;
         self.uuid = uuid(id, self.wipes);
         (self.membership, self.stored) = (None, None);
+        self.in_doubt = false;
         self.version += 1;
     }
 

@@ -46,6 +46,20 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
     }
 }
 
+#[test]
+fn nothing_that_must_hold_is_broken_by_older_copies() {
+    let mut sum = Report::default();
+    for seed in seeds() {
+        for nodes in [2, 3, 5] {
+            eprintln!("{SEED}={seed}, {nodes} nodes, older copies");
+            add_report(&mut sum, &Cluster::set_back(seed, nodes, None).run(RUN_MS));
+        }
+    }
+    println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
+    let Figures { set_back, doubts_ended, .. } = sum.figures;
+    assert!(set_back.min(doubts_ended) > 0 || variable(SEED).is_some(), "{set_back} and {doubts_ended}");
+}
+
 /// Nodes at first and machines, and how many nodes there shall be.
 const OPERATED: [((u64, u64), (usize, usize)); 3] = [((1, 5), (1, 5)), ((2, 2), (2, 2)), ((3, 4), (2, 4))];
 

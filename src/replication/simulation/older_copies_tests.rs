@@ -1,0 +1,1 @@
+//! Older copies, in clusters in which nothing else goes wrong.
