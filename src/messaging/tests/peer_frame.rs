@@ -39,26 +39,25 @@ fn marks() -> impl Strategy<Value = SnapshotMark> {
 fn messages() -> impl Strategy<Value = Message> {
     let kind = proptest::sample::select(MessageKind::ALL.to_vec());
     let doubt = prop_oneof![3 => Just(0), 1 => any::<u64>()];
-    let parts = (kind, any::<[u64; 9]>(), any::<bool>(), payloads(), entries(), proptest::option::of(marks()));
-    (parts, doubt).prop_map(
-        |((kind, numbers, reject, context, entries, snapshot), doubt)| Message {
-            kind,
-            from: numbers[0],
-            to: numbers[1],
-            term: numbers[2],
-            log_term: numbers[3],
-            index: numbers[4],
-            commit: numbers[5],
-            commit_term: numbers[6],
-            reject,
-            reject_hint: numbers[7],
-            request_snapshot: numbers[8],
-            context,
-            entries,
-            snapshot,
-            doubt,
-        },
-    )
+    let parts =
+        (kind, any::<[u64; 9]>(), any::<bool>(), payloads(), entries(), proptest::option::of(marks()));
+    (parts, doubt).prop_map(|((kind, numbers, reject, context, entries, snapshot), doubt)| Message {
+        kind,
+        from: numbers[0],
+        to: numbers[1],
+        term: numbers[2],
+        log_term: numbers[3],
+        index: numbers[4],
+        commit: numbers[5],
+        commit_term: numbers[6],
+        reject,
+        reject_hint: numbers[7],
+        request_snapshot: numbers[8],
+        context,
+        entries,
+        snapshot,
+        doubt,
+    })
 }
 
 fn conditions() -> impl Strategy<Value = Condition> {

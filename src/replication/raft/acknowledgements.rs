@@ -19,7 +19,9 @@ impl Replica {
         if !self.holds_back(message.from) && self.doubts.acknowledged.is_empty() {
             return self.hand_on(message);
         }
-        let free = message.index.min(self.node.raft.raft_log.committed);
+        // What is known of it anyway decides nothing either, but tells what to send next.
+        let matched = self.node.raft.prs().get(message.from).map_or(0, |progress| progress.matched);
+        let free = message.index.min(matched.max(self.node.raft.raft_log.committed));
         self.hand_on(Message { index: free, ..message.clone() });
         let known = self.doubts.acknowledged.get(&message.from).map_or(0, |known| known.index);
         if message.index > free.max(known) {

@@ -53,8 +53,7 @@ impl Replica {
         }
         // Of one term and place there is one entry; but a term that was forgotten may come twice.
         let differs = |entry: &&LogEntry| {
-            is_other(entry.index, entry.term)
-                || (entry.index <= log.committed && log.store.differs(entry))
+            is_other(entry.index, entry.term) || (entry.index <= log.committed && log.store.differs(entry))
         };
         message.entries.iter().find(differs).map(|entry| entry.index)
     }

@@ -154,10 +154,9 @@ impl Replica {
             return message; // its own witness is in doubt with it
         }
         let committed = self.node.raft.raft_log.committed;
-        let is_mistaken = self.makes(Mistake::EarlierWordCounts);
         match (message.doubt, self.doubts.followers.get_mut(&host)) {
             (0, None) => message,
-            (0, Some(follower)) if follower.has_ended || is_mistaken => message,
+            (0, Some(follower)) if follower.has_ended => message,
             // It was said before the doubt began.
             (0, Some(_)) => without_weight(message, committed),
             (number, Some(follower)) if follower.number == number => {

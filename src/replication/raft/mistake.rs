@@ -21,21 +21,19 @@ pub enum Mistake {
     LeaderNeverInDoubt,
     /// What a follower has said before it was set back still counts.
     ProgressKept,
-    /// What it said before it was set back, and comes late, counts.
-    EarlierWordCounts,
     /// A term is the next one, whoever may have led it.
     NoGap,
 }
 
 #[cfg(test)]
 impl Replica {
-    /// Switches a mistake on.
-    pub fn mistaken(&mut self, mistake: Option<Mistake>) {
-        self.mistake = mistake;
+    /// Switches mistakes on.
+    pub fn mistaken(&mut self, mistakes: &[Mistake]) {
+        self.mistakes = mistakes.to_vec();
     }
 
     pub(super) fn makes(&self, mistake: Mistake) -> bool {
-        self.mistake == Some(mistake)
+        self.mistakes.contains(&mistake)
     }
 }
 

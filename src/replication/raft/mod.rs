@@ -65,6 +65,10 @@ mod replica;
 mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_doubt;
+#[cfg(test)]
+mod wires;
 mod witness;
 
 pub use effect::{

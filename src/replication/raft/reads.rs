@@ -85,7 +85,8 @@ impl Replica {
             let has_answered = |voter| voter == me || round.answered.contains(&voter);
             is_quorum(members, has_answered, |voter| self.is_doubted(voter))
         };
-        let done: Vec<Vec<u8>> = self.reads.rounds.iter().filter(|(_, round)| is_done(round)).map(|(c, _)| c.clone()).collect();
+        let done: Vec<Vec<u8>> =
+            self.reads.rounds.iter().filter(|(_, round)| is_done(round)).map(|(c, _)| c.clone()).collect();
         for context in done {
             let held = self.reads.rounds.get_mut(&context).map(|round| std::mem::take(&mut round.held));
             held.into_iter().flatten().for_each(|message| self.hand_on(message));

@@ -56,7 +56,7 @@ pub struct Replica {
     pub(super) has_conflict: bool,
     pub(super) effects: Vec<Effect>,
     #[cfg(test)]
-    pub(super) mistake: Option<super::mistake::Mistake>,
+    pub(super) mistakes: Vec<super::mistake::Mistake>,
 }
 
 impl Replica {
@@ -121,7 +121,7 @@ impl Replica {
             has_conflict: false,
             effects: Vec::new(),
             #[cfg(test)]
-            mistake: None,
+            mistakes: Vec::new(),
         };
         replica.host_as_configured();
         replica

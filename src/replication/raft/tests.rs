@@ -22,7 +22,8 @@ fn replica_with(cut: (u64, u64), applied: Vec<u64>, node_id: u64, voters: &[u64]
     let nodes = voters.iter().map(node).collect();
     let members = Members { voters: voters.to_vec(), ..Members::default() };
     let members = StartMembers::founding(Configuration { index: 0, members, nodes });
-    let start = Start { hard_state: HardState::default(), members, cut, applied, tail: vec![], in_doubt: false };
+    let start =
+        Start { hard_state: HardState::default(), members, cut, applied, tail: vec![], in_doubt: false };
     let options = Options {
         node_id,
         heartbeat_ticks: 2,

@@ -192,9 +192,10 @@ impl Cluster {
         self.run_until(milliseconds + CALM_MS / 2);
         self.nodes.iter_mut().for_each(|node| node.queue_ms = 2);
         self.run_until(milliseconds + CALM_MS);
+        let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
         assert!(
             self.checker.counts.acknowledged > before,
-            "nothing was acknowledged when all was well again"
+            "nothing was acknowledged when all was well again: {statuses:#?}"
         );
         let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
         assert!(

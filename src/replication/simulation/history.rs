@@ -81,9 +81,15 @@ impl History {
     pub fn forced(&mut self, base: Configuration, through: u64, has: impl Fn(u64, u64) -> bool) -> u64 {
         let is_kept = |(index, (term, _)): &(&u64, &(u64, Vec<u8>))| has(**index, *term);
         let kept = self.committed.iter().take_while(is_kept).map(|(index, _)| *index).last().unwrap_or(0);
+        (self.members, self.forced_through) = (vec![base], through);
+        self.restored(kept);
+        kept
+    }
+
+    /// Nothing is known of what was behind this entry.
+    pub fn restored(&mut self, kept: u64) {
         self.committed.split_off(&(kept + 1));
         self.hashes.split_off(&(kept + 1));
-        (self.members, self.forced_through) = (vec![base], through);
         let written = std::mem::take(&mut self.keys);
         let mut writes: Vec<_> = written
             .into_iter()
@@ -95,7 +101,6 @@ impl History {
         for (version, key, whose) in writes {
             self.apply(&Request { version, effects: vec![(key, whose)] });
         }
-        kept
     }
 
     /// Who belongs to the cluster now.

@@ -118,7 +118,7 @@ pub enum Mutant {
     ForcedTwice,
     /// A copy is not known for one.
     CopyNotKnown,
-    /// One of the replica's own.
+    /// One that the replica makes; others of those are found by `raft/tests_of_doubt.rs`.
     OfReplica(Mistake),
 }
 

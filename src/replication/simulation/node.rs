@@ -105,6 +105,8 @@ pub struct Node {
     pub sync_ms: u64,
     /// A message waits so long at a shard of this node, at most.
     pub queue_ms: u64,
+    /// What it does is not part of the history that must hold.
+    pub is_beside: bool,
     /// The version of the peers' protocol that it speaks.
     pub protocol: u32,
     random: u64,
@@ -128,6 +130,7 @@ impl Node {
             paused_until_ms: 0,
             sync_ms: 1,
             queue_ms: 2,
+            is_beside: false,
             protocol: PROTOCOL.1,
             random: seed ^ (id << 32),
             mutant,
@@ -173,7 +176,7 @@ impl Node {
         replay_entries(&mut tables, &committed, self.mutant);
         let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
         let mut replica = Replica::new(options(self.id, next_random(&mut self.random)), start);
-        replica.mistaken(self.mutant.and_then(Mutant::of_replica));
+        replica.mistaken(self.mutant.and_then(Mutant::of_replica).as_slice());
         if let Some((mark, _)) = &self.disk.snapshot {
             replica.snapshot_made(mark.clone(), self.disk.cut().0);
         }

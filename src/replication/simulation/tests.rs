@@ -3,6 +3,7 @@
 use super::checker::Counts;
 use super::faults::Figures;
 use super::{Cluster, Mutant, Report};
+use crate::replication::raft::Mistake;
 
 const SEED: &str = "DATASTORE_SIMULATION_SEED";
 const FIRST: &str = "DATASTORE_SIMULATION_FIRST";
@@ -163,6 +164,9 @@ fn run_with(seed: u64, mutant: Mutant) -> Report {
         Mutant::PartsNotLetGo => Cluster::restless(seed, 3, Some(mutant)),
         Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
         Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
+        Mutant::CopyNotKnown | Mutant::OfReplica(_) => {
+            Cluster::set_back(seed, [3, 5][seed as usize % 2], Some(mutant))
+        }
         _ => Cluster::new(seed, 3, Some(mutant)),
     };
     cluster.run(RUN_MS)
@@ -220,7 +224,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 27] = [
+    const ALL: [Mutant; 29] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -248,6 +252,8 @@ fn every_seeded_bug_is_caught() {
         Mutant::WitnessCampaigns,
         Mutant::WitnessBeforeDisk,
         Mutant::ForcedTwice,
+        Mutant::CopyNotKnown,
+        Mutant::OfReplica(Mistake::DoubtIgnoredInElections),
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
