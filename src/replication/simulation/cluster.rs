@@ -11,6 +11,7 @@ use super::operator::Operator;
 use super::probes::Asker;
 use crate::persistence::{NodeUuid, host_of, next_random};
 use crate::replication::message::{Message, NodeId};
+use crate::replication::protocol::{PROTOCOL, PROTOCOL_DOUBT};
 use crate::replication::raft::{Effect, Input, Role};
 
 pub const TICK_MS: u64 = 50;
@@ -109,11 +110,16 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster in which disks are set back to older copies, beside all else.
-    pub fn set_back(seed: u64, nodes: u64, mutant: Option<Mutant>) -> Cluster {
-        let mut cluster = Cluster::new(seed, nodes, mutant);
-        cluster.faults.older_copies = true;
-        cluster
+    /// In this cluster disks are set back to older copies, beside all else.
+    pub fn with_older_copies(mut self) -> Cluster {
+        self.faults.older_copies = true;
+        self
+    }
+
+    /// In this cluster a node is of the version before.
+    pub fn with_earlier_version(mut self, place: usize) -> Cluster {
+        self.nodes[place].protocol = PROTOCOL_DOUBT - 1;
+        self
     }
 
     /// A cluster in which nothing goes wrong but that leadership moves, again and again,
@@ -180,6 +186,7 @@ impl Cluster {
             self.nodes[place].paused_until_ms = 0;
             self.nodes[place].sync_ms = 1;
             self.nodes[place].queue_ms = SLOW_QUEUE_MS;
+            self.nodes[place].protocol = PROTOCOL.1;
             if self.nodes[place].process.is_none() {
                 self.start(place);
             }

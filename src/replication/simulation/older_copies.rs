@@ -9,6 +9,7 @@ use super::cluster::{Cluster, Event};
 use super::disk::SimulatedDisk;
 use crate::persistence::{Membership, host_of};
 use crate::replication::message::NodeId;
+use crate::replication::protocol::PROTOCOL_DOUBT;
 use crate::replication::raft::Input;
 
 /// Copies kept of each node.
@@ -47,22 +48,36 @@ impl Cluster {
         self.after(down_ms, Event::Restart(place));
     }
 
-    /// Whether each committed entry that the copy lacks is on some other voter's disk.
+    /// Whether each committed entry that the copy lacks is on some other voter's disk. Copies from before the
+    /// members changed are another matter: by them the node alone may have been all that votes.
     fn may_set_back(&self, place: usize, number: usize) -> bool {
         let newest = self.checker.history.members();
         let OlderCopy { disk, membership, .. } = &self.nodes[place].copies[number];
         let is_of_now = membership.as_ref().is_some_and(|m| m.configuration.index == newest.index);
-        if newest.members.is_joint() || !is_of_now {
-            return false;
-        }
-        let voters = newest.members.voters.iter().map(|voter| host_of(*voter) as usize - 1);
-        let others: Vec<usize> = voters.filter(|other| *other != place).collect();
+        let is_quiet = !newest.members.is_joint() && self.is_settled() && self.is_known(newest);
+        // A version that knows no doubt goes on as if nothing had happened.
+        let knows_doubt = self.nodes[place].protocol >= PROTOCOL_DOUBT;
+        is_of_now
+            && is_quiet
+            && knows_doubt
+            && self.is_left_without(place, |index, term| disk.has(index, term))
+    }
+
+    /// Whether each committed entry is on the disk of some voter but this one, or `has` says that it is left there.
+    pub fn is_left_without(&self, place: usize, has: impl Fn(u64, u64) -> bool) -> bool {
         let history = &self.checker.history;
+        let voters = history.members().members.voters.iter().map(|voter| host_of(*voter) as usize - 1);
+        let others: Vec<usize> = voters.filter(|other| *other != place).collect();
         let is_left = |index: u64| {
             let term = history.term(index).unwrap_or_default();
-            disk.has(index, term) || others.iter().any(|other| self.nodes[*other].disk.has(index, term))
+            has(index, term) || others.iter().any(|other| self.nodes[*other].disk.has(index, term))
         };
         (1..=history.last()).rev().all(is_left)
+    }
+
+    /// Whether some node may be an older copy.
+    pub fn is_anyone_in_doubt(&self) -> bool {
+        self.nodes.iter().any(|node| node.directory.in_doubt)
     }
 
     /// The process ends, and its disk is what it was. `is_known`: the directory's mark tells it.

@@ -53,7 +53,22 @@ fn nothing_that_must_hold_is_broken_by_older_copies() {
     for seed in seeds() {
         for nodes in [2, 3, 5] {
             eprintln!("{SEED}={seed}, {nodes} nodes, older copies");
-            add_report(&mut sum, &Cluster::set_back(seed, nodes, None).run(RUN_MS));
+            let cluster = Cluster::new(seed, nodes, None).with_older_copies();
+            // In some of them a node can't read a doubt.
+            let is_mixed = seed % 4 == 3;
+            let cluster = if is_mixed {
+                cluster.with_earlier_version(seed as usize / 4 % nodes as usize)
+            } else {
+                cluster
+            };
+            add_report(&mut sum, &cluster.run(RUN_MS));
+        }
+        for (nodes, sizes) in OPERATED {
+            eprintln!("{SEED}={seed}, nodes and machines {nodes:?}, {sizes:?} wanted, older copies");
+            add_report(
+                &mut sum,
+                &Cluster::operated(seed, nodes, sizes, None).with_older_copies().run(RUN_MS),
+            );
         }
     }
     println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
@@ -165,7 +180,7 @@ fn run_with(seed: u64, mutant: Mutant) -> Report {
         Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
         Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
         Mutant::CopyNotKnown | Mutant::OfReplica(_) => {
-            Cluster::set_back(seed, [3, 5][seed as usize % 2], Some(mutant))
+            Cluster::new(seed, [3, 5][seed as usize % 2], Some(mutant)).with_older_copies()
         }
         _ => Cluster::new(seed, 3, Some(mutant)),
     };
