@@ -46,6 +46,11 @@ pub enum DiskOrder {
         /// Bytes of payloads.
         bytes_max: u64,
     },
+    /// Of a replicated log: note in the directory that it may be an older copy, or is none any more.
+    NoteDoubt {
+        /// Whether it may be.
+        begins: bool,
+    },
     /// Of a replicated log: send the snapshot that this message names with it.
     StreamSnapshot(Box<Message>),
     /// No more groups will come: make the end of the log certain, then answer and end.
@@ -116,6 +121,7 @@ impl<D: Disk> DiskThread<D> {
                 Next::Order(DiskOrder::Fetch { number, low, high, bytes_max }) => {
                     self.fetch(number, low, high, bytes_max);
                 }
+                Next::Order(DiskOrder::NoteDoubt { begins }) => self.note_doubt(begins),
                 Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(*message),
                 Next::Order(DiskOrder::Stop(done)) => self.stopping = Some(done),
                 Next::Idle => self.idle(),

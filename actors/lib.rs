@@ -6,7 +6,6 @@
 mod acknowledgements;
 mod cluster;
 mod conditions;
-mod conditions;
 mod connection;
 mod connection_messages;
 mod connection_output;

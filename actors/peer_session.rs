@@ -247,8 +247,10 @@ impl Session {
             // Its state comes on a connection of its own; told without it, the replica would wait for it.
             PeerFrame::Message(message) if message.kind == MessageKind::Snapshot => return false,
             PeerFrame::Message(message) => ReplicationMessage::Received(Box::new(message)),
-            // Hearing it is all.
-            PeerFrame::Presence => return true,
+            PeerFrame::Presence(condition) => {
+                self.cluster.conditions.peer_says(peer, condition);
+                return true;
+            }
             PeerFrame::ReadProbe { number } => ReplicationMessage::ReadProbe { from: peer, number },
             PeerFrame::ReadAnswer { number, index } => ReplicationMessage::ReadAnswer { number, index },
             PeerFrame::StateHash { index, hash } => {

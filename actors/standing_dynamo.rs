@@ -42,6 +42,7 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
         epoch: 0,
         state_checked_index: None,
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
+        alarms: Vec::new(),
         dynamo: Some(dynamo(node, cluster, &view)),
     }
 }

@@ -20,7 +20,7 @@
 //! rejects; 2, it has a snapshot's mark; 4, members as an entry of the log has
 //! made them follow the mark, as bytes. Without that they are those that the
 //! cluster was founded with, which the receiver knows. 8, the number of the sender's
-//! doubt follows; versions before 3 don't know that, and never get it: see [`for_version`].
+//! doubt follows; versions before 3 don't know that, and never get it ([`super::peer_version`]).
 //!
 //! The header has a checksum of its own: a length that was damaged on its way
 //! must not make the reader wait for bytes that never come. A frame that isn't
@@ -33,12 +33,12 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::peer_frame_converging::{self, Converging};
+use super::peer_version;
 use crate::limits::PEER_FRAME_BYTES_MAX;
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
-use crate::replication::doubt::{Condition, for_earlier};
+use crate::replication::doubt::Condition;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
-use crate::replication::protocol::PROTOCOL_DOUBT;
 
 const HEADER_BYTES: usize = 12;
 /// What is read ahead of need at most: a length alone must not cost its memory.
@@ -159,25 +159,12 @@ const SNAPSHOT_CHUNK: u8 = 7;
 const SNAPSHOT_ENTRIES: u8 = 8;
 const SNAPSHOT_END: u8 = 9;
 const SNAPSHOT_RESULT: u8 = 10;
-const PRESENCE: u8 = 11;
-/// Far from those that dynamo mode has.
-const PRESENCE_IN_DOUBT: u8 = 64;
-const PRESENCE_CONFLICTING: u8 = 65;
+pub(super) const PRESENCE: u8 = 11;
 
 const FLAG_REJECT: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
 const FLAG_CONFIGURATION: u8 = 4;
 const FLAG_DOUBT: u8 = 8;
-
-/// The frame as a peer of this version of the protocol may have it; `None`: it may not.
-pub fn for_version(frame: PeerFrame, protocol: u32) -> Option<PeerFrame> {
-    match frame {
-        frame if protocol >= PROTOCOL_DOUBT => Some(frame),
-        PeerFrame::Message(message) => for_earlier(message).map(PeerFrame::Message),
-        PeerFrame::Presence(_) => Some(PeerFrame::Presence(Condition::Well)),
-        frame => Some(frame),
-    }
-}
 
 /// Appends the frame to `out`.
 pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
@@ -198,9 +185,7 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             out.put_u8(u8::from(index.is_some()));
             index.iter().for_each(|index| out.put_u64_le(*index));
         }
-        PeerFrame::Presence(Condition::Well) => out.put_u8(PRESENCE),
-        PeerFrame::Presence(Condition::InDoubt) => out.put_u8(PRESENCE_IN_DOUBT),
-        PeerFrame::Presence(Condition::Conflicting) => out.put_u8(PRESENCE_CONFLICTING),
+        PeerFrame::Presence(condition) => out.put_u8(peer_version::presence(*condition)),
         PeerFrame::StateHash { index, hash } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
@@ -408,10 +393,10 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
         SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
-        PRESENCE => PeerFrame::Presence(Condition::Well),
-        PRESENCE_IN_DOUBT => PeerFrame::Presence(Condition::InDoubt),
-        PRESENCE_CONFLICTING => PeerFrame::Presence(Condition::Conflicting),
-        _ => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
+        _ => match peer_version::present(kind) {
+            Some(condition) => PeerFrame::Presence(condition),
+            None => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
+        },
     })
 }
 

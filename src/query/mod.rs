@@ -18,7 +18,7 @@ pub use merge::{
     merge_vector_pages,
 };
 pub use node_info::{
-    DynamoStanding, MemberStanding, Standing, cluster_body, dynamo_body, hello_body, member_body,
-    members_body,
+    Alarm, DynamoStanding, MemberStanding, Standing, alarms_body, cluster_body, dynamo_body, hello_body,
+    member_body, members_body,
 };
 pub use plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};

@@ -33,8 +33,21 @@ pub struct Standing {
     pub state_checked_index: Option<u64>,
     /// How often a peer's state was another one.
     pub state_differences: u64,
+    /// What is wrong, in words.
+    pub alarms: Vec<Alarm>,
     /// In dynamo mode.
     pub dynamo: Option<DynamoStanding>,
+}
+
+/// Something that is wrong with a member, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// What kind of thing it is.
+    pub code: &'static str,
+    /// With which member.
+    pub node_id: u64,
+    /// What it is, and what to do.
+    pub message: String,
 }
 
 /// What only a node of dynamo mode has to say.
@@ -89,7 +102,7 @@ pub struct MemberStanding {
     pub role: &'static str,
     /// It votes; else it only listens.
     pub votes: bool,
-    /// `serving`, `catching_up`, `unreachable`, `not_adopted` or `unknown`.
+    /// `serving`, `catching_up`, `in_doubt`, `conflicting`, `unreachable`, `not_adopted` or `unknown`.
     pub state: &'static str,
     /// What it lacks; `None` where this node can't know.
     pub lag_entries: Option<u64>,
@@ -154,6 +167,13 @@ pub fn member_body(member: &MemberStanding) -> Value {
     })
 }
 
+/// What is wrong, as `cluster` and `stats` show it.
+pub fn alarms_body(alarms: &[Alarm]) -> Value {
+    let one =
+        |alarm: &Alarm| json!({ "code": alarm.code, "node_id": alarm.node_id, "message": alarm.message });
+    alarms.iter().map(one).collect()
+}
+
 /// The members, as a change of them is answered.
 pub fn members_body(standing: &Standing) -> String {
     json!({ "members": standing.members.iter().map(member_body).collect::<Vec<_>>() }).to_string()
@@ -176,6 +196,7 @@ pub fn cluster_body(settings: &Settings, standing: &Standing) -> String {
         "epoch": standing.epoch,
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
+        "alarms": alarms_body(&standing.alarms),
     });
     if let Some(dynamo) = &standing.dynamo {
         body["dynamo"] = dynamo_body(dynamo);

@@ -461,7 +461,7 @@ mod tests {
     fn welcome(node_id: NodeId, cluster: Option<&str>) -> Welcome {
         let cluster = cluster.map(String::from);
         let (epochs, lags) = (vec![], false);
-        Welcome { protocol: 2, cluster, epochs, lags, node_id, node: uuid(node_id), boot: 6 }
+        Welcome { protocol: PROTOCOL.1, cluster, epochs, lags, node_id, node: uuid(node_id), boot: 6 }
     }
 
     fn refusal(own: &Own, hello: &Hello) -> Refusal {
@@ -475,9 +475,10 @@ mod tests {
     fn the_highest_version_that_both_speak_is_spoken() {
         let me = own(1, Some(&[1, 2]));
         let with = |protocol| Hello { protocol, ..hello(2, 1) };
-        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 2, meet: false });
+        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 3, meet: false });
+        assert_eq!(decide(&me, &with((1, 2))), Decision::Accept { protocol: 2, meet: false });
         assert_eq!(decide(&me, &with((0, 1))), Decision::Accept { protocol: 1, meet: false });
-        for theirs in [(3, 4), (0, 0)] {
+        for theirs in [(4, 5), (0, 0)] {
             assert_eq!(refusal(&me, &with(theirs)), Refusal::Protocol { theirs });
         }
         let mut changed = me;
@@ -492,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_member_is_accepted_and_noted_when_it_is_new() {
-        let accept = |meet| Decision::Accept { protocol: 2, meet };
+        let accept = |meet| Decision::Accept { protocol: 3, meet };
         assert_eq!(decide(&own(1, Some(&[1, 2])), &hello(2, 1)), accept(false));
         assert_eq!(decide(&own(3, Some(&[1, 3])), &hello(2, 3)), accept(true));
         // The founder may not have heard that its adoption arrived.
@@ -541,11 +542,11 @@ mod tests {
     #[test]
     fn a_new_node_says_who_it_is_and_belongs_to_its_founder_only() {
         let new = own(2, None);
-        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 2 });
-        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 3 });
         let adopting = |met: &[NodeId], from| Hello { membership: Some(membership(met)), ..hello(from, 2) };
         let membership = membership(&[1, 2]);
-        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 2, membership });
+        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 3, membership });
         // Not its founder; not this directory; another cluster than it says.
         assert_eq!(refusal(&new, &adopting(&[1, 2, 3], 3)), Refusal::NotForMe { from: 3 });
         assert_eq!(refusal(&new, &adopting(&[1], 1)), Refusal::NotForMe { from: 1 });
@@ -575,8 +576,8 @@ mod tests {
         };
         assert_eq!(refused(3, welcome(2, Some(CLUSTER))), Refusal::OtherNode { meant: 3, found: 2 });
         assert!(matches!(refused(2, welcome(2, Some("f"))), Refusal::OtherCluster { .. }));
-        let newer = Welcome { protocol: 3, ..welcome(2, Some(CLUSTER)) };
-        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (3, 3) });
+        let newer = Welcome { protocol: 4, ..welcome(2, Some(CLUSTER)) };
+        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (4, 4) });
     }
 
     #[test]
@@ -631,7 +632,7 @@ mod tests {
         let leader = Own { membership: Some(forced.clone()), leads: true, ..own(1, None) };
         let behind = |applied| Own { applied, ..own(2, Some(&[1, 2, 3])) };
         let greets = Hello { epochs: forced.epochs.clone(), ..hello(1, 2) };
-        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: 3 });
         assert_eq!(judge(&leader, 2, &welcome(2, Some(CLUSTER))), Verdict::Adopt { meet: false });
         assert_eq!(refusal(&leader, &hello(2, 1)), Refusal::LeftBehind { node_id: 2 });
         let told = Hello { membership: Some(forced.clone()), ..greets };
@@ -684,7 +685,7 @@ mod tests {
         now.configuration.index = 40;
         now.configuration.nodes.push(Member { node_id: 4, host: "h".into(), port: 1, node: Some(uuid(4)) });
         let greets = Hello { configuration: 40, ..hello(4, 2) };
-        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: 3 });
         let answer = Welcome { lags: true, ..welcome(2, Some(CLUSTER)) };
         let greeter = super::Own { node_id: 4, node: uuid(4), membership: Some(now.clone()), ..own.clone() };
         assert_eq!(judge(&greeter, 2, &answer), Verdict::Adopt { meet: false });
@@ -695,7 +696,7 @@ mod tests {
         assert_eq!(refusal(&follows, &told), Refusal::Lags { node_id: 2 });
         assert!(Refusal::Lags { node_id: 2 }.passes(), "it learns of them by its leader");
         let replaced = Hello { configuration: 40, node: uuid(9), ..hello(3, 2) };
-        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 3 });
         let earlier = Hello { configuration: 0, ..replaced };
         assert!(matches!(decide(&own, &earlier), Decision::Refuse(Refusal::LostData { node_id: 3, .. })));
         now.configuration.nodes.retain(|node| node.node_id != 2);

@@ -90,10 +90,17 @@ fn readable(fields: &Map<String, Value>) -> String {
         Some(dynamo) => everyone_writes(&field).into_iter().chain(both).chain(of_dynamo(dynamo)).collect(),
         None => one_leads(fields, &field).into_iter().chain(both).collect(),
     };
+    let facts: Vec<(&str, String)> = facts.into_iter().chain(alarms(fields)).collect();
     let members = fields.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let facts: String = facts.iter().map(|(name, fact)| format!("{name:width$}  {fact}\n")).collect();
     facts + &member_table(members)
+}
+
+/// What is wrong, in the node's own words.
+fn alarms(fields: &Map<String, Value>) -> Vec<(&'static str, String)> {
+    let alarms = fields.get("alarms").and_then(Value::as_array);
+    alarms.into_iter().flatten().map(|alarm| ("ALARM", plain(&alarm["message"]))).collect()
 }
 
 fn one_leads(fields: &Map<String, Value>, field: &impl Fn(&str) -> String) -> [(&'static str, String); 4] {
@@ -191,13 +198,15 @@ mod tests {
         let mut reply = json!({"mode": "leader", "node_id": 2, "role": "secondary", "term": 7,
             "leader": {"node_id": 1, "host": "10.0.0.1", "port": 9001},
             "members": [member(1, "primary", "serving", 0), member(2, "secondary", "catching_up", 40)],
-            "commit_index": 100, "applied_index": 60, "tolerates": 0, "may_fail": [1, 2]});
+            "commit_index": 100, "applied_index": 60, "tolerates": 0, "may_fail": [1, 2],
+            "alarms": [{"code": "in_doubt", "node_id": 2, "message": "node 2 may be an older copy"}]});
         let shown = readable(reply.as_object().unwrap());
         let row = "│ 2    ┆ 10.0.0.1:9002 ┆ secondary ┆ true  ┆ catching_up ┆ 40          ┆ 80     ┆ 0            │";
         for line in [
             "leader     node 1 at 10.0.0.1:9001, term 7",
             "asked      node 2, secondary",
             "may fail   any one of 1, 2",
+            "ALARM      node 2 may be an older copy",
             row,
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");

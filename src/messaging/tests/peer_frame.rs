@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::messaging::peer_frame::{FrameError, PeerFrame, SnapshotBegin, decode, encode, for_version};
+use crate::messaging::peer_frame::{FrameError, PeerFrame, SnapshotBegin, decode, encode};
+use crate::messaging::peer_version::for_version;
 use crate::persistence::NodeUuid;
 use crate::persistence::{Configuration, Members};
 use crate::replication::doubt::Condition;
