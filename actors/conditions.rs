@@ -80,6 +80,16 @@ impl Conditions {
         }
     }
 
+    /// A peer greets, or answers a greeting.
+    pub(crate) fn peer_greets(&self, peer: NodeId, in_doubt: bool) {
+        let mut peers = lock(&self.peers);
+        let known = peers.entry(peer).or_default();
+        // Whether its log contradicts its leader's it finds out anew.
+        if known.says != Condition::Conflicting {
+            known.says = if in_doubt { Condition::InDoubt } else { Condition::Well };
+        }
+    }
+
     /// A peer's, as far as this node knows.
     pub(crate) fn of_peer(&self, peer: NodeId) -> Condition {
         let peers = lock(&self.peers);

@@ -137,6 +137,7 @@ fn hello(membership: &Membership, node_id: u64, to: u64, lane: Lane) -> Hello {
         node,
         boot: 1,
         to,
+        in_doubt: false,
         membership: None,
     }
 }

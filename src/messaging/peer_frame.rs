@@ -33,7 +33,7 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::peer_frame_converging::{self, Converging};
-use super::peer_version;
+use super::peer_version::{CONFLICTING, IN_DOUBT, PRESENCE, presence, present};
 use crate::limits::PEER_FRAME_BYTES_MAX;
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
@@ -159,7 +159,6 @@ const SNAPSHOT_CHUNK: u8 = 7;
 const SNAPSHOT_ENTRIES: u8 = 8;
 const SNAPSHOT_END: u8 = 9;
 const SNAPSHOT_RESULT: u8 = 10;
-pub(super) const PRESENCE: u8 = 11;
 
 const FLAG_REJECT: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
@@ -185,7 +184,7 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             out.put_u8(u8::from(index.is_some()));
             index.iter().for_each(|index| out.put_u64_le(*index));
         }
-        PeerFrame::Presence(condition) => out.put_u8(peer_version::presence(*condition)),
+        PeerFrame::Presence(condition) => out.put_u8(presence(*condition)),
         PeerFrame::StateHash { index, hash } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
@@ -393,10 +392,8 @@ fn frame(reader: &mut Reader) -> Option<PeerFrame> {
         SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
-        _ => match peer_version::present(kind) {
-            Some(condition) => PeerFrame::Presence(condition),
-            None => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
-        },
+        PRESENCE | IN_DOUBT | CONFLICTING => PeerFrame::Presence(present(kind)?),
+        _ => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
     })
 }
 

@@ -1,12 +1,14 @@
 //! Frames as a peer of an earlier version of the peers' protocol may have them.
 
-use super::peer_frame::{PRESENCE, PeerFrame};
+use super::peer_frame::PeerFrame;
 use crate::replication::doubt::{Condition, for_earlier};
 use crate::replication::protocol::PROTOCOL_DOUBT;
 
-/// The kinds of the frames by which a node says how it is, far from those that dynamo mode has.
-const PRESENCE_IN_DOUBT: u8 = 64;
-const PRESENCE_CONFLICTING: u8 = 65;
+/// The kinds of the frames by which a node says that it is there, and how: the later ones far from those
+/// that dynamo mode has.
+pub(super) const PRESENCE: u8 = 11;
+pub(super) const IN_DOUBT: u8 = 64;
+pub(super) const CONFLICTING: u8 = 65;
 
 /// The frame as a peer of this version of the protocol may have it; `None`: it may not.
 pub fn for_version(frame: PeerFrame, protocol: u32) -> Option<PeerFrame> {
@@ -22,8 +24,8 @@ pub fn for_version(frame: PeerFrame, protocol: u32) -> Option<PeerFrame> {
 pub(super) fn presence(condition: Condition) -> u8 {
     match condition {
         Condition::Well => PRESENCE,
-        Condition::InDoubt => PRESENCE_IN_DOUBT,
-        Condition::Conflicting => PRESENCE_CONFLICTING,
+        Condition::InDoubt => IN_DOUBT,
+        Condition::Conflicting => CONFLICTING,
     }
 }
 

@@ -43,7 +43,8 @@
 //! entry it knows the members; a node that would refuse it and knows less is told its
 //! membership, and begins anew with that, unless it hears of a leader: then it learns
 //! of them by the log. (It may not just let it in: by the members
-//! that its log names it would count votes of a node that has forgotten its own.)
+//! that its log names it would count votes of a node that has forgotten its own.) A node that
+//! may be an older copy of itself is told at once: it may have been the only one that votes.
 //!
 //! Both sides check everything that they can; all here is pure.
 
@@ -92,6 +93,9 @@ pub struct Hello {
     pub boot: u64,
     /// Whom it takes the other one for.
     pub to: NodeId,
+    /// It may be an older copy of itself: see [`super::doubt`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// To a node that is adopted, or was left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub membership: Option<Membership>,
@@ -117,6 +121,9 @@ pub struct Welcome {
     pub node: NodeUuid,
     /// Its process.
     pub boot: u64,
+    /// It may be an older copy of itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
 }
 
 /// The members are those that there were from the start.
@@ -141,6 +148,8 @@ pub struct Own {
     pub applied: (u64, u64),
     /// It has heard of no leader for a while.
     pub is_lost: bool,
+    /// It may be an older copy of itself, and follows nobody.
+    pub in_doubt: bool,
 }
 
 /// What becomes of a greeting.
@@ -269,11 +278,11 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                 // node. Those that don't know of the removal yet may still need its vote.
                 return Err(Refusal::NoMember { node_id: own.node_id, members: membership.node_ids() });
             }
+            let knows_less = hello.configuration > membership.configuration.index;
             match lineage(&membership.epochs, &hello.epochs) {
+                Lineage::Same if knows_less && own.in_doubt => lags(own, membership, hello, protocol),
                 Lineage::Same => match meets(membership, hello.node_id, hello.node) {
-                    Err(_) if hello.configuration > membership.configuration.index => {
-                        lags(own, membership, hello, protocol)
-                    }
+                    Err(_) if knows_less => lags(own, membership, hello, protocol),
                     met => Ok(Decision::Accept { protocol, meet: met? }),
                 },
                 Lineage::Behind => left_behind(own, hello, protocol),
@@ -311,7 +320,7 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
 /// The members have changed while this node was away: it begins anew with those that
 /// it is told. What it has stays as it is.
 fn lags(own: &Own, known: &Membership, hello: &Hello, protocol: u32) -> Result<Decision, Refusal> {
-    if !own.is_lost {
+    if !own.is_lost && !own.in_doubt {
         return Err(Refusal::Lags { node_id: own.node_id });
     }
     let Some(told) = &hello.membership else { return Ok(Decision::Introduce { protocol }) };
@@ -430,7 +439,7 @@ mod tests {
     }
 
     fn own(node_id: NodeId, met: Option<&[NodeId]>) -> Own {
-        let (protocol, leads, applied, is_lost) = (PROTOCOL, false, (0, 0), true);
+        let (protocol, leads, applied, is_lost, in_doubt) = (PROTOCOL, false, (0, 0), true, false);
         Own {
             node_id,
             node: uuid(node_id),
@@ -439,6 +448,7 @@ mod tests {
             leads,
             applied,
             is_lost,
+            in_doubt,
         }
     }
 
@@ -454,14 +464,15 @@ mod tests {
             node: uuid(node_id),
             boot: 5,
             to,
+            in_doubt: false,
             membership: None,
         }
     }
 
     fn welcome(node_id: NodeId, cluster: Option<&str>) -> Welcome {
         let cluster = cluster.map(String::from);
-        let (epochs, lags) = (vec![], false);
-        Welcome { protocol: PROTOCOL.1, cluster, epochs, lags, node_id, node: uuid(node_id), boot: 6 }
+        let (protocol, node, epochs, lags, in_doubt) = (PROTOCOL.1, uuid(node_id), vec![], false, false);
+        Welcome { protocol, cluster, epochs, lags, node_id, node, boot: 6, in_doubt }
     }
 
     fn refusal(own: &Own, hello: &Hello) -> Refusal {
@@ -702,5 +713,19 @@ mod tests {
         now.configuration.nodes.retain(|node| node.node_id != 2);
         let without = Hello { membership: Some(now), ..told };
         assert!(matches!(decide(&own, &without), Decision::Refuse(Refusal::NoMember { node_id: 2, .. })));
+    }
+
+    #[test]
+    fn who_may_be_an_older_copy_is_told_of_later_members_before_it_decides_anything() {
+        let mut now = membership(&[1, 2, 3]);
+        now.configuration.index = 40;
+        let greets = Hello { configuration: 40, ..hello(2, 1) };
+        let knows_all = own(1, Some(&[1, 2, 3]));
+        assert_eq!(decide(&knows_all, &greets), Decision::Accept { protocol: 3, meet: false });
+        let doubted = super::Own { in_doubt: true, is_lost: false, ..knows_all };
+        assert_eq!(decide(&doubted, &greets), Decision::Introduce { protocol: 3 });
+        let told = Hello { membership: Some(now.clone()), ..greets };
+        assert_eq!(decide(&doubted, &told), Decision::Rejoin { membership: now });
+        assert!(matches!(decide(&doubted, &hello(2, 1)), Decision::Accept { .. }), "who knows no more");
     }
 }

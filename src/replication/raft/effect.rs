@@ -39,6 +39,11 @@ pub fn election_timeout_ticks(election_ticks: usize, place: usize) -> usize {
     election_ticks + election_ticks / 5 + place * (election_ticks * 3 / 5).max(1)
 }
 
+/// So much longer a node in doubt waits.
+pub(super) fn patience_ticks(election_ticks: usize) -> usize {
+    2 * election_ticks
+}
+
 /// Whom a node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StartMembers {

@@ -8,6 +8,7 @@ use super::convert;
 use super::doubts::Doubts;
 use super::effect::{
     Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
+    patience_ticks,
 };
 use super::elections::Elections;
 use super::fetching::Fetches;
@@ -88,7 +89,9 @@ impl Replica {
             pre_vote: true,
             // The place decides, not chance: see `Replica::tick`.
             min_election_tick: election_timeout_ticks(options.election_ticks, 0),
-            max_election_tick: election_timeout_ticks(options.election_ticks, MEMBERS_MAX) + 1,
+            max_election_tick: election_timeout_ticks(options.election_ticks, MEMBERS_MAX)
+                + patience_ticks(options.election_ticks)
+                + 1,
             read_only_option: ::raft::ReadOnlyOption::Safe,
             skip_bcast_commit: false,
             batch_append: true,
@@ -194,11 +197,13 @@ impl Replica {
     }
 
     /// The lower its place among the nodes, the earlier it campaigns. The crate draws
-    /// anew whenever its role changes; what it draws is never used.
+    /// anew whenever its role changes; what it draws is never used. In doubt it lets all others
+    /// go first, and may hear meanwhile that the members are others by now.
     fn tick(&mut self) {
         let nodes = self.configurations.newest().node_ids();
         let place = nodes.iter().position(|id| *id == self.options.node_id).unwrap_or(nodes.len());
-        let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX));
+        let patience = if self.is_in_doubt() { patience_ticks(self.options.election_ticks) } else { 0 };
+        let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX)) + patience;
         self.node.raft.set_randomized_election_timeout(timeout);
         self.take_gap_alone();
         self.node.tick();

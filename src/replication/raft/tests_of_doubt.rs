@@ -216,7 +216,7 @@ fn a_leader_in_doubt_does_not_count_its_own_disk() {
         wires.tick(1, 3 * ELECTION_TICKS);
         [2, 3].into_iter().for_each(|id| wires.tick(id, LEASE_TICKS));
         wires.lose(|message| message.from != 5);
-        wires.tick(4, 4 * ELECTION_TICKS);
+        wires.tick(4, 6 * ELECTION_TICKS);
         wires.deliver(|message| is_vote(message) && message.from != 5 && message.to != 5);
         assert!(wires.leads(4) && wires.term(4) == 2, "{:?}", wires.status(4));
         wires.write_at(4, "w");

@@ -11,6 +11,7 @@ use super::cluster::Cluster;
 use crate::persistence::{Configuration, Member, Membership, NodeUuid};
 use crate::replication::handshake::{Decision, Hello, Lane, Own, PROTOCOL, Verdict, Welcome, decide, judge};
 use crate::replication::message::NodeId;
+use crate::replication::raft::Status;
 
 /// A node's directory, as far as its peers are concerned.
 #[derive(Debug)]
@@ -141,6 +142,10 @@ impl Cluster {
             leads: process.is_some_and(|process| process.leads()),
             applied: (applied, term),
             is_lost: process.is_none_or(|process| process.replica.status().role.leader.is_none()),
+            in_doubt: process.is_some_and(|process| {
+                let Status { role, in_doubt, .. } = process.replica.status();
+                in_doubt && role.leader.is_none_or(|leader| leader == node.id)
+            }),
         }
     }
 
@@ -163,6 +168,7 @@ impl Cluster {
                 node: greeter.node,
                 boot: 0,
                 to: peer,
+                in_doubt: false,
                 membership,
             }
         };
@@ -174,6 +180,7 @@ impl Cluster {
             node_id: peer,
             node: greeted.node,
             boot: 0,
+            in_doubt: false,
         };
         match decide(&greeted, &hello(None)) {
             Decision::Accept { meet, .. } => {
