@@ -68,6 +68,8 @@ mod tests;
 #[cfg(test)]
 mod tests_of_doubt;
 #[cfg(test)]
+mod tests_of_lost_entries;
+#[cfg(test)]
 mod wires;
 mod witness;
 
