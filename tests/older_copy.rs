@@ -13,6 +13,7 @@ use cluster::Cluster;
 use cluster::directories::Back;
 use cluster::network::Id;
 use common::temporary_directory;
+use datastore::persistence::LOCK_FILE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -96,7 +97,14 @@ fn a_write_is_not_forgotten(count: u64, away: &[Id], back: &[Id], has: &[Id]) {
     cluster.ok_among(&holders, &set("w", "here"));
     wait_until_they_have(&cluster, &holders, "w");
     holders.iter().for_each(|id| cluster.kill(*id));
-    kept.iter().for_each(|(id, copy)| cluster.put_back(*id, copy.path(), Back::Restored));
+    for (id, copy) in &kept {
+        // A disk that was rolled back is known for a copy, too, where someone removes the lock's file.
+        let how = if count == 2 { Back::RolledBack } else { Back::Restored };
+        cluster.put_back(*id, copy.path(), how);
+        if how == Back::RolledBack {
+            std::fs::remove_file(cluster.directory(*id).join(LOCK_FILE)).expect("it is there");
+        }
+    }
     let left: Vec<Id> = back.iter().chain(away).copied().collect();
     left.iter().for_each(|id| cluster.restart(*id));
     if left.len() > 1 {
@@ -245,6 +253,31 @@ fn an_old_leader_that_goes_on_beside_a_restored_follower_decides_nothing() {
     cluster.wait_for_members();
     is_there(&cluster, "w");
     nobody_is_in_doubt(&cluster);
+}
+
+/// The copy is of a time when the node was the only one that votes: by what it knows it needs nobody.
+#[test]
+fn who_was_alone_once_is_told_of_the_others_before_it_goes_on_alone() {
+    let mut cluster = Cluster::founded(2, 3, &[]);
+    cluster.wait_until_leads(1);
+    cluster.remove(2);
+    let kept = backups(&mut cluster, &[1]);
+    cluster.leave_out(3);
+    cluster.add(2);
+    cluster.add(3);
+    cluster.ok(&set("w", "here"));
+    wait_until_they_have(&cluster, &[2, 3], "w");
+    cluster.kill(1);
+    cluster.put_back(1, kept[0].1.path(), Back::Restored);
+    cluster.wait_for_leader_among(&[2, 3]);
+    cluster.ok_among(&[2, 3], &set("since", "here"));
+    cluster.restart(1);
+    cluster.wait_for_log(1, "begins anew with those that it was told");
+    wait_until_they_have(&cluster, &[1], "since");
+    assert!(!cluster.log(1).contains("serving as primary"));
+    cluster.wait_for_members();
+    nobody_is_in_doubt(&cluster);
+    is_there(&cluster, "w");
 }
 
 #[test]
