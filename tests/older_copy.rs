@@ -2,6 +2,9 @@
 //! forgotten. What was acknowledged stays as long as some voter's disk has it; a restore or a move of all
 //! starts by itself when all are there; and where a disk was set back so that nothing tells it, and what
 //! only it and one other had is gone, that one says so, loudly, and what to do.
+//!
+//! `DATASTORE_FAULT_ROUNDS` says how often nodes are restored under load (3 times unless given),
+//! `DATASTORE_TEST_SEED` repeats the choices of a run.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
@@ -12,10 +15,14 @@ mod common;
 use cluster::Cluster;
 use cluster::directories::Back;
 use cluster::network::Id;
-use common::temporary_directory;
+use cluster::under_load::{UnderLoad, rounds};
+use common::{random, temporary_directory};
 use datastore::persistence::LOCK_FILE;
+use datastore_utilities::random::Random;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+const ROUNDS_DEFAULT: usize = 3;
 
 fn set(key: &str, value: &str) -> Value {
     json!({"op": "set", "key": key, "value": value})
@@ -314,6 +321,36 @@ fn with_one_lost_and_one_in_doubt_a_person_decides() {
     nobody_is_in_doubt(&cluster);
 }
 
+/// One after the other they are restored, mostly the leader, some of them while all are down. Clients are at
+/// work all the while, and what they were told is held to a model.
+#[test]
+fn nothing_acknowledged_is_lost_over_random_restores_under_load() {
+    let mut random = Random::new(random::seed());
+    for count in [2, 3] {
+        let mut cluster =
+            Cluster::start_with(count, &["--segment-bytes", "65536", "--snapshot-every-bytes", "131072"]);
+        let mut load = cluster.load("restores");
+        (load.keys, load.operations_per_key, load.pause) = (24, 30, std::time::Duration::from_millis(4));
+        let clients = UnderLoad::start(load, &mut random);
+        for _ in 0..rounds(ROUNDS_DEFAULT) {
+            let ids = cluster.ids();
+            let leader = cluster.leader().unwrap_or(1);
+            let victim = if random.below(2) == 0 { leader } else { ids[random.below(count) as usize] };
+            let kept = backups(&mut cluster, &[victim]);
+            clients.wait_for_answers(&cluster, 200);
+            let mut down = if random.below(3) == 0 { ids } else { vec![victim] };
+            down.iter().for_each(|id| cluster.kill(*id));
+            cluster.put_back(victim, kept[0].1.path(), Back::Restored);
+            down.sort_by_key(|_| random.bits());
+            down.iter().for_each(|id| cluster.restart(*id));
+            clients.wait_for_answers(&cluster, 100);
+            // What two had might be forgotten by both.
+            nobody_is_in_doubt(&cluster);
+        }
+        clients.finish(&mut cluster);
+    }
+}
+
 /// Its files are put back in place, and no mark tells it: its leader does.
 #[test]
 fn a_disk_that_was_set_back_is_in_doubt_when_its_leader_is_heard_and_goes_on() {
@@ -335,10 +372,9 @@ fn a_disk_that_was_set_back_is_in_doubt_when_its_leader_is_heard_and_goes_on() {
     nobody_is_in_doubt(&cluster);
 }
 
-/// As above, but its leader isn't there: what only that one and it had is decided otherwise. When that one
-/// returns it says so, and what to do, and so do the others.
-#[test]
-fn what_a_disk_that_was_set_back_has_lost_is_said_when_the_one_returns_that_has_it() {
+/// Three nodes, and who of them leads. What the first and the second had alone, the second has lost, unknown
+/// to anyone, and decided otherwise with the third.
+fn conflicting() -> (Cluster, Id) {
     let mut cluster = Cluster::start(3);
     cluster.wait_until_leads(1);
     let kept = backups(&mut cluster, &[2]);
@@ -354,6 +390,29 @@ fn what_a_disk_that_was_set_back_has_lost_is_said_when_the_one_returns_that_has_
     let leader = cluster.wait_for_leader_among(&[2, 3]);
     cluster.ok_among(&[2, 3], &set("other", "here"));
     cluster.restart(1);
+    (cluster, leader)
+}
+
+#[test]
+fn a_node_whose_log_conflicts_may_be_the_one_that_is_kept() {
+    let (mut cluster, _) = conflicting();
+    wait_for_state(&cluster, 1, 1, "conflicting");
+    [2, 3].into_iter().for_each(|id| cluster.kill(id));
+    cluster.force(1);
+    cluster.ok_among(&[1], &set("since", "here"));
+    for id in [2, 3] {
+        cluster.wipe(id);
+        cluster.restart(id);
+    }
+    cluster.wait_for_members();
+    let contents = cluster.converge();
+    assert_eq!((&contents["w"]["value"], contents.get("other")), (&json!("here"), None));
+}
+
+/// When the one returns that still has it, it says so, and what to do, and so do the others.
+#[test]
+fn what_a_disk_that_was_set_back_has_lost_is_said_when_the_one_returns_that_has_it() {
+    let (mut cluster, leader) = conflicting();
     let said = cluster.wait_for_log(1, "CONFLICTING LOGS");
     assert!(
         said.contains("export") && said.contains("remove_member") && said.contains("empty directory"),
