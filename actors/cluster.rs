@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::limits;
 use datastore::persistence::{Configuration, FileDisk, IdentityError, Member, Membership, NodeUuid};
+use datastore::replication::doubt::Condition;
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 use datastore::settings::Peer;
 
+use crate::conditions::Conditions;
 use crate::mailbox::lock;
 use crate::node::Permits;
 use crate::peer_links::PeerLinks;
@@ -52,6 +54,8 @@ pub struct Cluster {
     pub state_checked_index: AtomicU64,
     /// How often a peer's state at the same index was another one.
     pub state_differences: AtomicU64,
+    /// Who may be an older copy of itself, and whose log contradicts who leads.
+    pub(crate) conditions: Conditions,
     /// What the sockets to and from the peers share.
     pub(crate) links: PeerLinks,
 }
@@ -80,7 +84,8 @@ pub struct MemberView {
     pub node_id: NodeId,
     /// It votes; else it only listens.
     pub votes: bool,
-    /// `serving`, `catching_up`, `unreachable` or, where a replica can't know, `unknown`.
+    /// `serving`, `catching_up`, `in_doubt`, `conflicting`, `unreachable` or, where a replica can't
+    /// know, `unknown`.
     pub state: &'static str,
     /// Entries that the leader has and it has not; `None` where only the leader knows.
     pub lag_entries: Option<u64>,
@@ -139,6 +144,7 @@ impl Cluster {
             persisting_bytes: Arc::default(),
             state_checked_index: AtomicU64::new(0),
             state_differences: AtomicU64::new(0),
+            conditions: Conditions::default(),
             links: PeerLinks::default(),
         }
     }
@@ -341,9 +347,35 @@ impl Cluster {
         self.has_quorum.store(false, Ordering::Relaxed);
     }
 
+    /// Whether it takes no more part, by force or since its log contradicts its leader's.
+    pub fn is_out(&self) -> bool {
+        self.is_left_behind() || self.conditions.own() == Condition::Conflicting
+    }
+
     /// Whether the log has named the members without this node.
     pub fn is_removed(&self) -> bool {
         lock(&self.membership).as_ref().is_some_and(|known| known.member(self.node_id).is_none())
+    }
+
+    fn no_quorum(&self) -> String {
+        let me = self.node_id;
+        let others = self.others().into_iter().chain([me]);
+        let is_doubted = |id: &NodeId| self.condition(*id) == Condition::InDoubt;
+        let doubted: Vec<NodeId> = others.filter(is_doubted).collect();
+        if doubted.is_empty() {
+            return format!(
+                "node {me} is not in contact with a majority of its cluster; nothing was changed"
+            );
+        }
+        format!(
+            "node {me} is not in contact with a majority of its cluster without {doubted:?}, which may be older copies \
+             of themselves: start all nodes that vote; nothing was changed"
+        )
+    }
+
+    /// How a member stands to its log, as far as this node knows.
+    pub(crate) fn condition(&self, node_id: NodeId) -> Condition {
+        if node_id == self.node_id { self.conditions.own() } else { self.conditions.of_peer(node_id) }
     }
 
     /// Why this node can't answer what only the primary may.
@@ -361,6 +393,9 @@ impl Cluster {
             );
             return Error::new(Code::NoQuorum, message);
         }
+        if let Some(error) = self.conditions.refusal() {
+            return error;
+        }
         let leader = role.leader.filter(|leader| *leader != me);
         if let Some(leader) = leader.and_then(|leader| self.address(leader)) {
             let message = format!(
@@ -370,9 +405,7 @@ impl Cluster {
             return Error::new(Code::NotLeader, message).with_detail(Detail::Leader(Some(leader)));
         }
         if !self.has_quorum.load(Ordering::Relaxed) {
-            let message =
-                format!("node {me} is not in contact with a majority of its cluster; nothing was changed");
-            return Error::new(Code::NoQuorum, message);
+            return Error::new(Code::NoQuorum, self.no_quorum());
         }
         let message = match role.role {
             Role::Leader => "node {me} was just elected and applies what its predecessors committed",

@@ -2,8 +2,9 @@
 //!
 //! A node of dynamo mode numbers its entries, and peers know them by number. A copy of
 //! its directory, a restored backup for example, would give numbers again that the
-//! original has given since. So the directory has a mark that copying doesn't take
-//! along: which file its lock is, by inode and time of birth.
+//! original has given since. A member in leader mode has promised things to its peers that a
+//! copy has forgotten (`src/replication/doubt.rs`). So the directory has a mark that copying
+//! doesn't take along: which file its lock is, by inode and time of birth.
 //!
 //! A disk that is rolled back as a whole keeps both. That shows only when a peer says
 //! that it has entries of this node that this node hasn't.
@@ -21,7 +22,7 @@ const MARK_FILE: &str = "mark.json";
 const TEMPORARY_FILE: &str = "mark.new";
 
 /// Says whether the directory is a copy. It is for one until [`keep`] is called: that is
-/// done when its new stream has begun on the disk.
+/// done when its new stream has begun on the disk; in leader mode when a leader has proved it.
 pub(crate) fn is_copy(directory: &Path) -> io::Result<bool> {
     match std::fs::read(directory.join(MARK_FILE)) {
         Ok(bytes) => Ok(serde_json::from_slice::<Value>(&bytes).ok() != Some(mark_of(directory)?)),
@@ -40,6 +41,11 @@ pub(crate) fn doubt(directory: &Path) -> io::Result<()> {
 pub(crate) fn keep(directory: &Path) -> io::Result<()> {
     let mark = mark_of(directory)?;
     store(directory, &mark)
+}
+
+/// Marks a directory that has no mark: a new one, or one of a version that made none.
+pub(crate) fn keep_if_unmarked(directory: &Path) -> io::Result<()> {
+    if directory.join(MARK_FILE).exists() { Ok(()) } else { keep(directory) }
 }
 
 fn mark_of(directory: &Path) -> io::Result<Value> {
@@ -79,5 +85,10 @@ mod tests {
         assert!(!is_copy(original.path()).unwrap());
         doubt(original.path()).unwrap();
         assert!(is_copy(original.path()).unwrap());
+        keep_if_unmarked(original.path()).unwrap();
+        assert!(is_copy(original.path()).unwrap(), "it has a mark");
+        std::fs::remove_file(original.path().join(MARK_FILE)).unwrap();
+        keep_if_unmarked(original.path()).unwrap();
+        assert!(original.path().join(MARK_FILE).exists() && !is_copy(original.path()).unwrap());
     }
 }

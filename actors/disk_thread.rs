@@ -55,6 +55,11 @@ pub enum DiskOrder {
         /// What was looked for, and where.
         unreadable: Unreadable,
     },
+    /// Of a replicated log: note in the directory that it may be an older copy, or is none any more.
+    NoteDoubt {
+        /// Whether it may be.
+        begins: bool,
+    },
     /// Of a replicated log: send the snapshot that this message names with it.
     StreamSnapshot(Box<Message>),
     /// No more groups will come: make the end of the log certain, then answer and end.
@@ -130,6 +135,7 @@ impl<D: Disk> DiskThread<D> {
                 Next::Order(DiskOrder::NotFound { number, unreadable }) => {
                     self.not_found(number, &unreadable)
                 }
+                Next::Order(DiskOrder::NoteDoubt { begins }) => self.note_doubt(begins),
                 Next::Order(DiskOrder::StreamSnapshot(message)) => self.stream_snapshot(*message),
                 Next::Order(DiskOrder::Stop(done)) => self.stopping = Some(done),
                 Next::Idle => self.idle(),

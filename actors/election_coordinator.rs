@@ -23,8 +23,10 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler};
 use datastore::error::{Code, Error};
 use datastore::persistence::host_of;
+use datastore::replication::doubt::Condition;
 use datastore::replication::message::{Members, NodeId};
 use datastore::replication::policy::HandOver;
+use datastore::replication::quorum::is_quorum;
 use datastore::replication::raft::{Role, Status};
 use datastore::replication::reconfiguration::forced_by;
 use datastore::replication::tolerance::{Tolerance, tolerance};
@@ -32,6 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::Cast;
 use crate::cluster::{Cluster, MemberView};
+use crate::conditions::doubt_of;
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::membership_changes::{Changes, Step};
@@ -111,7 +114,7 @@ impl ElectionCoordinator {
         }
         self.settle_promotions(None);
         self.settle_resignation();
-        if self.cluster.is_left_behind() {
+        if self.cluster.is_out() {
             self.last_status = None;
             self.changes.refuse_all(&self.cluster);
             return self.see_members(None);
@@ -166,11 +169,18 @@ impl ElectionCoordinator {
         let ids: Vec<NodeId> = self.cluster.view().members.iter().map(|member| member.node_id).collect();
         let voting = self.cluster.membership().map(|known| known.configuration.members).unwrap_or_default();
         let members: Vec<MemberView> = ids.iter().map(|id| self.member(*id, status, &voting)).collect();
-        let is_there = |id: &NodeId| *id == self.cluster.node_id || self.is_in_contact(*id);
+        let condition = |id: NodeId| self.cluster.condition(id);
+        let is_there = |id: &NodeId| {
+            let is_in_contact = *id == self.cluster.node_id || self.is_in_contact(*id);
+            is_in_contact && condition(*id) != Condition::Conflicting
+        };
         let there: Vec<NodeId> = ids.into_iter().filter(is_there).collect();
-        let is_quorum = voting.is_quorum(|voter| there.contains(&host_of(voter)));
+        let doubted: Vec<NodeId> =
+            there.iter().copied().filter(|id| condition(*id) == Condition::InDoubt).collect();
+        let is_doubted = |voter| doubted.contains(&host_of(voter));
+        let is_quorum = is_quorum(&voting, |voter| there.contains(&host_of(voter)), is_doubted);
         self.cluster.has_quorum.store(status.is_some() && is_quorum, Ordering::Relaxed);
-        let Tolerance { any, single } = tolerance(&voting, &there);
+        let Tolerance { any, single } = tolerance(&voting, &there, &doubted);
         self.cluster.members_seen(members, any, single);
     }
 
@@ -190,8 +200,11 @@ impl ElectionCoordinator {
         let lag_entries = has.map(|(has, last)| last.saturating_sub(has));
         let lag = has.filter(|_| leads).map(|(has, _)| if is_here { Duration::ZERO } else { self.lag(has) });
         let lag_ms = lag.map(|lag| lag.as_millis() as u64);
+        let condition = self.cluster.condition(node_id);
         let state = match (is_here || self.is_in_contact(node_id), lag) {
             (false, _) => "unreachable",
+            _ if condition == Condition::Conflicting => "conflicting",
+            _ if condition == Condition::InDoubt => "in_doubt",
             (true, Some(lag)) if lag > LAG_SERVING => "catching_up",
             (true, None) if !is_here && status.is_none_or(|s| s.role.leader != Some(node_id)) => "unknown",
             (true, _) if status.is_none() => "not_adopted",
@@ -229,6 +242,10 @@ impl ElectionCoordinator {
                 format!("node {to} only listens until it has caught up; `cluster` shows when it votes");
             return refuse(Error::new(Code::BadRequest, message));
         }
+        if leader != Some(to) && self.cluster.condition(to) == Condition::InDoubt {
+            let message = format!("{}; `cluster` shows when it may lead", doubt_of(to));
+            return refuse(Error::new(Code::BadRequest, message));
+        }
         // A replica can only ask for itself: the leader takes such a request from no one else.
         if leader.is_none()
             || (leader != Some(self.cluster.node_id) && to != self.cluster.node_id && leader != Some(to))
@@ -260,8 +277,9 @@ impl ElectionCoordinator {
             return Err(refuse("`force`: this node is no member of a cluster"));
         };
         if self.cluster.has_quorum.load(Ordering::Relaxed) {
-            let message = "`force`: this node is in contact with a majority, which may have what this node has not; \
-                           `promote` without `force` loses nothing";
+            let message = "`force`: this node is in contact with a majority, none of which may be an older copy of itself, \
+                           or with all nodes that vote; they may have what this node has not, and `promote` without \
+                           `force` loses nothing";
             return Err(refuse(message));
         }
         let name = random_u64().map_err(|error| Error::new(Code::Internal, error.to_string()))?;

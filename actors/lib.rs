@@ -5,6 +5,7 @@
 
 mod acknowledgements;
 mod cluster;
+mod conditions;
 mod connection;
 mod connection_messages;
 mod connection_output;

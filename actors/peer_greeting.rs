@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use datastore::messaging::peer_hello::{Answer, hello_line, read_answer};
 use datastore::persistence::Membership;
+use datastore::replication::doubt::Condition;
 use datastore::replication::handshake::{Hello, Lane, Own, Refusal, Verdict, founded_without, judge};
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::Role;
@@ -40,7 +41,9 @@ pub(crate) fn own(cluster: &Cluster) -> Own {
     let applied = (applied, cluster.term_of_committed(applied).unwrap_or_default());
     let (protocol, leads) = (cluster.protocol, cluster.role().role == Role::Leader);
     let is_lost = cluster.leaderless_for().is_some_and(|time| time >= LOST_AFTER);
-    Own { node_id, node, membership, protocol, leads, applied, is_lost }
+    let follows = cluster.role().leader.is_some_and(|leader| leader != node_id);
+    let in_doubt = cluster.conditions.own() == Condition::InDoubt && !follows;
+    Own { node_id, node, membership, protocol, leads, applied, is_lost, in_doubt }
 }
 
 /// The first line to a peer.
@@ -58,6 +61,7 @@ pub(crate) fn greeting(cluster: &Cluster, peer: NodeId, lane: Lane, adopting: bo
         node,
         boot: cluster.boot,
         to: peer,
+        in_doubt: cluster.conditions.own() == Condition::InDoubt,
         membership: membership.filter(|_| adopting).map(|membership| for_newcomer(cluster, peer, membership)),
     };
     hello_line(&hello)
@@ -96,7 +100,10 @@ pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted 
                 cluster.links.speaks(peer, welcome.protocol);
             }
             match judge(&own, peer, &welcome) {
-                Verdict::Connected { meet: is_new } => meet(is_new, Greeted::Connected),
+                Verdict::Connected { meet: is_new } => {
+                    cluster.conditions.peer_greets(peer, welcome.in_doubt);
+                    meet(is_new, Greeted::Connected)
+                }
                 Verdict::Adopt { meet: is_new } => meet(is_new, Greeted::Adopt),
                 Verdict::NotAdoptedYet => Greeted::NotYet,
                 Verdict::Refuse(refusal) => {

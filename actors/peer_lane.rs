@@ -22,6 +22,7 @@ use bytes::BytesMut;
 use datastore::limits;
 use datastore::messaging::peer_frame::{PeerFrame, encode};
 use datastore::messaging::peer_frame_converging::Converging;
+use datastore::messaging::peer_version::for_version;
 use datastore::replication::dynamo;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::{LogEntry, Message, NodeId, payload_memory_bytes};
@@ -247,7 +248,8 @@ impl LaneTask {
     async fn carry(&self, socket: &TcpStream) -> io::Error {
         self.queue.connected();
         self.say_connected();
-        let writing = self.write(socket);
+        // As it was greeted a moment ago.
+        let writing = self.write(socket, self.peering.links().protocol(self.peer));
         let error = tokio::select! {
             error = writing => error,
             error = until_closed(socket) => error,
@@ -257,13 +259,13 @@ impl LaneTask {
         error
     }
 
-    async fn write(&self, socket: &TcpStream) -> io::Error {
+    async fn write(&self, socket: &TcpStream, protocol: u32) -> io::Error {
         let mut bytes = BytesMut::new();
         loop {
             while bytes.len() < WRITE_BYTES
                 && let Some(frame) = self.queue.pop()
             {
-                encode(&mut bytes, &frame);
+                for_version(frame, protocol).iter().for_each(|frame| encode(&mut bytes, frame));
             }
             if bytes.is_empty() {
                 bytes = BytesMut::new(); // a lane at rest holds no buffer

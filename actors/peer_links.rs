@@ -109,6 +109,11 @@ impl PeerLinks {
         lock(&self.ways).entry(peer).or_default().protocol = protocol;
     }
 
+    /// The version that both speak; 0 before they have met.
+    pub(crate) fn protocol(&self, peer: NodeId) -> u32 {
+        lock(&self.ways).get(&peer).map_or(0, |way| way.protocol)
+    }
+
     /// A peer in contact that speaks no version as late as this one. One that isn't there will be
     /// told when it comes.
     pub(crate) fn speaks_earlier_than(&self, protocol: u32) -> Option<NodeId> {

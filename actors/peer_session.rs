@@ -23,6 +23,7 @@ use datastore::messaging::peer_frame::{PeerFrame, decode};
 use datastore::messaging::peer_greeting::is_dynamo;
 use datastore::messaging::peer_hello::{read_hello, refusal_error, refused_line, welcome_line};
 use datastore::persistence::{Membership, host_of};
+use datastore::replication::doubt::Condition;
 use datastore::replication::handshake::{Decision, Hello, Lane, Refusal, Welcome, decide};
 use datastore::replication::message::{MessageKind, NodeId};
 use socket2::SockRef;
@@ -168,6 +169,9 @@ impl Session {
             }
         };
         self.cluster.links.speaks(hello.node_id, protocol);
+        if is_member {
+            self.cluster.conditions.peer_greets(hello.node_id, hello.in_doubt);
+        }
         let membership = self.cluster.membership();
         let welcome = Welcome {
             protocol,
@@ -177,6 +181,7 @@ impl Session {
             node_id: self.cluster.node_id,
             node: self.cluster.node,
             boot: self.cluster.boot,
+            in_doubt: self.cluster.conditions.own() == Condition::InDoubt,
         };
         write_all(&self.socket, &welcome_line(&welcome)).await.ok()?;
         is_member.then_some(hello)
@@ -252,8 +257,10 @@ impl Session {
             // Its state comes on a connection of its own; told without it, the replica would wait for it.
             PeerFrame::Message(message) if message.kind == MessageKind::Snapshot => return false,
             PeerFrame::Message(message) => ReplicationMessage::Received(Box::new(message)),
-            // Hearing it is all.
-            PeerFrame::Presence => return true,
+            PeerFrame::Presence(condition) => {
+                self.cluster.conditions.peer_says(peer, condition);
+                return true;
+            }
             PeerFrame::ReadProbe { number } => ReplicationMessage::ReadProbe { from: peer, number },
             PeerFrame::ReadAnswer { number, index } => ReplicationMessage::ReadAnswer { number, index },
             PeerFrame::StateHash { index, hash } => {

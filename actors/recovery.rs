@@ -18,6 +18,7 @@ use datastore::persistence::{
     RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
     first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
 };
+use datastore::replication::doubt::Condition;
 use datastore::replication::dynamo::SnapshotVector;
 use datastore::replication::handshake::PROTOCOL;
 use datastore::replication::recovered::SnapshotState;
@@ -82,6 +83,7 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     if clustered && settings.truncate_damaged_log {
         return Err(StartError::TruncatedMember);
     }
+    let in_doubt = clustered && is_in_doubt(path).map_err(unusable)?;
     let began = std::time::Instant::now();
     let placement = Placement::new(identity.placement_seed, settings.shards);
     let replay_over = |range: Replay, _: Option<&SnapshotReport>, tables: Vec<Table>| {
@@ -102,10 +104,14 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     let mut membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
     let (mut replicated, mut cluster) = (None, None);
     if clustered {
-        let recovered =
+        let mut recovered =
             recovered_log(&disk, &mut log, recovery, snapshot.as_ref(), (&mut membership, &members))?;
         last_index = recovered.applied;
+        recovered.start.iter_mut().for_each(|start| start.in_doubt = in_doubt);
         let member = the_cluster(&disk, &identity, settings, membership)?;
+        if in_doubt {
+            member.conditions.set_own(Condition::InDoubt);
+        }
         if recovered.has_diverged {
             member.applied_index.store(recovered.applied, Ordering::Relaxed);
             member.set_left_behind();
@@ -129,6 +135,22 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         replicated,
         dynamo: None,
     })
+}
+
+/// Whether a member's directory may be an older copy, by its mark. That is stored, whatever
+/// becomes of the directory.
+fn is_in_doubt(path: &Path) -> io::Result<bool> {
+    if !directory_mark::is_copy(path)? {
+        directory_mark::keep_if_unmarked(path)?;
+        return Ok(false);
+    }
+    directory_mark::doubt(path)?;
+    tracing::warn!(
+        "THIS DIRECTORY IS A COPY, and may be older than what this node has promised to the others: it counts for no \
+         majority before a leader has brought it up to date. That ends by itself once a majority of the others is \
+         there, or else all nodes that vote are"
+    );
+    Ok(true)
 }
 
 /// As [`recover`], in dynamo mode.

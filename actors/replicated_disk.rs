@@ -23,6 +23,7 @@ use datastore::replication::message::{LogEntry, Message, MessageKind};
 use datastore::replication::raft::{HardState, Persist};
 
 use crate::Cast;
+use crate::directory_mark;
 use crate::disk_thread::{DiskOrder, DiskThread, told};
 use crate::log_reader::Wanted;
 use crate::peer_links::RarelySaid;
@@ -249,6 +250,20 @@ impl<D: Disk> DiskThread<D> {
             && self.replicated.as_ref().is_some_and(|replicated| replicated.hard_state_waits)
         {
             self.append_entries(&[]);
+        }
+    }
+
+    /// The directory's mark says whether it may be an older copy. That it may be, the replica waits
+    /// for, and asks for again; that it is none any more, the next start finds out anew.
+    pub(crate) fn note_doubt(&self, begins: bool) {
+        let directory = &self.node.settings.data_dir;
+        let noted = if begins { directory_mark::doubt(directory) } else { directory_mark::keep(directory) };
+        match noted {
+            Ok(()) if begins => self.say(ReplicationMessage::DoubtStored),
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(%error, begins, "the directory's mark can't be written; this node may go on in doubt");
+            }
         }
     }
 

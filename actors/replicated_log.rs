@@ -21,8 +21,9 @@ use crossbeam_channel::Sender;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::persistence::{Configuration, host_of};
+use datastore::replication::doubt::Condition;
 use datastore::replication::group::Group;
-use datastore::replication::message::{LogEntry, Message, MessageKind, payload_memory_bytes};
+use datastore::replication::message::{LogEntry, Message, MessageKind, NodeId, payload_memory_bytes};
 use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
@@ -178,6 +179,7 @@ impl ReplicatedLog {
             ReplicationMessage::Reconfigure(to) => self.step(Input::Reconfigure(to)),
             ReplicationMessage::Fetched { number, entries } => self.step(Input::Fetched(number, entries)),
             ReplicationMessage::Persisted { number, persists, .. } => self.persisted(number, persists),
+            ReplicationMessage::DoubtStored => self.step(Input::DoubtStored),
             ReplicationMessage::LogCut { first_index } => {
                 self.snapshots.cut_index = self.snapshots.cut_index.max(first_index.saturating_sub(1));
                 self.snapshot_moved();
@@ -269,7 +271,14 @@ impl ReplicatedLog {
                 self.order(DiskOrder::Fetch { number, low, high, bytes_max });
             }
             Effect::SnapshotWanted(_) => self.outcome.snapshot_wanted = true,
-            Effect::PromiseBroken { promised, last } => stop_for_broken_promise(promised, last),
+            Effect::DoubtBegins { promised, last } => self.doubt_begins(promised, last),
+            Effect::DoubtEnds => self.doubt_ends(),
+            Effect::Conflicts { with, index } => self.conflicts(with, index),
+            Effect::FollowerConflicts { node, index, last } => {
+                if let Some(why) = self.cluster.conditions.peer_conflicts(node, index, last) {
+                    tracing::error!("{why}");
+                }
+            }
         }
     }
 
@@ -282,6 +291,7 @@ impl ReplicatedLog {
     /// The members are these from here on.
     fn configured(&mut self, to: &Configuration) {
         let gone = self.cluster.configured(to);
+        gone.iter().for_each(|node| self.cluster.conditions.forget(*node));
         let Configuration { index, members, nodes } = to;
         let nodes: Vec<u64> = nodes.iter().map(|node| node.node_id).collect();
         tracing::info!(index, ?nodes, voters = ?members.voters, learners = ?members.learners, ?gone, "members");
@@ -386,6 +396,35 @@ impl ReplicatedLog {
         self.reads.leader_changed(&self.cast);
     }
 
+    /// The disk has lost what it had synced, or was set back, and nothing but a leader's word tells it.
+    fn doubt_begins(&mut self, promised: u64, last: u64) {
+        if self.cluster.conditions.own() == Condition::Well {
+            tracing::error!(
+                promised,
+                last,
+                "THIS NODE HAS LOST ENTRIES that it had said were on its disk: its disk was set back to an older state, \
+                 or forgot what it had synced. It counts for no majority before its leader has brought it up to date"
+            );
+        }
+        self.cluster.conditions.set_own(Condition::InDoubt);
+        self.order(DiskOrder::NoteDoubt { begins: true });
+    }
+
+    fn doubt_ends(&mut self) {
+        tracing::info!(
+            "this node is no older copy of itself any more: it has what a majority has, and counts again"
+        );
+        self.cluster.conditions.set_own(Condition::Well);
+        self.order(DiskOrder::NoteDoubt { begins: false });
+    }
+
+    /// What it has committed its leader hasn't.
+    fn conflicts(&mut self, leader: NodeId, index: u64) {
+        tracing::error!("{}", self.cluster.conditions.conflict(self.cluster.node_id, leader, index));
+        self.cluster.has_quorum.store(false, Ordering::Relaxed);
+        self.take_no_more_part();
+    }
+
     /// The node stops: nothing more is to be written.
     pub(crate) fn stop(&mut self) {
         self.replica = None;
@@ -410,16 +449,4 @@ impl ReplicatedLog {
 /// What an entry occupies that waits for the shards.
 fn logged_bytes(entry: &(u64, Bytes)) -> usize {
     size_of_val(entry) + payload_memory_bytes(&entry.1)
-}
-
-/// An older copy of the directory, or a disk that lost what it had synced: going
-/// on, this node would vote and count towards majorities as if it had it all.
-fn stop_for_broken_promise(promised: u64, last: u64) {
-    tracing::error!(
-        promised,
-        last,
-        "THIS NODE HAS LOST ENTRIES that it had said were on its disk: its directory is an older copy, or its disk \
-         forgot what it had synced; the node stops. Bring back the directory as it was"
-    );
-    std::process::exit(1);
 }

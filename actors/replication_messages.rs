@@ -83,6 +83,8 @@ pub enum ReplicationMessage {
     },
     /// From the disk thread: it has refused the log's writes for a while. Said again while it does.
     DiskStalled,
+    /// From the disk thread: the directory says that it may be an older copy.
+    DoubtStored,
     /// From the disk thread: the log was cut.
     LogCut {
         /// The first entry that it retains.
@@ -144,7 +146,7 @@ pub enum PeerMessage {
     /// From the WalWriter, or from the disk thread when what it promises is durable.
     /// Dropped, with [`ReplicationMessage::Unreachable`] said, when the peer can't be reached.
     Send(Message),
-    /// From the ElectionCoordinator: let the peer know that this node is there.
+    /// From the ElectionCoordinator: let the peer know that this node is there, and how it is.
     Presence,
     /// From the WalWriter: ask the peer from which index on this node's state is fresh.
     ReadProbe {

@@ -1,5 +1,6 @@
 //! How a member's replica is set up.
 
+use datastore::replication::doubt::Condition;
 use datastore::replication::raft::{HardState, Options, Start, StartMembers};
 use datastore::replication::recovered;
 
@@ -32,6 +33,7 @@ pub(crate) fn options(cluster: &Cluster) -> Options {
         uncommitted_bytes_max: u64::MAX,
         committed_bytes_max: COMMITTED_BYTES_MAX,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
+        doubt_seed: cluster.boot,
     }
 }
 
@@ -41,7 +43,9 @@ pub(crate) fn first_start(cluster: &Cluster) -> Start {
     let hard_state = first_hard_state(membership.as_ref().map_or((0, 0), |known| known.first_vote));
     let members =
         membership.map_or(StartMembers::default(), |known| recovered::members(&known, known.base.clone()));
-    Start { hard_state, members, cut: (0, 0), applied: Vec::new(), tail: Vec::new() }
+    // A copy from before it was adopted has been adopted since, and voted.
+    let in_doubt = cluster.conditions.own() == Condition::InDoubt;
+    Start { hard_state, members, cut: (0, 0), applied: Vec::new(), tail: Vec::new(), in_doubt }
 }
 
 /// A number may have been another directory's, which voted. So a node that is adopted begins

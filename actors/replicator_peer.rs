@@ -17,6 +17,7 @@ use actix::{Actor, ActorContext, Context, Handler};
 use actix_rt::task::JoinHandle;
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
+use datastore::replication::doubt::Condition;
 use datastore::replication::dynamo::Message;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::{MessageKind, NodeId};
@@ -120,7 +121,11 @@ impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
             }
             // Of these nothing is owed: who asks asks again.
             PeerMessage::Presence => {
-                self.heartbeats.push_newest(PeerFrame::Presence);
+                let condition = match &self.peering {
+                    Peering::Leader(cluster) => cluster.conditions.own(),
+                    Peering::Dynamo(_) => Condition::Well,
+                };
+                self.heartbeats.push_newest(PeerFrame::Presence(condition));
             }
             PeerMessage::ReadProbe { number } => {
                 self.heartbeats.push_newest(PeerFrame::ReadProbe { number });

@@ -405,7 +405,8 @@ mod tests {
         assert_eq!((hello.lane, hello.node_id, hello.to), (Lane::Snapshot, 1, 2));
         let (cluster, epochs) = (hello.cluster, vec![]);
         let (node, lags) = (uuid(2), false);
-        let welcome = Welcome { protocol: 2, cluster, epochs, lags, node_id: 2, node, boot: 1 };
+        let in_doubt = false;
+        let welcome = Welcome { protocol: 2, cluster, epochs, lags, node_id: 2, node, boot: 1, in_doubt };
         socket.write_all(&welcome_line(&welcome)).unwrap();
         match peer.receive(&|| false).unwrap() {
             PeerFrame::SnapshotBegin(begin) => (peer, begin),

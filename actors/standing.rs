@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use datastore::error::LeaderAddress;
 use datastore::persistence::{Member, host_of, is_witness};
-use datastore::query::{MemberStanding, Standing};
+use datastore::query::{Alarm, MemberStanding, Standing};
 use datastore::replication::raft::Role;
 
 use crate::cluster::{Cluster, MemberView};
+use crate::conditions::{conflict_of, doubt_of};
 use crate::node::{Node, lock};
 use crate::standing_dynamo;
 
@@ -92,9 +93,20 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
         epoch,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
-        alarms: Vec::new(),
+        alarms: view.members.iter().filter_map(alarm).collect(),
         dynamo: None,
     }
+}
+
+/// What is to be said of a member, by its state.
+fn alarm(member: &MemberView) -> Option<Alarm> {
+    let (node_id, code) = (member.node_id, member.state);
+    let message = match code {
+        "in_doubt" => doubt_of(node_id),
+        "conflicting" => conflict_of(node_id),
+        _ => return None,
+    };
+    Some(Alarm::of(code, node_id, message))
 }
 
 /// Where a member is.

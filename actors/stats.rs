@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use datastore::indexing::{Size, Sizes};
-use datastore::query::{dynamo_body, member_body};
+use datastore::query::{alarms_body, dynamo_body, member_body};
 use serde_json::{Map, Value, json};
 
 use crate::mailbox::{Gauge, Percentiles, percentiles};
@@ -91,6 +91,7 @@ fn replication(node: &Node, port: u16) -> Value {
         "applied_index": standing.applied_index,
         "state_checked_index": standing.state_checked_index,
         "state_differences": standing.state_differences,
+        "alarms": alarms_body(&standing.alarms),
         "peers": others.map(member_body).collect::<Vec<_>>(),
     });
     if let Some(dynamo) = &standing.dynamo {

@@ -59,7 +59,7 @@ impl UnreadableLog {
              keys instead; this ends when snapshots have let that part of the log go, and until then this node must \
              not be restarted. Look at its disk"
         );
-        Some(Alarm { code: "unreadable_log", node_id, message })
+        Some(Alarm::of("unreadable_log", node_id, message))
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
         assert!(log.alarm(3).is_none());
         assert!(log.found(70, "no frame") && !log.found(70, "no frame") && !log.found(60, "no frame"));
         let alarm = log.alarm(3).unwrap();
-        assert_eq!((alarm.code, alarm.node_id), ("unreadable_log", 3));
+        assert_eq!((alarm.code, alarm.node_id), ("unreadable_log", Some(3)));
         assert!(alarm.message.contains("entry 70") && alarm.message.contains("no frame"));
         assert!(!log.cut(70) && log.is_there());
         assert!(log.cut(71) && !log.is_there() && log.alarm(3).is_none());

@@ -1,7 +1,6 @@
 //! Promise: what a cluster has more of than it can take at once passes, and leaves
 //! nothing behind: a primary with more under way than it should, a replica without
-//! room on its disk, a snapshot that is asked for at the wrong moment, a directory
-//! that is put back to an older state.
+//! room on its disk, a snapshot that is asked for at the wrong moment.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
@@ -144,45 +143,6 @@ fn fill(path: &Path) {
     for chunk in [1 << 16, 1 << 12, 1] {
         while file.write_all(&vec![0; chunk]).is_ok() {}
     }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-#[test]
-fn a_member_that_is_put_back_to_an_older_state_says_so_and_ends() {
-    let mut cluster = Cluster::start(3);
-    let leader = cluster.wait_for_leader();
-    let replica = cluster.others(leader)[0];
-    cluster.ok(&set("before", &json!(0)));
-    cluster.terminate(replica);
-    let old = common::temporary_directory();
-    copy(cluster.directory(replica), old.path());
-    cluster.restart(replica);
-    for number in 0..50 {
-        cluster.ok(&set("later", &json!(number)));
-    }
-    cluster.wait_until("the replica has it", |cluster| {
-        let local = json!({"op": "get", "key": "later", "consistency": "local"});
-        cluster.call(replica, &local).is_ok_and(|reply| reply["value"] == 49)
-    });
-    cluster.kill(replica);
-    std::fs::remove_dir_all(cluster.directory(replica)).unwrap();
-    copy(old.path(), cluster.directory(replica));
-    cluster.restart(replica);
-    let (status, log) = cluster.wait_for_end(replica);
-    assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("HAS LOST ENTRIES"), "{log}");
-    cluster.ok_among(&cluster.others(replica), &set("after", &json!(1)));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Promise: a cluster is brought to this version node by node, while it works. As long as
 //! a node of the version before is in it, nothing is done that this one can't read.
 //!
-//! `--peer-protocol 1` makes a node say only what the version before said to its peers.
+//! `--peer-protocol` makes a node say only what versions before said to its peers: with 1 nothing of members
+//! that change, with 2 nothing of nodes in doubt.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
@@ -12,14 +13,17 @@ mod common;
 use std::path::Path;
 
 use cluster::Cluster;
+use cluster::directories::Back;
 use cluster::network::Id;
 use cluster::under_load::UnderLoad;
 use common::random;
 use datastore_utilities::random::Random;
 use serde_json::{Value, json};
 
-/// What the version before speaks.
+/// What the version before there were changes of members speaks.
 const BEFORE: [&str; 2] = ["--peer-protocol", "1"];
+/// What the version before there was doubt speaks.
+const BEFORE_DOUBT: [&str; 2] = ["--peer-protocol", "2"];
 const ANSWERS: usize = 100;
 
 fn under_load(cluster: &Cluster, name: &str) -> UnderLoad {
@@ -177,5 +181,107 @@ fn a_pair_of_the_version_before_gets_a_witness_when_both_are_upgraded() {
     let mortal = cluster.may_fail()[0];
     cluster.kill(mortal);
     clients.wait_for_answers(&cluster, ANSWERS);
+    clients.finish(&mut cluster);
+}
+
+fn set(key: &str, value: &str) -> Value {
+    json!({"op": "set", "key": key, "value": value})
+}
+
+fn is_in_doubt(cluster: &Cluster, id: Id) -> bool {
+    let view = cluster.view(id).unwrap_or_default();
+    let mut members = view["members"].as_array().into_iter().flatten();
+    members.any(|member| member["node_id"] == id && member["state"] == "in_doubt")
+}
+
+fn has(cluster: &Cluster, id: Id, key: &str) -> bool {
+    let get = json!({"op": "get", "key": key, "consistency": "local"});
+    cluster.call(id, &get).is_ok_and(|reply| reply["found"] == true)
+}
+
+/// Three nodes, the second of which can say that it is in doubt, is set back, and has caught up.
+fn one_in_doubt_among_nodes_of_the_version_before() -> Cluster {
+    let mut cluster = Cluster::prepared(3, &BEFORE_DOUBT);
+    cluster.set_flags(2, &[]);
+    cluster.restart_all();
+    cluster.wait_until_leads(1);
+    cluster.wait_for_members();
+    cluster.terminate(2);
+    let kept = cluster.backup(2);
+    cluster.restart(2);
+    cluster.wait_for_members();
+    cluster.ok(&set("w", "here"));
+    cluster.wait_until("all have it", |cluster| cluster.ids().iter().all(|id| has(cluster, *id, "w")));
+    cluster.kill(2);
+    cluster.put_back(2, kept.path(), Back::Restored);
+    cluster.restart(2);
+    // What it had its leader believes it to have, until there is something new.
+    cluster.ok(&set("later", "here"));
+    cluster.wait_until("it has caught up", |cluster| has(cluster, 2, "w") && has(cluster, 2, "later"));
+    cluster
+}
+
+#[test]
+fn a_node_in_doubt_counts_for_nothing_with_a_leader_that_can_t_read_it() {
+    let mut cluster = one_in_doubt_among_nodes_of_the_version_before();
+    assert!(is_in_doubt(&cluster, 2));
+    cluster.kill(3);
+    let reply = cluster.call(1, &set("with node 2 alone", "here"));
+    assert!(reply.is_err() || reply.is_ok_and(|reply| reply["ok"] == false), "nobody else has it");
+    let read = json!({"op": "get", "key": "w", "consistency": "linearizable"});
+    let reply = cluster.call(1, &read);
+    assert!(reply.is_err() || reply.is_ok_and(|reply| reply["ok"] == false), "nobody else has heard it");
+    cluster.restart(3);
+    cluster.ok(&set("with node 3", "here"));
+    assert!(is_in_doubt(&cluster, 2));
+    // Upgraded, a leader ends it.
+    for id in [3, 1] {
+        upgrade(&mut cluster, id);
+        cluster.wait_for_leader();
+    }
+    cluster
+        .wait_until("the doubt has ended", |cluster| !is_in_doubt(cluster, 2) && cluster.view(2).is_some());
+    cluster.wait_for_members();
+    let contents = cluster.converge();
+    assert!(contents.contains_key("w") && contents.contains_key("with node 3"));
+}
+
+#[test]
+fn a_node_in_doubt_gives_no_vote_to_a_node_that_can_t_read_it() {
+    let mut cluster = one_in_doubt_among_nodes_of_the_version_before();
+    cluster.kill(1);
+    cluster.wait_until_alone(3);
+    cluster.wait_until_alone(2);
+    assert_eq!(cluster.leader(), None);
+    cluster.restart(1);
+    cluster.wait_for_leader();
+    cluster.ok(&set("after", "here"));
+    assert!(is_in_doubt(&cluster, 2));
+}
+
+#[test]
+fn nodes_that_know_no_doubt_are_upgraded_under_load_and_their_directories_are_no_copies() {
+    let mut cluster = Cluster::start_with(3, &BEFORE_DOUBT);
+    let clients = under_load(&cluster, "doubt");
+    for id in [3, 2, 1] {
+        clients.wait_for_answers(&cluster, ANSWERS);
+        cluster.terminate(id);
+        // The version before made no mark.
+        std::fs::remove_file(cluster.directory(id).join("mark.json")).expect("it is there");
+        cluster.set_flags(id, &[]);
+        cluster.restart(id);
+        cluster.wait_for_members();
+        assert!(!cluster.log(id).contains("IS A COPY"));
+        assert!(cluster.directory(id).join("mark.json").exists());
+    }
+    clients.wait_for_answers(&cluster, ANSWERS);
+    // And back.
+    for id in [3, 2, 1] {
+        cluster.terminate(id);
+        cluster.set_flags(id, &BEFORE_DOUBT);
+        cluster.restart(id);
+        cluster.wait_for_members();
+        clients.wait_for_answers(&cluster, ANSWERS);
+    }
     clients.finish(&mut cluster);
 }

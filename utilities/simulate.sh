@@ -4,7 +4,8 @@
 #   utilities/simulate.sh [first seed]
 #
 # Each batch, in leader mode: clusters whose members stay, of 2, 3 and 5 nodes, and such
-# with an operator who changes them, up to 5 nodes. In dynamo mode: clusters of 3, 5 and
+# with an operator who changes them, up to 5 nodes; both also with disks that are set
+# back to older copies. In dynamo mode: clusters of 3, 5 and
 # 7 nodes, with evictions, older copies of directories and wrong clocks. Each line:
 # simulated hours so far, and what the last batch has seen; in dynamo mode how long it
 # took until all had the same, too. A failure says its seed and what was broken; it is

@@ -15,7 +15,7 @@
 //! - [`reply`]: one function a kind of reply.
 //! - [`peer_hello`] and [`peer_frame`]: nodes that greet each other on the clients'
 //!   port, and what they say to each other from then on; in dynamo mode [`peer_greeting`]
-//!   and [`peer_frame_converging`]. `frame_reader` reads a frame's fields.
+//!   and [`peer_frame_converging`]; to an earlier version, what [`peer_version`] leaves of it.
 
 mod admin;
 mod asks;
@@ -31,6 +31,7 @@ pub mod peer_frame;
 pub mod peer_frame_converging;
 pub mod peer_greeting;
 pub mod peer_hello;
+pub mod peer_version;
 pub mod reply;
 mod request;
 mod searches;

@@ -10,7 +10,7 @@
 //!                               └──────── `length` bytes ────────────┘
 //!
 //!   message   kind, flags │ from, to, term, log term, index, commit, commit term,
-//!             reject hint, request snapshot │ context │ [mark] │ entries
+//!             reject hint, request snapshot │ context │ [mark] │ [doubt] │ entries
 //!   entry     kind │ index │ term │ payload
 //!   mark      index │ term │ voters │ learners │ outgoing │ next │ auto leave
 //! ```
@@ -19,7 +19,8 @@
 //! all else 8. Bytes and lists have their length before them. Flags: 1, it
 //! rejects; 2, it has a snapshot's mark; 4, members as an entry of the log has
 //! made them follow the mark, as bytes. Without that they are those that the
-//! cluster was founded with, which the receiver knows.
+//! cluster was founded with, which the receiver knows. 8, the number of the sender's
+//! doubt follows; versions before 3 don't know that, and never get it ([`super::peer_version`]).
 //!
 //! The header has a checksum of its own: a length that was damaged on its way
 //! must not make the reader wait for bytes that never come. A frame that isn't
@@ -34,9 +35,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::frame_reader::Reader;
 use super::peer_frame_converging::{self, Converging};
+use super::peer_version::{CONFLICTING, IN_DOUBT, PRESENCE, presence, present};
 use crate::limits::{PEER_FRAME_BYTES_MAX, SOCKET_READ_BYTES};
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
+use crate::replication::doubt::Condition;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
 const HEADER_BYTES: usize = 12;
@@ -66,7 +69,7 @@ pub enum PeerFrame {
         index: Option<u64>,
     },
     /// I am here: replicas have nothing else to say to each other.
-    Presence,
+    Presence(Condition),
     /// The sender's state at an index.
     StateHash {
         /// When.
@@ -160,11 +163,11 @@ const SNAPSHOT_CHUNK: u8 = 7;
 const SNAPSHOT_ENTRIES: u8 = 8;
 const SNAPSHOT_END: u8 = 9;
 const SNAPSHOT_RESULT: u8 = 10;
-const PRESENCE: u8 = 11;
 
 const FLAG_REJECT: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
 const FLAG_CONFIGURATION: u8 = 4;
+const FLAG_DOUBT: u8 = 8;
 
 /// Appends the frame to `out`.
 pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
@@ -185,7 +188,7 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             out.put_u8(u8::from(index.is_some()));
             index.iter().for_each(|index| out.put_u64_le(*index));
         }
-        PeerFrame::Presence => out.put_u8(PRESENCE),
+        PeerFrame::Presence(condition) => out.put_u8(presence(*condition)),
         PeerFrame::StateHash { index, hash } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
@@ -286,7 +289,8 @@ fn put_message(out: &mut BytesMut, message: &Message) {
     out.put_u8(
         flag(FLAG_SNAPSHOT, message.snapshot.is_some())
             | flag(FLAG_REJECT, message.reject)
-            | flag(FLAG_CONFIGURATION, changed.is_some()),
+            | flag(FLAG_CONFIGURATION, changed.is_some())
+            | flag(FLAG_DOUBT, message.doubt != 0),
     );
     for number in [
         message.from,
@@ -312,6 +316,9 @@ fn put_message(out: &mut BytesMut, message: &Message) {
         }
         out.put_u8(u8::from(members.auto_leave));
         changed.iter().for_each(|configuration| put_bytes(out, &configuration.encode()));
+    }
+    if message.doubt != 0 {
+        out.put_u64_le(message.doubt);
     }
     put_entries(out, &message.entries);
 }
@@ -349,7 +356,7 @@ fn frame(reader: &mut Reader<'_>) -> Option<PeerFrame> {
         SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
-        PRESENCE => PeerFrame::Presence,
+        PRESENCE | IN_DOUBT | CONFLICTING => PeerFrame::Presence(present(kind)?),
         _ => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
     })
 }
@@ -358,7 +365,7 @@ fn message(reader: &mut Reader<'_>) -> Option<Message> {
     let kind = *MessageKind::ALL.get(usize::from(reader.u8()?))?;
     let flags = reader.u8()?;
     let is_lone = flags & FLAG_CONFIGURATION != 0 && flags & FLAG_SNAPSHOT == 0;
-    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT | FLAG_CONFIGURATION) != 0 || is_lone {
+    if flags & !(FLAG_REJECT | FLAG_SNAPSHOT | FLAG_CONFIGURATION | FLAG_DOUBT) != 0 || is_lone {
         return None;
     }
     Some(Message {
@@ -375,6 +382,7 @@ fn message(reader: &mut Reader<'_>) -> Option<Message> {
         request_snapshot: reader.u64()?,
         context: reader.payload()?,
         snapshot: if flags & FLAG_SNAPSHOT != 0 { Some(mark(reader, flags)?) } else { None },
+        doubt: if flags & FLAG_DOUBT != 0 { reader.u64().filter(|number| *number != 0)? } else { 0 },
         entries: reader.list(entry)?,
     })
 }

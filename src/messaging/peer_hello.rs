@@ -140,6 +140,7 @@ mod tests {
             node: NodeUuid([1; 16]),
             boot: u64::MAX,
             to: 2,
+            in_doubt: false,
             membership: None,
         }
     }
@@ -151,7 +152,7 @@ mod tests {
         for hello in [
             hello(),
             Hello { cluster: None, lane: Lane::Snapshot, ..hello() },
-            Hello { membership: Some(membership), ..hello() },
+            Hello { membership: Some(membership), in_doubt: true, ..hello() },
         ] {
             let line = hello_line(&hello);
             assert!(line.starts_with(PEER_PREFIX) && line.ends_with(b"}\n"));
@@ -159,6 +160,7 @@ mod tests {
         }
         let line = String::from_utf8(hello_line(&hello())).unwrap();
         assert!(line.contains(r#""lane":"heartbeat""#) && !line.contains("membership"), "{line}");
+        assert!(!line.contains("in_doubt"), "as the version before says it: {line}");
     }
 
     #[test]
@@ -175,8 +177,11 @@ mod tests {
     fn answers_come_back() {
         let (protocol, cluster, node) = (1, None, NodeUuid([2; 16]));
         let epochs = vec!["f".into()];
-        let welcome = Welcome { protocol, cluster, epochs, lags: false, node_id: 2, node, boot: 3 };
-        assert_eq!(read_answer(&welcome_line(&welcome)), Ok(Answer::Welcome(welcome)));
+        let (lags, in_doubt) = (false, false);
+        let welcome = Welcome { protocol, cluster, epochs, lags, node_id: 2, node, boot: 3, in_doubt };
+        for welcome in [Welcome { in_doubt: true, ..welcome.clone() }, welcome] {
+            assert_eq!(read_answer(&welcome_line(&welcome)), Ok(Answer::Welcome(welcome)));
+        }
         for (refusal, retryable) in [
             (Refusal::NotAdopted { node_id: 2 }, true),
             (Refusal::Protocol { theirs: (2, 3) }, false),

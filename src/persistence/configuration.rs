@@ -70,14 +70,6 @@ impl Members {
     pub fn has(&self, id: u64) -> bool {
         self.votes(id) || self.learners.contains(&id) || self.learners_next.contains(&id)
     }
-
-    /// Whether these voters are a majority, in both sets where there are two.
-    pub fn is_quorum(&self, has: impl Fn(u64) -> bool) -> bool {
-        let is_majority = |voters: &[u64]| {
-            voters.is_empty() || voters.iter().filter(|voter| has(**voter)).count() > voters.len() / 2
-        };
-        is_majority(&self.voters) && is_majority(&self.voters_outgoing)
-    }
 }
 
 /// A cluster's members as of an entry of its log.
@@ -167,15 +159,6 @@ mod tests {
         }
         assert_eq!((host_of(witness_in(7)), host_of(7)), (7, 7));
         assert!(is_witness(witness_in(7)) && !is_witness(7));
-    }
-
-    #[test]
-    fn a_majority_is_one_in_both_sets_while_a_change_is_under_way() {
-        let mut members = Members { voters: vec![1, 2, 3], ..Members::default() };
-        assert!(members.is_quorum(|voter| voter != 3) && !members.is_quorum(|voter| voter == 3));
-        members.voters_outgoing = vec![1];
-        assert!(members.is_joint() && members.is_quorum(|voter| voter != 3));
-        assert!(!members.is_quorum(|voter| voter != 1));
     }
 
     #[test]

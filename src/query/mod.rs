@@ -11,7 +11,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use alarms::Alarm;
+pub use alarms::{Alarm, alarms_body};
 pub use conflicts::conflicts_body;
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
 pub use gathering::{CopiedReply, Gathering, NextStage};

@@ -92,7 +92,7 @@ pub struct MemberStanding {
     pub role: &'static str,
     /// It votes; else it only listens.
     pub votes: bool,
-    /// `serving`, `catching_up`, `unreachable`, `not_adopted` or `unknown`.
+    /// `serving`, `catching_up`, `in_doubt`, `conflicting`, `unreachable`, `not_adopted` or `unknown`.
     pub state: &'static str,
     /// What it lacks; `None` where this node can't know.
     pub lag_entries: Option<u64>,

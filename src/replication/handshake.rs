@@ -43,7 +43,8 @@
 //! entry it knows the members; a node that would refuse it and knows less is told its
 //! membership, and begins anew with that, unless it hears of a leader: then it learns
 //! of them by the log. (It may not just let it in: by the members
-//! that its log names it would count votes of a node that has forgotten its own.)
+//! that its log names it would count votes of a node that has forgotten its own.) A node that
+//! may be an older copy of itself is told at once: it may have been the only one that votes.
 //!
 //! Both sides check everything that they can; all here is pure.
 
@@ -92,6 +93,9 @@ pub struct Hello {
     pub boot: u64,
     /// Whom it takes the other one for.
     pub to: NodeId,
+    /// It may be an older copy of itself: see [`super::doubt`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// To a node that is adopted, or was left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub membership: Option<Membership>,
@@ -117,6 +121,9 @@ pub struct Welcome {
     pub node: NodeUuid,
     /// Its process.
     pub boot: u64,
+    /// It may be an older copy of itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
 }
 
 /// The members are those that there were from the start.
@@ -141,6 +148,8 @@ pub struct Own {
     pub applied: (u64, u64),
     /// It has heard of no leader for a while.
     pub is_lost: bool,
+    /// It may be an older copy of itself, and follows nobody.
+    pub in_doubt: bool,
 }
 
 /// What becomes of a greeting.
@@ -269,11 +278,11 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
                 // node. Those that don't know of the removal yet may still need its vote.
                 return Err(Refusal::NoMember { node_id: own.node_id, members: membership.node_ids() });
             }
+            let knows_less = hello.configuration > membership.configuration.index;
             match lineage(&membership.epochs, &hello.epochs) {
+                Lineage::Same if knows_less && own.in_doubt => lags(own, membership, hello, protocol),
                 Lineage::Same => match meets(membership, hello.node_id, hello.node) {
-                    Err(_) if hello.configuration > membership.configuration.index => {
-                        lags(own, membership, hello, protocol)
-                    }
+                    Err(_) if knows_less => lags(own, membership, hello, protocol),
                     met => Ok(Decision::Accept { protocol, meet: met? }),
                 },
                 Lineage::Behind => left_behind(own, hello, protocol),
@@ -311,7 +320,7 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
 /// The members have changed while this node was away: it begins anew with those that
 /// it is told. What it has stays as it is.
 fn lags(own: &Own, known: &Membership, hello: &Hello, protocol: u32) -> Result<Decision, Refusal> {
-    if !own.is_lost {
+    if !own.is_lost && !own.in_doubt {
         return Err(Refusal::Lags { node_id: own.node_id });
     }
     let Some(told) = &hello.membership else { return Ok(Decision::Introduce { protocol }) };
@@ -430,7 +439,7 @@ mod tests {
     }
 
     fn own(node_id: NodeId, met: Option<&[NodeId]>) -> Own {
-        let (protocol, leads, applied, is_lost) = (PROTOCOL, false, (0, 0), true);
+        let (protocol, leads, applied, is_lost, in_doubt) = (PROTOCOL, false, (0, 0), true, false);
         Own {
             node_id,
             node: uuid(node_id),
@@ -439,6 +448,7 @@ mod tests {
             leads,
             applied,
             is_lost,
+            in_doubt,
         }
     }
 
@@ -454,14 +464,15 @@ mod tests {
             node: uuid(node_id),
             boot: 5,
             to,
+            in_doubt: false,
             membership: None,
         }
     }
 
     fn welcome(node_id: NodeId, cluster: Option<&str>) -> Welcome {
         let cluster = cluster.map(String::from);
-        let (epochs, lags) = (vec![], false);
-        Welcome { protocol: 2, cluster, epochs, lags, node_id, node: uuid(node_id), boot: 6 }
+        let (protocol, node, epochs, lags, in_doubt) = (PROTOCOL.1, uuid(node_id), vec![], false, false);
+        Welcome { protocol, cluster, epochs, lags, node_id, node, boot: 6, in_doubt }
     }
 
     fn refusal(own: &Own, hello: &Hello) -> Refusal {
@@ -475,9 +486,10 @@ mod tests {
     fn the_highest_version_that_both_speak_is_spoken() {
         let me = own(1, Some(&[1, 2]));
         let with = |protocol| Hello { protocol, ..hello(2, 1) };
-        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 2, meet: false });
+        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 3, meet: false });
+        assert_eq!(decide(&me, &with((1, 2))), Decision::Accept { protocol: 2, meet: false });
         assert_eq!(decide(&me, &with((0, 1))), Decision::Accept { protocol: 1, meet: false });
-        for theirs in [(3, 4), (0, 0)] {
+        for theirs in [(4, 5), (0, 0)] {
             assert_eq!(refusal(&me, &with(theirs)), Refusal::Protocol { theirs });
         }
         let mut changed = me;
@@ -492,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_member_is_accepted_and_noted_when_it_is_new() {
-        let accept = |meet| Decision::Accept { protocol: 2, meet };
+        let accept = |meet| Decision::Accept { protocol: 3, meet };
         assert_eq!(decide(&own(1, Some(&[1, 2])), &hello(2, 1)), accept(false));
         assert_eq!(decide(&own(3, Some(&[1, 3])), &hello(2, 3)), accept(true));
         // The founder may not have heard that its adoption arrived.
@@ -541,11 +553,11 @@ mod tests {
     #[test]
     fn a_new_node_says_who_it_is_and_belongs_to_its_founder_only() {
         let new = own(2, None);
-        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 2 });
-        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 3 });
         let adopting = |met: &[NodeId], from| Hello { membership: Some(membership(met)), ..hello(from, 2) };
         let membership = membership(&[1, 2]);
-        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 2, membership });
+        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 3, membership });
         // Not its founder; not this directory; another cluster than it says.
         assert_eq!(refusal(&new, &adopting(&[1, 2, 3], 3)), Refusal::NotForMe { from: 3 });
         assert_eq!(refusal(&new, &adopting(&[1], 1)), Refusal::NotForMe { from: 1 });
@@ -575,8 +587,8 @@ mod tests {
         };
         assert_eq!(refused(3, welcome(2, Some(CLUSTER))), Refusal::OtherNode { meant: 3, found: 2 });
         assert!(matches!(refused(2, welcome(2, Some("f"))), Refusal::OtherCluster { .. }));
-        let newer = Welcome { protocol: 3, ..welcome(2, Some(CLUSTER)) };
-        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (3, 3) });
+        let newer = Welcome { protocol: 4, ..welcome(2, Some(CLUSTER)) };
+        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (4, 4) });
     }
 
     #[test]
@@ -631,7 +643,7 @@ mod tests {
         let leader = Own { membership: Some(forced.clone()), leads: true, ..own(1, None) };
         let behind = |applied| Own { applied, ..own(2, Some(&[1, 2, 3])) };
         let greets = Hello { epochs: forced.epochs.clone(), ..hello(1, 2) };
-        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: 3 });
         assert_eq!(judge(&leader, 2, &welcome(2, Some(CLUSTER))), Verdict::Adopt { meet: false });
         assert_eq!(refusal(&leader, &hello(2, 1)), Refusal::LeftBehind { node_id: 2 });
         let told = Hello { membership: Some(forced.clone()), ..greets };
@@ -684,7 +696,7 @@ mod tests {
         now.configuration.index = 40;
         now.configuration.nodes.push(Member { node_id: 4, host: "h".into(), port: 1, node: Some(uuid(4)) });
         let greets = Hello { configuration: 40, ..hello(4, 2) };
-        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: 3 });
         let answer = Welcome { lags: true, ..welcome(2, Some(CLUSTER)) };
         let greeter = super::Own { node_id: 4, node: uuid(4), membership: Some(now.clone()), ..own.clone() };
         assert_eq!(judge(&greeter, 2, &answer), Verdict::Adopt { meet: false });
@@ -695,11 +707,25 @@ mod tests {
         assert_eq!(refusal(&follows, &told), Refusal::Lags { node_id: 2 });
         assert!(Refusal::Lags { node_id: 2 }.passes(), "it learns of them by its leader");
         let replaced = Hello { configuration: 40, node: uuid(9), ..hello(3, 2) };
-        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 2 });
+        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 3 });
         let earlier = Hello { configuration: 0, ..replaced };
         assert!(matches!(decide(&own, &earlier), Decision::Refuse(Refusal::LostData { node_id: 3, .. })));
         now.configuration.nodes.retain(|node| node.node_id != 2);
         let without = Hello { membership: Some(now), ..told };
         assert!(matches!(decide(&own, &without), Decision::Refuse(Refusal::NoMember { node_id: 2, .. })));
+    }
+
+    #[test]
+    fn who_may_be_an_older_copy_is_told_of_later_members_before_it_decides_anything() {
+        let mut now = membership(&[1, 2, 3]);
+        now.configuration.index = 40;
+        let greets = Hello { configuration: 40, ..hello(2, 1) };
+        let knows_all = own(1, Some(&[1, 2, 3]));
+        assert_eq!(decide(&knows_all, &greets), Decision::Accept { protocol: 3, meet: false });
+        let doubted = super::Own { in_doubt: true, is_lost: false, ..knows_all };
+        assert_eq!(decide(&doubted, &greets), Decision::Introduce { protocol: 3 });
+        let told = Hello { membership: Some(now.clone()), ..greets };
+        assert_eq!(decide(&doubted, &told), Decision::Rejoin { membership: now });
+        assert!(matches!(decide(&doubted, &hello(2, 1)), Decision::Accept { .. }), "who knows no more");
     }
 }

@@ -85,7 +85,7 @@ pub enum MessageKind {
     RequestVoteResponse,
     /// Leader: a snapshot is on its way out of band; `snapshot` says which.
     Snapshot,
-    /// Leader: is there; `commit`; `context` of reads that wait for a round.
+    /// Leader: is there; `commit` and its `commit_term`; `context` of reads that wait for a round.
     Heartbeat,
     /// Follower: heard it; `context` comes back.
     HeartbeatResponse,
@@ -97,11 +97,15 @@ pub enum MessageKind {
     RequestPreVote,
     /// The answer to that.
     RequestPreVoteResponse,
+    /// Leader: the receiver's doubt of number `index` has ended.
+    DoubtEnded,
+    /// Leader: the receiver has committed what the leader, whose log ends at `index`, hasn't.
+    Conflict,
 }
 
 impl MessageKind {
     /// Every kind, at the place of its byte on the wire.
-    pub const ALL: [MessageKind; 11] = [
+    pub const ALL: [MessageKind; 13] = [
         MessageKind::Append,
         MessageKind::AppendResponse,
         MessageKind::RequestVote,
@@ -113,6 +117,8 @@ impl MessageKind {
         MessageKind::TimeoutNow,
         MessageKind::RequestPreVote,
         MessageKind::RequestPreVoteResponse,
+        MessageKind::DoubtEnded,
+        MessageKind::Conflict,
     ];
 }
 
@@ -144,7 +150,7 @@ pub struct Message {
     pub index: u64,
     /// The sender's commit index, as far as the receiver is known to have the log; else 0.
     pub commit: u64,
-    /// The term of the entry at `commit`, with votes and their answers; else 0.
+    /// The term of the entry at `commit`, with votes, their answers and heartbeats; else 0.
     pub commit_term: u64,
     /// A response that says no.
     pub reject: bool,
@@ -158,6 +164,8 @@ pub struct Message {
     pub entries: Vec<LogEntry>,
     /// Of [`MessageKind::Snapshot`].
     pub snapshot: Option<SnapshotMark>,
+    /// With answers: the number of the sender's doubt; 0 for none.
+    pub doubt: u64,
 }
 
 impl Message {
@@ -178,6 +186,7 @@ impl Message {
             context: Bytes::new(),
             entries: Vec::new(),
             snapshot: None,
+            doubt: 0,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! a simulation runs the same code as a node.
 
 pub mod appends;
+pub mod doubt;
 pub mod dynamo;
 pub mod group;
 pub mod handshake;
@@ -20,6 +21,7 @@ pub mod notices;
 pub mod office;
 pub mod policy;
 pub mod protocol;
+pub mod quorum;
 pub mod raft;
 pub mod reconfiguration;
 pub mod recovered;

@@ -114,6 +114,7 @@ mod tests {
             followers,
             learners,
             hosts_witness,
+            in_doubt: false,
         }
     }
 

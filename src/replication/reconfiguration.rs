@@ -237,6 +237,7 @@ mod tests {
             followers: vec![],
             learners: learners.to_vec(),
             hosts_witness: false,
+            in_doubt: false,
         }
     }
 

@@ -82,7 +82,7 @@ pub fn configuration(
 }
 
 /// More terms than a cluster ever has between two times that its voters are set by force.
-const EPOCH_TERMS: u64 = 1 << 32;
+pub const EPOCH_TERMS: u64 = 1 << 32;
 
 /// Whom the replica begins with, where `configuration` is what its log says of it.
 /// The membership may know better: a node that is taken in again reads in the log
@@ -122,7 +122,7 @@ pub fn start(
 ) -> Start {
     let cut = cut_of(places, mark);
     let terms = (cut.0 + 1..=applied).map(|index| places.term(index).unwrap_or(mark.term)).collect();
-    Start { hard_state, members, cut, applied: terms, tail }
+    Start { hard_state, members, cut, applied: terms, tail, in_doubt: false }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Nodes of dynamo mode whose directories are lost, or older than they were.
+//! Nodes whose directories are lost, or older than they were.
 
 use std::path::Path;
 

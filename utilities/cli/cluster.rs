@@ -90,21 +90,24 @@ fn readable(fields: &Map<String, Value>) -> String {
         Some(dynamo) => everyone_writes(&field).into_iter().chain(both).chain(of_dynamo(dynamo)).collect(),
         None => one_leads(fields, &field).into_iter().chain(both).collect(),
     };
-    let alarms = fields.get("alarms").and_then(Value::as_array).into_iter().flatten();
-    let alarm = |alarm: &Value| {
-        format!(
-            "{} at node {}: {}",
-            plain(&alarm["code"]),
-            plain(&alarm["node_id"]),
-            plain(&alarm["message"])
-        )
-    };
-    let facts: Vec<(&str, String)> =
-        facts.into_iter().chain(alarms.map(|row| ("ALARM", alarm(row)))).collect();
+    let facts: Vec<(&str, String)> = facts.into_iter().chain(alarms(fields)).collect();
     let members = fields.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let facts: String = facts.iter().map(|(name, fact)| format!("{name:width$}  {fact}\n")).collect();
     facts + &member_table(members)
+}
+
+/// What is wrong, in the node's own words.
+fn alarms(fields: &Map<String, Value>) -> Vec<(&'static str, String)> {
+    let alarms = fields.get("alarms").and_then(Value::as_array);
+    let words = |alarm: &Value| {
+        let about = match &alarm["node_id"] {
+            Value::Null => String::new(),
+            node_id => format!(" at node {}", plain(node_id)),
+        };
+        format!("{}{about}: {}", plain(&alarm["code"]), plain(&alarm["message"]))
+    };
+    alarms.into_iter().flatten().map(|alarm| ("ALARM", words(alarm))).collect()
 }
 
 fn one_leads(fields: &Map<String, Value>, field: &impl Fn(&str) -> String) -> [(&'static str, String); 4] {
@@ -202,21 +205,24 @@ mod tests {
         let mut reply = json!({"mode": "leader", "node_id": 2, "role": "secondary", "term": 7,
             "leader": {"node_id": 1, "host": "10.0.0.1", "port": 9001},
             "members": [member(1, "primary", "serving", 0), member(2, "secondary", "catching_up", 40)],
-            "commit_index": 100, "applied_index": 60, "tolerates": 0, "may_fail": [1, 2]});
+            "commit_index": 100, "applied_index": 60, "tolerates": 0, "may_fail": [1, 2],
+            "alarms": [{"code": "in_doubt", "node_id": 2, "message": "node 2 may be an older copy"}]});
         let shown = readable(reply.as_object().unwrap());
         let row = "│ 2    ┆ 10.0.0.1:9002 ┆ secondary ┆ true  ┆ catching_up ┆ 40          ┆ 80     ┆ 0            │";
         for line in [
             "leader     node 1 at 10.0.0.1:9001, term 7",
             "asked      node 2, secondary",
             "may fail   any one of 1, 2",
+            "ALARM      in_doubt at node 2: node 2 may be an older copy",
             row,
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
         }
-        assert!(!shown.contains("ALARM"));
-        reply["alarms"] = json!([{"code": "unreadable_log", "node_id": 2, "message": "look at the disk"}]);
-        let alarmed = readable(reply.as_object().unwrap());
-        assert!(alarmed.contains("ALARM      unreadable_log at node 2: look at the disk\n"), "{alarmed}");
+        reply["alarms"] = json!([{"code": "no_home", "node_id": null, "message": "nobody is meant"}]);
+        let of_nobody = readable(reply.as_object().unwrap());
+        assert!(of_nobody.contains("ALARM      no_home: nobody is meant\n"), "{of_nobody}");
+        reply["alarms"] = json!([]);
+        assert!(!readable(reply.as_object().unwrap()).contains("ALARM"));
         reply["leader"] = Value::Null;
         assert!(readable(reply.as_object().unwrap()).contains("leader     none at the moment, term 7\n"));
         assert!(!readable(&Map::new()).is_empty(), "of a reply without fields nothing is shown");

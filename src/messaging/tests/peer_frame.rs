@@ -7,10 +7,13 @@ use proptest::prelude::*;
 use crate::limits::SOCKET_READ_BYTES;
 use crate::messaging::peer_frame::{FrameError, PeerFrame, SnapshotBegin, decode, encode};
 use crate::messaging::peer_frame_converging::Converging;
+use crate::messaging::peer_version::for_version;
 use crate::persistence::NodeUuid;
 use crate::persistence::{Configuration, Members};
+use crate::replication::doubt::Condition;
 use crate::replication::dynamo;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
+use crate::replication::protocol::PROTOCOL_DOUBT;
 
 fn payloads() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..60).prop_map(Bytes::from)
@@ -39,24 +42,30 @@ fn marks() -> impl Strategy<Value = SnapshotMark> {
 
 fn messages() -> impl Strategy<Value = Message> {
     let kind = proptest::sample::select(MessageKind::ALL.to_vec());
-    (kind, any::<[u64; 9]>(), any::<bool>(), payloads(), entries(), proptest::option::of(marks())).prop_map(
-        |(kind, numbers, reject, context, entries, snapshot)| Message {
-            kind,
-            from: numbers[0],
-            to: numbers[1],
-            term: numbers[2],
-            log_term: numbers[3],
-            index: numbers[4],
-            commit: numbers[5],
-            commit_term: numbers[6],
-            reject,
-            reject_hint: numbers[7],
-            request_snapshot: numbers[8],
-            context,
-            entries,
-            snapshot,
-        },
-    )
+    let doubt = prop_oneof![3 => Just(0), 1 => any::<u64>()];
+    let parts =
+        (kind, any::<[u64; 9]>(), any::<bool>(), payloads(), entries(), proptest::option::of(marks()));
+    (parts, doubt).prop_map(|((kind, numbers, reject, context, entries, snapshot), doubt)| Message {
+        kind,
+        from: numbers[0],
+        to: numbers[1],
+        term: numbers[2],
+        log_term: numbers[3],
+        index: numbers[4],
+        commit: numbers[5],
+        commit_term: numbers[6],
+        reject,
+        reject_hint: numbers[7],
+        request_snapshot: numbers[8],
+        context,
+        entries,
+        snapshot,
+        doubt,
+    })
+}
+
+fn conditions() -> impl Strategy<Value = Condition> {
+    prop_oneof![Just(Condition::Well), Just(Condition::InDoubt), Just(Condition::Conflicting)]
 }
 
 fn frames() -> impl Strategy<Value = PeerFrame> {
@@ -72,7 +81,7 @@ fn frames() -> impl Strategy<Value = PeerFrame> {
         1 => (any::<u64>(), payloads())
             .prop_map(|(offset, bytes)| PeerFrame::SnapshotChunk { offset, bytes }),
         1 => entries().prop_map(PeerFrame::SnapshotEntries),
-        1 => Just(PeerFrame::Presence),
+        1 => conditions().prop_map(PeerFrame::Presence),
         1 => Just(PeerFrame::SnapshotEnd),
         1 => any::<bool>().prop_map(|taken| PeerFrame::SnapshotResult { taken }),
     ]
@@ -164,6 +173,29 @@ proptest! {
     }
 }
 
+/// What the version before this one reads: a message's kind and its flags stand behind the header
+/// and the frame's kind.
+fn is_of_version_2(frame: &PeerFrame) -> bool {
+    let bytes = encoded(frame);
+    let (kind, rest) = (bytes[12], &bytes[13..]);
+    match frame {
+        PeerFrame::Message(_) => usize::from(rest[0]) < 11 && rest[1] & !7 == 0,
+        _ => kind <= 20,
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_earlier_version_gets_only_what_it_can_read(frame in frames()) {
+        prop_assert_eq!(for_version(frame.clone(), PROTOCOL_DOUBT), Some(frame.clone()));
+        for protocol in [1, 2] {
+            if let Some(frame) = for_version(frame.clone(), protocol) {
+                prop_assert!(is_of_version_2(&frame), "{:?}", frame);
+            }
+        }
+    }
+}
+
 /// What it pins: of bytes that share an allocation with anything else, more than they are.
 fn pinned_bytes(bytes: Bytes) -> usize {
     let length = bytes.len();
@@ -220,7 +252,7 @@ fn a_buffer_keeps_no_memory_for_frames_that_are_gone() {
     decode(&mut buffer).unwrap().unwrap();
     assert_eq!(buffer.capacity(), 0, "nothing is left of it");
     let mut buffer = encoded(&long);
-    buffer.extend_from_slice(&encoded(&PeerFrame::Presence)[..5]);
+    buffer.extend_from_slice(&encoded(&PeerFrame::Presence(Condition::Well))[..5]);
     decode(&mut buffer).unwrap().unwrap();
     assert_eq!(buffer.len(), 5);
     assert!(buffer.capacity() <= SOCKET_READ_BYTES, "{}", buffer.capacity());

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::persistence::{Configuration, Members};
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
-/// The crate's message types at the places of [`MessageKind::ALL`]. Its others are
-/// said within a node, or forward a follower's requests, which this node doesn't.
+/// The crate's message types at the places of [`MessageKind::ALL`], whose last ones are not
+/// its. Its others are said within a node, or forward a follower's requests, which this node doesn't.
 const TYPES: [eraftpb::MessageType; 11] = [
     eraftpb::MessageType::MsgAppend,
     eraftpb::MessageType::MsgAppendResponse,
@@ -44,13 +44,15 @@ pub(super) fn outgoing(mut message: eraftpb::Message) -> Option<Message> {
         snapshot: (kind == MessageKind::Snapshot).then(|| mark(message.get_snapshot())),
         entries: message.take_entries().into_iter().map(entry).collect(),
         context: message.context,
+        doubt: 0,
     })
 }
 
 pub(super) fn incoming(message: Message) -> eraftpb::Message {
     let mut into = eraftpb::Message::default();
     let place = MessageKind::ALL.iter().position(|kind| *kind == message.kind).unwrap_or_default();
-    into.set_msg_type(TYPES[place]);
+    // A type that the crate refuses from outside stands for what isn't its.
+    into.set_msg_type(TYPES.get(place).copied().unwrap_or(eraftpb::MessageType::MsgHup));
     into.from = message.from;
     into.to = message.to;
     into.term = message.term;

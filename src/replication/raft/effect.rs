@@ -28,6 +28,8 @@ pub struct Options {
     pub committed_bytes_max: u64,
     /// Bytes of applied payloads kept in memory for followers.
     pub payload_bytes_max: usize,
+    /// Random, another one at each start: numbers of doubts are drawn from it.
+    pub doubt_seed: u64,
 }
 
 /// When a node campaigns: the lower its place among the members, the earlier, so
@@ -35,6 +37,11 @@ pub struct Options {
 /// by more than a round trip also spare split votes, without randomness.
 pub fn election_timeout_ticks(election_ticks: usize, place: usize) -> usize {
     election_ticks + election_ticks / 5 + place * (election_ticks * 3 / 5).max(1)
+}
+
+/// So much longer a node in doubt waits.
+pub(super) fn patience_ticks(election_ticks: usize) -> usize {
+    2 * election_ticks
 }
 
 /// Whom a node knows.
@@ -71,6 +78,8 @@ pub struct Start {
     pub applied: Vec<u64>,
     /// The entries behind those: not known to be committed.
     pub tail: Vec<LogEntry>,
+    /// It may be an older copy of what it was: see [`crate::replication::doubt`].
+    pub in_doubt: bool,
 }
 
 /// What a node hears.
@@ -97,6 +106,8 @@ pub enum Input {
     Reconfigure(Box<Configuration>),
     /// Hand leadership to this node.
     TransferTo(NodeId),
+    /// The doubt that an [`Effect::DoubtBegins`] told of is durable.
+    DoubtStored,
     /// A peer can't be reached: what was sent to it may be lost.
     Unreachable(NodeId),
     /// A snapshot reached this follower, or was given up. Must be said of each
@@ -179,13 +190,33 @@ pub enum Effect {
     },
     /// This follower needs what the log no longer has.
     SnapshotWanted(NodeId),
-    /// This node said that it had the entry `promised` on its disk, and its log
-    /// ends at `last`: what it promised is gone, and so may be its votes. It must
-    /// not go on.
-    PromiseBroken {
+    /// This node said that it had the entry `promised` on its disk, and its log has another
+    /// one there, or ends at `last`: what it promised is gone, and so may be its votes. To
+    /// be made durable, and then [`Input::DoubtStored`]; until then it says nothing to anyone.
+    DoubtBegins {
         /// An entry that the leader knows it to have had.
         promised: u64,
         /// The last one that it has.
+        last: u64,
+    },
+    /// Its doubt has ended: to be noted on the disk.
+    DoubtEnds,
+    /// This node has committed another entry `index` than its leader, or one more. Nothing that it
+    /// is told is heard any more, and it says nothing.
+    Conflicts {
+        /// The leader.
+        with: NodeId,
+        /// An entry that its log and the leader's don't have alike.
+        index: u64,
+    },
+    /// A follower has committed the entry `index`, and this leader's log ends at `last`. What
+    /// the follower says counts for nothing.
+    FollowerConflicts {
+        /// Which.
+        node: NodeId,
+        /// An entry that it has committed.
+        index: u64,
+        /// The leader's last one.
         last: u64,
     },
 }
@@ -203,10 +234,13 @@ pub struct Status {
     pub applied: u64,
     /// A leader that was handed its leadership, by a hand-over or a `promote`.
     pub was_handed_over: bool,
-    /// A leader's view of each node that votes: its last entry that is known, heard of lately.
+    /// A leader's view of each node that votes: its last entry that is known; whether it was
+    /// heard of lately and is not in doubt.
     pub followers: Vec<(NodeId, u64, bool)>,
     /// And of those that only listen.
     pub learners: Vec<(NodeId, u64, bool)>,
     /// A witness lives in this node.
     pub hosts_witness: bool,
+    /// This node may be an older copy of itself.
+    pub in_doubt: bool,
 }

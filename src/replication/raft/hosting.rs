@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use super::convert;
 use super::effect::{Effect, Options, Persist};
 use super::replica::Replica;
 use super::witness::Witness;
@@ -101,7 +100,7 @@ impl Replica {
         let (patience, persisted) = (self.hosting.election_ticks, raft.raft_log.persisted);
         let mut withholds = false;
         for (&id, progress) in raft.prs().iter().filter(|(id, _)| !is_witness(**id)) {
-            if id == self.hosting.node_id || !raft.prs().conf().voters().contains(id) {
+            if id == self.hosting.node_id || !raft.prs().conf().voters().contains(id) || self.is_doubted(id) {
                 continue;
             }
             // A new leader has heard of nobody yet.
@@ -115,7 +114,7 @@ impl Replica {
             let has_caught_up = progress.matched + CAUGHT_UP_LAG_ENTRIES_MAX >= persisted;
             withholds |= is_there && (self.hosting.withholds || has_caught_up);
         }
-        self.hosting.withholds = withholds;
+        self.hosting.withholds = withholds && !self.is_in_doubt();
     }
 
     /// A message of another node to the witness, or the host's own.
@@ -181,10 +180,10 @@ impl Replica {
         let may_go = |(waits_for, _): &mut (u64, Message)| *waits_for <= persists_done;
         let messages: Vec<(u64, Message)> = self.hosting.inside.extract_if(.., may_go).collect();
         let some = !messages.is_empty();
-        for (_, message) in messages {
+        for (_, mut message) in messages {
             if message.to == self.options.node_id {
-                // The crate may have no use for it any more.
-                let _ = self.node.step(convert::incoming(message));
+                message.doubt = self.doubts.own_number().unwrap_or(0);
+                self.hear(message);
             } else {
                 self.witness_hears(&message);
             }

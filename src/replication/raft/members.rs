@@ -51,7 +51,8 @@ impl Replica {
         if raft.state != StateRole::Leader || stays || raft.lead_transferee.is_some() {
             return;
         }
-        let heard = |id: &u64| raft.prs().get(*id).filter(|progress| progress.recent_active);
+        let is_there = |id: &u64, is_active| is_active && !self.is_doubted(*id);
+        let heard = |id: &u64| raft.prs().get(*id).filter(|progress| is_there(id, progress.recent_active));
         let voters = members.voters.iter().filter(|voter| !is_witness(**voter));
         let heirs = voters.filter_map(|id| Some((heard(id)?.matched, *id)));
         if let Some((_, heir)) = heirs.max_by_key(|(matched, _)| *matched) {
@@ -61,6 +62,8 @@ impl Replica {
 
     pub(super) fn configured(&mut self) {
         self.host_as_configured();
+        let members = &self.configurations.newest().members;
+        self.doubts.keep(|node| members.has(node));
         self.effects.push(Effect::Configured(Box::new(self.configuration().clone())));
     }
 

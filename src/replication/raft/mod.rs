@@ -47,18 +47,30 @@
 //! - Requests are never forwarded from node to node: a proposal is taken by a
 //!   leader or refused, so that a refusal is final.
 
+mod acknowledgements;
 mod configurations;
+mod conflicts;
 mod convert;
+mod doubts;
 mod effect;
+mod elections;
 mod fetches;
 mod hard_state;
 mod hosting;
 mod members;
+mod mistake;
 mod reads;
+mod receiving;
 mod replica;
 mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_doubt;
+#[cfg(test)]
+mod tests_of_lost_entries;
+#[cfg(test)]
+mod wires;
 mod witness;
 
 pub use effect::{
@@ -66,4 +78,6 @@ pub use effect::{
     election_timeout_ticks,
 };
 pub use hard_state::{HARD_STATE_BYTES, HardState};
+#[cfg(test)]
+pub use mistake::Mistake;
 pub use replica::Replica;

@@ -5,9 +5,12 @@ use bytes::Bytes;
 
 use super::configurations::Configurations;
 use super::convert;
+use super::doubts::Doubts;
 use super::effect::{
     Effect, Handle, Input, Options, Persist, Role, RoleChange, Start, Status, election_timeout_ticks,
+    patience_ticks,
 };
+use super::elections::Elections;
 use super::fetches::Fetches;
 use super::hard_state::HardState;
 use super::hosting::Hosting;
@@ -15,7 +18,7 @@ use super::reads::Reads;
 use super::storage::Storage;
 use crate::limits::MEMBERS_MAX;
 use crate::persistence::is_witness;
-use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, NodeId, SnapshotMark};
+use crate::replication::message::{EntryKind, LogEntry, MessageKind, NodeId, SnapshotMark};
 
 /// A persist under way, and what is durable with it.
 struct Persisting {
@@ -42,13 +45,19 @@ pub struct Replica {
     persists_done: u64,
     persisting: Vec<Persisting>,
     /// The persist that installs a snapshot: nothing goes on before it is durable.
-    installing: Option<u64>,
+    pub(super) installing: Option<u64>,
     handed_out: u64,
     /// The term in which this node campaigns, or did, since its leader asked it to.
-    invited_to: u64,
+    pub(super) invited_to: u64,
+    pub(super) elections: Elections,
+    pub(super) doubts: Doubts,
     pub(super) reads: Reads,
     pub(super) fetches: Fetches,
+    /// What is committed here its leader hasn't got: it takes no more part.
+    pub(super) has_conflict: bool,
     pub(super) effects: Vec<Effect>,
+    #[cfg(test)]
+    pub(super) mistakes: Vec<super::mistake::Mistake>,
 }
 
 impl Replica {
@@ -80,7 +89,9 @@ impl Replica {
             pre_vote: true,
             // The place decides, not chance: see `Replica::tick`.
             min_election_tick: election_timeout_ticks(options.election_ticks, 0),
-            max_election_tick: election_timeout_ticks(options.election_ticks, MEMBERS_MAX) + 1,
+            max_election_tick: election_timeout_ticks(options.election_ticks, MEMBERS_MAX)
+                + patience_ticks(options.election_ticks)
+                + 1,
             read_only_option: ::raft::ReadOnlyOption::Safe,
             skip_bcast_commit: false,
             batch_append: true,
@@ -95,6 +106,7 @@ impl Replica {
         let mut replica = Replica {
             node,
             hosting: Hosting::new(&options),
+            doubts: Doubts::new(&options, start.in_doubt),
             options,
             role,
             configurations: Configurations::new(start.members),
@@ -106,9 +118,13 @@ impl Replica {
             installing: None,
             handed_out: applied,
             invited_to: 0,
+            elections: Elections::default(),
             reads: Reads::default(),
             fetches: Fetches::default(),
+            has_conflict: false,
             effects: Vec::new(),
+            #[cfg(test)]
+            mistakes: Vec::new(),
         };
         replica.host_as_configured();
         replica
@@ -117,6 +133,9 @@ impl Replica {
     /// Takes an input in. Its effects come with the next [`Replica::pump`].
     pub fn step(&mut self, input: Input) {
         match input {
+            Input::Propose(handle, _) if self.has_conflict => self.effects.push(Effect::Dropped(handle)),
+            Input::Read(handle) if self.has_conflict => self.effects.push(Effect::ReadLost(handle)),
+            _ if self.has_conflict => {}
             // Until a snapshot is installed the log behind it has no beginning: a
             // node that campaigned now would look for entries that are gone.
             Input::Tick if self.installing.is_some() => {}
@@ -129,6 +148,9 @@ impl Replica {
             Input::Unreadable(index) => self.node.mut_store().unreadable(index),
             Input::GoOn => self.go_on(),
             Input::Reconfigure(to) => self.reconfigure(&to),
+            Input::DoubtStored => self.doubt_stored(),
+            // It would not take it.
+            Input::TransferTo(node) if self.is_doubted(node) && self.leads_in(self.node.raft.term) => {}
             Input::TransferTo(node) => self.node.transfer_leader(node),
             Input::Unreachable(node) => self.node.report_unreachable(node),
             Input::SnapshotSent(node, true) => self.node.report_snapshot(node, SnapshotStatus::Finish),
@@ -139,6 +161,7 @@ impl Replica {
     /// All that follows from the inputs since the last call.
     pub fn pump(&mut self) -> Vec<Effect> {
         loop {
+            self.settle_doubts();
             self.begin_read_round();
             while self.installing.is_none() && self.node.has_ready() {
                 self.take_ready();
@@ -158,7 +181,7 @@ impl Replica {
         if self.installing.is_some() {
             self.answer_heartbeats();
         }
-        std::mem::take(&mut self.effects)
+        self.speak()
     }
 
     /// While a snapshot is installed everything else waits for the disk. Not
@@ -176,13 +199,20 @@ impl Replica {
     }
 
     /// The lower its place among the nodes, the earlier it campaigns. The crate draws
-    /// anew whenever its role changes; what it draws is never used.
+    /// anew whenever its role changes; what it draws is never used. In doubt it lets all others
+    /// go first, and may hear meanwhile that the members are others by now.
     fn tick(&mut self) {
         let nodes = self.configurations.newest().node_ids();
         let place = nodes.iter().position(|id| *id == self.options.node_id).unwrap_or(nodes.len());
-        let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX));
+        let patience = if self.is_in_doubt() { patience_ticks(self.options.election_ticks) } else { 0 };
+        let timeout = election_timeout_ticks(self.options.election_ticks, place.min(MEMBERS_MAX)) + patience;
         self.node.raft.set_randomized_election_timeout(timeout);
+        self.take_gap_alone();
         self.node.tick();
+        if self.node.raft.state == StateRole::PreCandidate && self.node.raft.election_elapsed == 0 {
+            self.elections.begin_anew();
+        }
+        self.tick_doubts();
         self.hand_over_if_leaving();
         self.tick_witness();
     }
@@ -194,8 +224,11 @@ impl Replica {
         if self.role.role == Role::Leader {
             let is_other = |id: NodeId| id != self.options.node_id && !is_witness(id);
             let others = raft.prs().iter().filter(|(id, _)| is_other(**id));
-            followers =
-                others.map(|(id, progress)| (*id, progress.matched, progress.recent_active)).collect();
+            let is_there = |id, is_active| is_active && !self.is_doubted(id);
+            let row = |(id, progress): (&u64, &::raft::Progress)| {
+                (*id, progress.matched, is_there(*id, progress.recent_active))
+            };
+            followers = others.map(row).collect();
             followers.sort_unstable();
         }
         let votes = |follower: &(NodeId, u64, bool)| self.configuration().members.votes(follower.0);
@@ -209,6 +242,7 @@ impl Replica {
             followers,
             learners,
             hosts_witness: self.hosting.witness.is_some(),
+            in_doubt: self.is_in_doubt(),
         }
     }
 
@@ -228,33 +262,6 @@ impl Replica {
         let store = self.node.mut_store();
         store.cut(cut_index.min(mark.index));
         store.snapshot = Some((mark, after));
-    }
-
-    fn receive(&mut self, mut message: Message) {
-        self.hosting.heard(message.from);
-        if self.hosting.is_witness(message.to) && message.from != self.options.node_id {
-            return self.witness_hears(&message);
-        }
-        let is_ours = message.to == self.options.node_id && message.from != self.options.node_id;
-        if !is_ours || (message.kind == MessageKind::TimeoutNow && self.installing.is_some()) {
-            return;
-        }
-        // A heartbeat's commit index is one that this node is known to have reached.
-        let last = self.node.raft.raft_log.last_index();
-        if message.kind == MessageKind::Heartbeat && message.commit > last && self.installing.is_none() {
-            return self.effects.push(Effect::PromiseBroken { promised: message.commit, last });
-        }
-        if message.kind == MessageKind::TimeoutNow && message.term == self.node.raft.term {
-            self.invited_to = message.term + 1;
-        }
-        if let Some(mark) = &mut message.snapshot {
-            self.configurations.comes_with_snapshot(mark);
-        }
-        // A peer that isn't a member (any more), or a message that this state has no use for.
-        let _ = self.node.step(convert::incoming(message));
-        if self.node.raft.raft_log.unstable.snapshot.is_none() {
-            self.configurations.no_snapshot_waits();
-        }
     }
 
     fn propose(&mut self, handle: Handle, payload: Bytes) {
@@ -320,6 +327,9 @@ impl Replica {
             let Some(mut message) = convert::outgoing(message) else { continue };
             if let Some(mark) = &mut message.snapshot {
                 mark.configuration = self.configurations.at(mark.index).clone();
+            }
+            if message.kind == MessageKind::Heartbeat {
+                message.commit_term = self.term_of(message.commit).unwrap_or(0);
             }
             let promises_nothing = message.kind == MessageKind::HeartbeatResponse;
             let may_leave = may_leave && (message.entries.is_empty() || !needs_own_disk);
@@ -399,8 +409,12 @@ impl Replica {
         let leader = (raft.leader_id != 0).then_some(raft.leader_id);
         let change = RoleChange { role, leader, term: raft.term };
         if change != self.role {
-            let led =
-                self.role.role == Role::Leader && (role != Role::Leader || change.term != self.role.term);
+            let goes_on = (role, change.term) == (self.role.role, self.role.term);
+            let led = self.role.role == Role::Leader && !goes_on;
+            if !goes_on {
+                let first = (role == Role::Leader).then(|| raft.raft_log.last_index());
+                self.doubts.enter(change.term, first);
+            }
             self.role = change;
             self.effects.push(Effect::Role(change));
             if led {

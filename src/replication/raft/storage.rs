@@ -218,6 +218,12 @@ impl Storage {
         self.fetched.clear();
     }
 
+    /// Whether another one than this entry stands in its place and term, as far as memory knows.
+    pub fn differs(&self, entry: &LogEntry) -> bool {
+        let same_term = self.term_here(entry.index) == Some(entry.term);
+        same_term && self.content(entry.index).is_some_and(|(_, payload)| payload != entry.payload)
+    }
+
     /// Kind and payload. Of an entry that only the disk had, both are known when it is fetched.
     fn content(&self, index: u64) -> Option<(EntryKind, Bytes)> {
         let kept = index.checked_sub(self.payloads_from).and_then(|place| self.kept.get(place as usize));

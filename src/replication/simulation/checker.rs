@@ -123,6 +123,16 @@ impl Checker {
     /// was acknowledged.
     pub fn forced(&mut self, base: Configuration, through: u64, has: impl Fn(u64, u64) -> bool) {
         let kept = self.history.forced(base, through, has);
+        self.forget_behind(kept);
+    }
+
+    /// All that has more than this was set back: what was behind it is lost, though it was acknowledged.
+    pub fn restored(&mut self, kept: u64) {
+        self.history.restored(kept);
+        self.forget_behind(kept);
+    }
+
+    fn forget_behind(&mut self, kept: u64) {
         self.leaders.clear();
         for asked in self.operations.values_mut() {
             asked.given_up |= asked.missing > 0;

@@ -11,6 +11,7 @@ use super::operator::Operator;
 use super::probes::Asker;
 use crate::persistence::{NodeUuid, host_of, next_random};
 use crate::replication::message::{Message, NodeId};
+use crate::replication::protocol::{PROTOCOL, PROTOCOL_DOUBT};
 use crate::replication::raft::{Effect, Input, Role};
 
 pub const TICK_MS: u64 = 50;
@@ -45,6 +46,8 @@ pub enum Event {
     Impatient(usize, u64, Operation),
     Fetched(usize, u64, (u64, u64, u64, u64)),
     SnapshotReport(usize, u64, NodeId, bool),
+    /// The disk has noted that a doubt begins or has ended.
+    DoubtNoted(usize, u64),
     Client(u64),
     Fault,
     Operator,
@@ -78,6 +81,8 @@ pub struct Cluster {
     pub calm: bool,
     /// What is acknowledged must be on every disk, not only on a majority's.
     pub all_disks: bool,
+    /// So much was lost that logs may contradict each other.
+    pub may_conflict: bool,
 }
 
 impl Cluster {
@@ -103,6 +108,18 @@ impl Cluster {
         cluster.operator = Some(Operator::new(sizes));
         cluster.after(500, Event::Operator);
         cluster
+    }
+
+    /// In this cluster disks are set back to older copies, beside all else.
+    pub fn with_older_copies(mut self) -> Cluster {
+        self.faults.older_copies = true;
+        self
+    }
+
+    /// In this cluster a node is of the version before.
+    pub fn with_earlier_version(mut self, place: usize) -> Cluster {
+        self.nodes[place].protocol = PROTOCOL_DOUBT - 1;
+        self
     }
 
     /// A cluster in which nothing goes wrong but that leadership moves, again and again,
@@ -136,6 +153,7 @@ impl Cluster {
             mutant,
             calm: true,
             all_disks: false,
+            may_conflict: false,
         };
         cluster.checker.history.founded(membership.base.clone());
         for place in 0..founding.len() {
@@ -168,6 +186,7 @@ impl Cluster {
             self.nodes[place].paused_until_ms = 0;
             self.nodes[place].sync_ms = 1;
             self.nodes[place].queue_ms = SLOW_QUEUE_MS;
+            self.nodes[place].protocol = PROTOCOL.1;
             if self.nodes[place].process.is_none() {
                 self.start(place);
             }
@@ -180,9 +199,10 @@ impl Cluster {
         self.run_until(milliseconds + CALM_MS / 2);
         self.nodes.iter_mut().for_each(|node| node.queue_ms = 2);
         self.run_until(milliseconds + CALM_MS);
+        let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
         assert!(
             self.checker.counts.acknowledged > before,
-            "nothing was acknowledged when all was well again"
+            "nothing was acknowledged when all was well again: {statuses:#?}"
         );
         let statuses: Vec<_> = self.members().map(|process| process.replica.status()).collect();
         assert!(
@@ -193,6 +213,7 @@ impl Cluster {
         );
         let leaders = self.members().filter(|process| process.leads());
         assert_eq!(leaders.count(), 1, "one leader when all is well");
+        assert!(!statuses.iter().any(|status| status.in_doubt), "doubt doesn't end: {statuses:#?}");
         let (first, last) = self
             .members()
             .map(|process| process.notices.handed_over())
@@ -299,6 +320,14 @@ impl Cluster {
                     self.step(place, Input::SnapshotSent(to, is_there));
                 }
             }
+            Event::DoubtNoted(place, incarnation) => {
+                if self.is_paused(place) {
+                    return self.when_it_goes_on(place, Event::DoubtNoted(place, incarnation));
+                }
+                if self.is_running(place, incarnation) {
+                    self.doubt_noted(place);
+                }
+            }
             Event::Client(client) => {
                 let pause = 1 + self.below(CLIENT_PAUSE_MS);
                 self.after(pause, Event::Client(client));
@@ -395,8 +424,11 @@ impl Cluster {
                 self.after(1, Event::Fetched(place, incarnation, (number, low, high, bytes_max)));
             }
             Effect::SnapshotWanted(_) => self.snapshot(place, false),
-            Effect::PromiseBroken { promised, last } => {
-                panic!("place {place} said that it had entry {promised}, and has {last}")
+            Effect::DoubtBegins { .. } => self.note_doubt(place, true),
+            Effect::DoubtEnds => self.note_doubt(place, false),
+            Effect::Conflicts { with, index } => self.conflicts(place, with, index),
+            Effect::FollowerConflicts { node, index, last } => {
+                assert!(self.may_conflict, "node {node} has committed entry {index}, its leader has {last}");
             }
         }
     }

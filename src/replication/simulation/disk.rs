@@ -36,6 +36,22 @@ pub struct SimulatedDisk {
     pub failed_syncs: u64,
 }
 
+/// What a disk had when it was lost.
+pub struct Held {
+    places: EntryPlaces,
+    snapshot: u64,
+}
+
+impl Held {
+    pub fn has(&self, index: u64, term: u64) -> bool {
+        holds(&self.places, self.snapshot, index, term)
+    }
+}
+
+fn holds(places: &EntryPlaces, snapshot: u64, index: u64, term: u64) -> bool {
+    index <= snapshot || (index < places.next_index() && places.term(index) == Some(term))
+}
+
 /// What a process finds.
 pub struct Found {
     pub state: State,
@@ -264,8 +280,30 @@ impl SimulatedDisk {
 
     /// Whether the entry of this index and term is on the disk.
     pub fn has(&self, index: u64, term: u64) -> bool {
-        let is_in_snapshot = self.snapshot.as_ref().is_some_and(|(mark, _)| index <= mark.index);
-        is_in_snapshot || (index < self.places.next_index() && self.places.term(index) == Some(term))
+        let snapshot = self.snapshot.as_ref().map_or(0, |(mark, _)| mark.index);
+        holds(&self.places, snapshot, index, term)
+    }
+
+    /// What is durable, for when the disk is lost.
+    pub fn held(&self) -> Held {
+        let snapshot = self.snapshot.as_ref().map_or(0, |(mark, _)| mark.index);
+        Held { places: self.places.clone(), snapshot }
+    }
+
+    /// A copy as a backup is made, with what the process has written so far.
+    pub fn copy(&mut self) -> SimulatedDisk {
+        SimulatedDisk {
+            disk: self.disk.clone_state().crash(CrashKind::KeepAll),
+            log: None,
+            places: self.places.clone(),
+            hard_state: self.hard_state,
+            snapshot: self.snapshot.clone(),
+            replay_after: self.replay_after,
+            waiting: VecDeque::new(),
+            random: self.seed_of_next(),
+            mutant: self.mutant,
+            failed_syncs: 0,
+        }
     }
 
     /// For the disk that takes this one's place.

@@ -28,6 +28,9 @@ pub struct Figures {
     pub hand_backs: u64,
     pub forced: u64,
     pub rejoined: u64,
+    /// Disks that were set back to older copies, and doubts that have ended.
+    pub set_back: u64,
+    pub doubts_ended: u64,
 }
 
 impl Figures {
@@ -48,6 +51,8 @@ impl Figures {
         self.hand_backs += more.hand_backs;
         self.forced += more.forced;
         self.rejoined += more.rejoined;
+        self.set_back += more.set_back;
+        self.doubts_ended += more.doubts_ended;
     }
 }
 
@@ -61,12 +66,13 @@ pub struct Faults {
     delay_ms_max: u64,
     pub failed_syncs_percent: u64,
     pub only_promotions: bool,
+    pub older_copies: bool,
     pub figures: Figures,
 }
 
 impl Faults {
     pub fn heal(&mut self) {
-        *self = Faults { figures: self.figures, ..Faults::default() };
+        *self = Faults { figures: self.figures, older_copies: self.older_copies, ..Faults::default() };
     }
 
     /// Whether one of the two doesn't hear the other.
@@ -93,7 +99,8 @@ impl Cluster {
     /// One more thing goes wrong, or is mended.
     pub fn fault(&mut self) {
         let place = self.below(self.nodes.len() as u64) as usize;
-        let which = if self.faults.only_promotions { 12 } else { self.below(15) };
+        let kinds = if self.faults.older_copies { 20 } else { 15 };
+        let which = if self.faults.only_promotions { 12 } else { self.below(kinds) };
         match which {
             0 | 1 => self.crash_for_a_while(place),
             2 => (0..self.nodes.len()).for_each(|place| self.crash_for_a_while(place)),
@@ -134,6 +141,8 @@ impl Cluster {
                 self.faults.figures.slow_shards += 1;
                 self.nodes[place].queue_ms = [2, 60, 800][self.below(3) as usize];
             }
+            15 | 16 => self.keep_copy(place),
+            17..20 => self.set_back_for_a_while(place),
             _ => self.faults.blocked.clear(),
         }
     }

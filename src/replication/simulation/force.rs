@@ -29,7 +29,7 @@ impl Cluster {
     /// Whether what this node does is part of the one history that must hold.
     pub fn is_judged(&self, place: usize) -> bool {
         let membership = self.nodes[place].directory.membership.as_ref();
-        membership.is_some_and(|membership| membership.epochs == self.epochs)
+        !self.nodes[place].is_beside && membership.is_some_and(|membership| membership.epochs == self.epochs)
     }
 
     /// What a greeting says of epochs. The mistake is not to compare them.

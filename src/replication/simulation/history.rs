@@ -8,6 +8,7 @@ use super::node::{SHARDS, placement};
 use crate::engine::{Effect, Entry, Requests, StateHash, Table, Version};
 use crate::persistence::Configuration;
 use crate::replication::message::{EntryKind, LogEntry};
+use crate::replication::quorum::is_majority;
 
 /// One request of an entry.
 #[derive(Debug)]
@@ -80,9 +81,15 @@ impl History {
     pub fn forced(&mut self, base: Configuration, through: u64, has: impl Fn(u64, u64) -> bool) -> u64 {
         let is_kept = |(index, (term, _)): &(&u64, &(u64, Vec<u8>))| has(**index, *term);
         let kept = self.committed.iter().take_while(is_kept).map(|(index, _)| *index).last().unwrap_or(0);
+        (self.members, self.forced_through) = (vec![base], through);
+        self.restored(kept);
+        kept
+    }
+
+    /// Nothing is known of what was behind this entry.
+    pub fn restored(&mut self, kept: u64) {
         self.committed.split_off(&(kept + 1));
         self.hashes.split_off(&(kept + 1));
-        (self.members, self.forced_through) = (vec![base], through);
         let written = std::mem::take(&mut self.keys);
         let mut writes: Vec<_> = written
             .into_iter()
@@ -94,7 +101,6 @@ impl History {
         for (version, key, whose) in writes {
             self.apply(&Request { version, effects: vec![(key, whose)] });
         }
-        kept
     }
 
     /// Who belongs to the cluster now.
@@ -111,7 +117,7 @@ impl History {
     /// leader may count that has not applied the change before it, or by any since.
     pub fn is_quorum(&self, index: u64, has: impl Fn(u64) -> bool) -> bool {
         let later = self.members.partition_point(|members| members.index <= index);
-        self.members[later.saturating_sub(2)..].iter().any(|made| made.members.is_quorum(&has))
+        self.members[later.saturating_sub(2)..].iter().any(|made| is_majority(&made.members, &has))
     }
 
     /// The state goes on to what a request made of it.

@@ -11,6 +11,7 @@ use super::cluster::Cluster;
 use crate::persistence::{Configuration, Member, Membership, NodeUuid};
 use crate::replication::handshake::{Decision, Hello, Lane, Own, PROTOCOL, Verdict, Welcome, decide, judge};
 use crate::replication::message::NodeId;
+use crate::replication::raft::Status;
 
 /// A node's directory, as far as its peers are concerned.
 #[derive(Debug)]
@@ -21,14 +22,17 @@ pub struct Directory {
     /// As the process knows it. `None`: it waits to be adopted.
     pub membership: Option<Membership>,
     /// As the disk has it: members that an entry names may be missing there.
-    stored: Option<Membership>,
+    pub stored: Option<Membership>,
+    /// The disk says that it may be an older copy.
+    pub in_doubt: bool,
     /// Counts what a greeting depends on.
     version: u64,
 }
 
 impl Directory {
     pub fn new(id: NodeId) -> Directory {
-        Directory { uuid: uuid(id, 0), wipes: 0, membership: None, stored: None, version: 0 }
+        let (membership, stored, in_doubt) = (None, None, false);
+        Directory { uuid: uuid(id, 0), wipes: 0, membership, stored, in_doubt, version: 0 }
     }
 
     /// Durable at once.
@@ -61,11 +65,19 @@ impl Directory {
         self.version += 1;
     }
 
+    /// It is what it was once, and its mark tells that.
+    pub fn set_back(&mut self, stored: Option<Membership>, is_known: bool) {
+        (self.membership, self.stored) = (stored.clone(), stored);
+        self.in_doubt |= is_known;
+        self.version += 1;
+    }
+
     /// All is lost: from here on it is another directory.
     pub fn wipe(&mut self, id: NodeId) {
         self.wipes += 1;
         self.uuid = uuid(id, self.wipes);
         (self.membership, self.stored) = (None, None);
+        self.in_doubt = false;
         self.version += 1;
     }
 
@@ -130,6 +142,10 @@ impl Cluster {
             leads: process.is_some_and(|process| process.leads()),
             applied: (applied, term),
             is_lost: process.is_none_or(|process| process.replica.status().role.leader.is_none()),
+            in_doubt: process.is_some_and(|process| {
+                let Status { role, in_doubt, .. } = process.replica.status();
+                in_doubt && role.leader.is_none_or(|leader| leader == node.id)
+            }),
         }
     }
 
@@ -152,6 +168,7 @@ impl Cluster {
                 node: greeter.node,
                 boot: 0,
                 to: peer,
+                in_doubt: false,
                 membership,
             }
         };
@@ -163,6 +180,7 @@ impl Cluster {
             node_id: peer,
             node: greeted.node,
             boot: 0,
+            in_doubt: false,
         };
         match decide(&greeted, &hello(None)) {
             Decision::Accept { meet, .. } => {

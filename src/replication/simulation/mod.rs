@@ -22,6 +22,9 @@
 //! seconds and goes on as if nothing had happened; a shard lags behind the others;
 //! leadership is moved on purpose. What must hold nevertheless is in `checker.rs`.
 //!
+//! Disks are set back to older copies of themselves (`older_copies.rs`), as long as each
+//! committed entry is left on some voter's disk: more isn't promised.
+//!
 //! Members change, too (`members.rs`, `operator.rs`): nodes are added, removed, and
 //! replaced after their disks were lost; who was removed goes on with what it has.
 //! Voters are set by force (`force.rs`) in directed tests only.
@@ -38,6 +41,9 @@ mod history;
 mod log_writer;
 mod members;
 mod node;
+mod older_copies;
+#[cfg(test)]
+mod older_copies_tests;
 mod operator;
 mod outside;
 mod probes;
@@ -48,6 +54,8 @@ mod witness_mistakes;
 mod witness_tests;
 
 pub use cluster::{Cluster, Report};
+
+use crate::replication::raft::Mistake;
 
 /// Bugs that the simulation must catch: each is a mistake that a store like this
 /// one has had.
@@ -108,4 +116,14 @@ pub enum Mutant {
     WitnessBeforeDisk,
     /// Two sides that were forced, each without the other, talk to each other.
     ForcedTwice,
+    /// A copy is not known for one.
+    CopyNotKnown,
+    /// One that the replica makes; others of those are found by `raft/tests_of_doubt.rs`.
+    OfReplica(Mistake),
+}
+
+impl Mutant {
+    fn of_replica(self) -> Option<Mistake> {
+        if let Mutant::OfReplica(mistake) = self { Some(mistake) } else { None }
+    }
 }

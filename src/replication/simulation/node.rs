@@ -1,20 +1,23 @@
 //! One simulated node: the real replica, real slices to apply to, a disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Mutant;
 use super::checker::Operation;
-use super::disk::{Found, SimulatedDisk};
+use super::disk::{Found, Held, SimulatedDisk};
 use super::log_writer::GROUP_BYTES_WANTED;
 use super::members::Directory;
+use super::older_copies::OlderCopy;
 use super::probes::Asker;
 use super::shards::SimulatedShard;
 use super::snapshots::Copying;
 use crate::engine::{Entry, Placement, Requests, Table, Version, replay};
+use crate::persistence::next_random;
 use crate::replication::appends::Appends;
 use crate::replication::message::{EntryKind, LogEntry, NodeId};
 use crate::replication::notices::Notices;
 use crate::replication::policy::HandOver;
+use crate::replication::protocol::PROTOCOL;
 use crate::replication::raft::{Handle, Options, Replica, Role};
 
 /// Slices of a node.
@@ -86,8 +89,12 @@ impl Process {
 pub struct Node {
     pub id: NodeId,
     pub disk: SimulatedDisk,
-    /// The last disk that was lost: what it had counted when it was asked for.
-    pub lost: Option<SimulatedDisk>,
+    /// What disks had that were lost, or set back: it counted when it was asked for.
+    pub lost: Vec<Held>,
+    /// Older copies of disk and directory.
+    pub copies: Vec<OlderCopy>,
+    /// What the disk is to note about doubt: that it begins, or ends.
+    pub doubt_orders: VecDeque<bool>,
     pub directory: Directory,
     pub process: Option<Process>,
     /// Counts its starts, so that what an earlier process ordered reaches no later one.
@@ -98,6 +105,11 @@ pub struct Node {
     pub sync_ms: u64,
     /// A message waits so long at a shard of this node, at most.
     pub queue_ms: u64,
+    /// What it does is not part of the history that must hold.
+    pub is_beside: bool,
+    /// The version of the peers' protocol that it speaks.
+    pub protocol: u32,
+    random: u64,
     mutant: Option<Mutant>,
 }
 
@@ -109,13 +121,18 @@ impl Node {
         Node {
             id,
             disk,
-            lost: None,
+            lost: Vec::new(),
+            copies: Vec::new(),
+            doubt_orders: VecDeque::new(),
             directory: Directory::new(id),
             process: None,
             incarnation: 0,
             paused_until_ms: 0,
             sync_ms: 1,
             queue_ms: 2,
+            is_beside: false,
+            protocol: PROTOCOL.1,
+            random: seed ^ (id << 32),
             mutant,
         }
     }
@@ -123,6 +140,7 @@ impl Node {
     /// The process ends, with or without the power.
     pub fn crash(&mut self) {
         self.process = None;
+        self.doubt_orders.clear();
         self.directory.crash();
         self.disk.crash();
     }
@@ -134,19 +152,22 @@ impl Node {
             self.directory.wipe(self.id);
         }
         let seed = self.disk.seed_of_next();
-        self.lost = Some(std::mem::replace(&mut self.disk, SimulatedDisk::new(seed, self.mutant)));
+        self.copies.clear();
+        self.lost.push(self.disk.held());
+        self.disk = SimulatedDisk::new(seed, self.mutant);
     }
 
-    /// Whether the entry is on its disk, or on the one that it lost.
+    /// Whether the entry is on its disk, or on one that it lost.
     pub fn has(&self, index: u64, term: u64) -> bool {
-        self.disk.has(index, term) || self.lost.as_ref().is_some_and(|disk| disk.has(index, term))
+        self.disk.has(index, term) || self.lost.iter().any(|held| held.has(index, term))
     }
 
     /// Starts a process from what the disk has. Gives the last entry that it has
     /// applied, and those that it found in the log; `None`: it waits to be adopted.
     pub fn start(&mut self) -> Option<(u64, Vec<LogEntry>)> {
         let mut membership = self.directory.membership.clone()?;
-        let Found { state, committed, start } = self.disk.open(&mut membership);
+        let Found { state, committed, mut start } = self.disk.open(&mut membership);
+        start.in_doubt = self.directory.in_doubt;
         if self.directory.membership.as_ref() != Some(&membership) {
             self.directory.store(membership);
         }
@@ -154,7 +175,8 @@ impl Node {
         let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
         replay_entries(&mut tables, &committed, self.mutant);
         let applied = committed.last().map_or(state.applied, |entry| entry.index.max(state.applied));
-        let mut replica = Replica::new(options(self.id), start);
+        let mut replica = Replica::new(options(self.id, next_random(&mut self.random)), start);
+        replica.mistaken(self.mutant.and_then(Mutant::of_replica).as_slice());
         if let Some((mark, _)) = &self.disk.snapshot {
             replica.snapshot_made(mark.clone(), self.disk.replay_after, self.disk.cut().0);
         }
@@ -199,7 +221,7 @@ pub fn replay_entries(tables: &mut [Table], entries: &[LogEntry], mutant: Option
     }
 }
 
-fn options(node_id: NodeId) -> Options {
+fn options(node_id: NodeId, doubt_seed: u64) -> Options {
     Options {
         node_id,
         heartbeat_ticks: 2,
@@ -209,5 +231,6 @@ fn options(node_id: NodeId) -> Options {
         uncommitted_bytes_max: 4_096,
         committed_bytes_max: 128,
         payload_bytes_max: 256,
+        doubt_seed,
     }
 }

@@ -109,7 +109,7 @@ impl Cluster {
 
     /// Whether all members know that a change is done: else they may need those for it that were
     /// members before.
-    fn is_known(&self, newest: &Configuration) -> bool {
+    pub fn is_known(&self, newest: &Configuration) -> bool {
         let known = |id: &NodeId| self.nodes[*id as usize - 1].directory.membership.as_ref();
         let nodes = nodes_that_vote(newest);
         nodes.iter().all(|id| known(id).is_some_and(|known| known.configuration.index >= newest.index))
@@ -122,6 +122,12 @@ impl Cluster {
         }
         if self.mutant == Some(Mutant::WipedVotes) {
             return true;
+        }
+        // Beside one in doubt the others may be no majority, and only force would help.
+        if self.faults.older_copies
+            && (self.is_anyone_in_doubt() || !self.is_left_without(id as usize - 1, |_, _| false))
+        {
+            return false;
         }
         match nodes_that_vote(newest).len() {
             0 | 1 => false,

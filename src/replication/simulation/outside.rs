@@ -3,7 +3,9 @@
 use super::Mutant;
 use super::cluster::{Cluster, Event};
 use crate::persistence::host_of;
+use crate::replication::doubt::for_earlier;
 use crate::replication::message::{Message, MessageKind};
+use crate::replication::protocol::PROTOCOL_DOUBT;
 use crate::replication::raft::{Input, Persist};
 
 impl Cluster {
@@ -61,7 +63,15 @@ impl Cluster {
         self.step(place, Input::Persisted(persist.number));
     }
 
-    pub fn send(&mut self, place: usize, message: Message) {
+    pub fn send(&mut self, place: usize, mut message: Message) {
+        let speaks = |id: u64| self.nodes[host_of(id) as usize - 1].protocol;
+        if speaks(message.from) < PROTOCOL_DOUBT && message.kind == MessageKind::Heartbeat {
+            message.commit_term = 0;
+        }
+        if speaks(message.from).min(speaks(message.to)) < PROTOCOL_DOUBT {
+            let Some(earlier) = for_earlier(message) else { return };
+            message = earlier;
+        }
         if !self.connects(place, host_of(message.to) as usize - 1) {
             return self.not_sent(place, &message);
         }

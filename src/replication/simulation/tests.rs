@@ -3,6 +3,7 @@
 use super::checker::Counts;
 use super::faults::Figures;
 use super::{Cluster, Mutant, Report};
+use crate::replication::raft::Mistake;
 
 const SEED: &str = "DATASTORE_SIMULATION_SEED";
 const FIRST: &str = "DATASTORE_SIMULATION_FIRST";
@@ -44,6 +45,35 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
     ] {
         assert!(count > 100, "{count} {what} show nothing");
     }
+}
+
+#[test]
+fn nothing_that_must_hold_is_broken_by_older_copies() {
+    let mut sum = Report::default();
+    for seed in seeds() {
+        for nodes in [2, 3, 5] {
+            eprintln!("{SEED}={seed}, {nodes} nodes, older copies");
+            let cluster = Cluster::new(seed, nodes, None).with_older_copies();
+            // In some of them a node can't read a doubt.
+            let is_mixed = seed % 4 == 3;
+            let cluster = if is_mixed {
+                cluster.with_earlier_version(seed as usize / 4 % nodes as usize)
+            } else {
+                cluster
+            };
+            add_report(&mut sum, &cluster.run(RUN_MS));
+        }
+        for (nodes, sizes) in OPERATED {
+            eprintln!("{SEED}={seed}, nodes and machines {nodes:?}, {sizes:?} wanted, older copies");
+            add_report(
+                &mut sum,
+                &Cluster::operated(seed, nodes, sizes, None).with_older_copies().run(RUN_MS),
+            );
+        }
+    }
+    println!("{:.2} simulated hours: {sum:?}", sum.milliseconds as f64 / 3_600_000.0);
+    let Figures { set_back, doubts_ended, .. } = sum.figures;
+    assert!(set_back.min(doubts_ended) > 0 || variable(SEED).is_some(), "{set_back} and {doubts_ended}");
 }
 
 /// Nodes at first and machines, and how many nodes there shall be.
@@ -149,6 +179,9 @@ fn run_with(seed: u64, mutant: Mutant) -> Report {
         Mutant::PartsNotLetGo => Cluster::restless(seed, 3, Some(mutant)),
         Mutant::WipedVotes => Cluster::operated(seed, (2, 2), (2, 2), Some(mutant)),
         Mutant::WitnessCampaigns | Mutant::WitnessBeforeDisk => Cluster::new(seed, 2, Some(mutant)),
+        Mutant::CopyNotKnown | Mutant::OfReplica(_) => {
+            Cluster::new(seed, [3, 5][seed as usize % 2], Some(mutant)).with_older_copies()
+        }
         _ => Cluster::new(seed, 3, Some(mutant)),
     };
     cluster.run(RUN_MS)
@@ -206,7 +239,7 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_bug_is_caught() {
-    const ALL: [Mutant; 27] = [
+    const ALL: [Mutant; 29] = [
         Mutant::PersistedBeforeSync,
         Mutant::PromisesBeforeSync,
         Mutant::VoteNotPersisted,
@@ -234,6 +267,8 @@ fn every_seeded_bug_is_caught() {
         Mutant::WitnessCampaigns,
         Mutant::WitnessBeforeDisk,
         Mutant::ForcedTwice,
+        Mutant::CopyNotKnown,
+        Mutant::OfReplica(Mistake::DoubtIgnoredInElections),
     ];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
