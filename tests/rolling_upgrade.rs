@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 const BEFORE: [&str; 2] = ["--peer-protocol", "1"];
 /// What the version before there was doubt speaks.
 const BEFORE_DOUBT: [&str; 2] = ["--peer-protocol", "2"];
+/// More than twice the longest time after which a follower campaigns.
+const MISSED_FOR_MS: u64 = 4_000;
 const ANSWERS: usize = 100;
 
 fn under_load(cluster: &Cluster, name: &str) -> UnderLoad {
@@ -250,9 +252,16 @@ fn a_node_in_doubt_counts_for_nothing_with_a_leader_that_can_t_read_it() {
 fn a_node_in_doubt_gives_no_vote_to_a_node_that_can_t_read_it() {
     let mut cluster = one_in_doubt_among_nodes_of_the_version_before();
     cluster.kill(1);
-    cluster.wait_until_alone(3);
     cluster.wait_until_alone(2);
+    // Node 3 can't tell, and asks for votes: several times in so long.
+    cluster.wait_until("node 3 has missed its leader for long", |cluster| {
+        let view = cluster.view(3).unwrap_or_default();
+        let of_leader = view["members"].as_array().and_then(|all| all.iter().find(|row| row["node_id"] == 1));
+        of_leader.is_some_and(|row| row["last_seen_ms"].as_u64().is_some_and(|ms| ms > MISSED_FOR_MS))
+    });
     assert_eq!(cluster.leader(), None);
+    let refused = cluster.refused(3, &set("taken by a minority", "here"));
+    assert_eq!(refused["outcome"], "not_applied", "{refused}");
     cluster.restart(1);
     cluster.wait_for_leader();
     cluster.ok(&set("after", "here"));
