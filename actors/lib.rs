@@ -48,6 +48,7 @@ mod read_buffer;
 mod recovered_log;
 mod recovery;
 mod replicated_disk;
+mod replicated_doubt;
 mod replicated_log;
 mod replicated_reads;
 mod replicated_snapshots;

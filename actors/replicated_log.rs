@@ -21,9 +21,8 @@ use crossbeam_channel::Sender;
 use datastore::error::{Code, Error};
 use datastore::limits;
 use datastore::persistence::{Configuration, host_of};
-use datastore::replication::doubt::Condition;
 use datastore::replication::group::Group;
-use datastore::replication::message::{LogEntry, Message, MessageKind, NodeId, payload_memory_bytes};
+use datastore::replication::message::{LogEntry, Message, MessageKind, payload_memory_bytes};
 use datastore::replication::notices::{Notice, Notices, lost};
 use datastore::replication::raft::{Effect, Input, Persist, Replica, Role, RoleChange, Start};
 
@@ -386,7 +385,7 @@ impl ReplicatedLog {
         self.take_no_more_part();
     }
 
-    fn take_no_more_part(&mut self) {
+    pub(crate) fn take_no_more_part(&mut self) {
         self.notices.end(&lost());
         self.office_ended();
         self.replica = None;
@@ -394,35 +393,6 @@ impl ReplicatedLog {
         self.role = role;
         self.cluster.role_changed(role);
         self.reads.leader_changed(&self.cast);
-    }
-
-    /// The disk has lost what it had synced, or was set back, and nothing but a leader's word tells it.
-    fn doubt_begins(&mut self, promised: u64, last: u64) {
-        if self.cluster.conditions.own() == Condition::Well {
-            tracing::error!(
-                promised,
-                last,
-                "THIS NODE HAS LOST ENTRIES that it had said were on its disk: its disk was set back to an older state, \
-                 or forgot what it had synced. It counts for no majority before its leader has brought it up to date"
-            );
-        }
-        self.cluster.conditions.set_own(Condition::InDoubt);
-        self.order(DiskOrder::NoteDoubt { begins: true });
-    }
-
-    fn doubt_ends(&mut self) {
-        tracing::info!(
-            "this node is no older copy of itself any more: it has what a majority has, and counts again"
-        );
-        self.cluster.conditions.set_own(Condition::Well);
-        self.order(DiskOrder::NoteDoubt { begins: false });
-    }
-
-    /// What it has committed its leader hasn't.
-    fn conflicts(&mut self, leader: NodeId, index: u64) {
-        tracing::error!("{}", self.cluster.conditions.conflict(self.cluster.node_id, leader, index));
-        self.cluster.has_quorum.store(false, Ordering::Relaxed);
-        self.take_no_more_part();
     }
 
     /// The node stops: nothing more is to be written.
@@ -437,7 +407,7 @@ impl ReplicatedLog {
         coordinator.send(CoordinatorMessage::Status(Box::new(status)));
     }
 
-    fn order(&self, order: DiskOrder) {
+    pub(crate) fn order(&self, order: DiskOrder) {
         // The disk thread ends only with the process.
         if self.disk.send(order).is_err() {
             tracing::error!("the disk thread is gone; stopping");
