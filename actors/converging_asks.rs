@@ -1,7 +1,6 @@
 //! What clients wait for in dynamo mode: copies of a write, a write of another node's,
 //! the newest of several copies of a key, and a member that goes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,9 @@ use datastore::engine::{Entry, Placement, SameVersion, Seen, Slice, Table, Versi
 use datastore::error::{Code, Detail, Error};
 use datastore::messaging::Copies;
 use datastore::messaging::peer_frame_converging::Converging;
-use datastore::replication::dynamo::Replica;
 use datastore::replication::dynamo::entry::states;
-use datastore::replication::message::{NodeId, payload_memory_bytes};
+use datastore::replication::dynamo::{Question, Questions, Replica};
+use datastore::replication::message::NodeId;
 
 use crate::Cast;
 use crate::connection::{Connection, ConnectionMessage};
@@ -30,17 +29,9 @@ pub(crate) struct Asks {
     patience: Duration,
     copies: Vec<(Version, usize, AskedBy, Instant)>,
     versions: Vec<(Version, Mailbox<Connection>, u64, Instant)>,
-    reads: BTreeMap<u64, Read>,
+    /// `get`s that ask several members.
+    reads: Questions<(AskedBy, Instant)>,
     evictions: Vec<(NodeId, AskedBy)>,
-    next_read: u64,
-}
-
-/// A `get` that asks several members.
-struct Read {
-    wanted: usize,
-    came: Vec<Bytes>,
-    asked_by: AskedBy,
-    until: Instant,
 }
 
 /// How many members these are.
@@ -56,23 +47,21 @@ fn counted(replica: &Replica, wanted: Copies) -> usize {
 impl Asks {
     pub(crate) fn new(cluster: Arc<DynamoCluster>, request_timeout_ms: u64) -> Asks {
         Asks {
+            reads: Questions::new(cluster.boot),
             cluster,
             // The request's own time would be over without a word of what was reached.
             patience: Duration::from_millis(request_timeout_ms / 2),
             copies: Vec::new(),
             versions: Vec::new(),
-            reads: BTreeMap::new(),
             evictions: Vec::new(),
-            next_read: 0,
         }
     }
 
     /// What those who wait occupy, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let came: usize = self.reads.values().flat_map(|read| &read.came).map(payload_memory_bytes).sum();
-        came + self.copies.capacity() * size_of::<(Version, usize, AskedBy, Instant)>()
+        self.reads.memory_bytes()
+            + self.copies.capacity() * size_of::<(Version, usize, AskedBy, Instant)>()
             + self.versions.capacity() * size_of::<(Version, Mailbox<Connection>, u64, Instant)>()
-            + self.reads.len() * size_of::<(u64, Read)>()
             + self.evictions.capacity() * size_of::<(NodeId, AskedBy)>()
     }
 
@@ -112,25 +101,24 @@ impl Asks {
         wanted: Copies,
         asked_by: AskedBy,
     ) {
-        self.next_read += 1;
-        let (number, wanted) = (self.next_read, counted(replica, wanted));
-        self.reads.insert(number, Read { wanted, came: Vec::new(), asked_by, until: self.until() });
+        let peers = cast.peers.all_by_id();
+        let asked = peers.iter().map(|(id, _)| *id).chain([self.cluster.place.node_id]);
+        let asker = (asked_by, self.until());
+        let number = self.reads.ask(key.clone(), counted(replica, wanted), asked, asker);
         let hash = node.placement.hash(key);
         let shard = node.placement.shard(hash);
         cast.shards[shard].send(ShardMessage::KeyWanted { key: key.clone(), hash, number, from: None });
-        for peer in cast.peers.all() {
+        for (_, peer) in peers {
             peer.send(PeerMessage::Converging(Converging::KeyWanted { number, key: key.clone() }));
         }
     }
 
-    pub(crate) fn key_state(&mut self, number: u64, state: Bytes) {
-        let Some(read) = self.reads.get_mut(&number) else { return };
-        read.came.push(state);
-        if read.came.len() < read.wanted {
-            return;
-        }
-        if let Some(Read { came, asked_by: (connection, sequence), .. }) = self.reads.remove(&number) {
-            connection.send(ConnectionMessage::CopiesRead { sequence, entry: Ok(newest(&came)) });
+    /// A member's answer; this node's own is one, too.
+    pub(crate) fn key_state(&mut self, from: NodeId, number: u64, state: Bytes) {
+        if let Some(question) = self.reads.answered(from, number, state) {
+            let entry = Ok(newest(&question.key, &question.came));
+            let ((connection, sequence), _) = question.asker;
+            connection.send(ConnectionMessage::CopiesRead { sequence, entry });
         }
     }
 
@@ -172,15 +160,11 @@ impl Asks {
     pub(crate) fn settle_late(&mut self, replica: &Replica) {
         self.settle(replica);
         let now = Instant::now();
-        self.reads.retain(|_, read| {
-            let waits = now < read.until;
-            if !waits {
-                let (connection, sequence) = &read.asked_by;
-                let entry = Err(too_few_answered(read.came.len(), read.wanted));
-                connection.send(ConnectionMessage::CopiesRead { sequence: *sequence, entry });
-            }
-            waits
-        });
+        for Question { came, wanted, asker, .. } in self.reads.given_up(|(_, until)| now >= *until) {
+            let ((connection, sequence), _) = asker;
+            let entry = Err(too_few_answered(came.len(), wanted));
+            connection.send(ConnectionMessage::CopiesRead { sequence, entry });
+        }
     }
 
     fn settle_copies(&mut self, replica: &Replica) {
@@ -223,22 +207,18 @@ fn too_few_answered(came: usize, wanted: usize) -> Error {
     Error::new(Code::TooStale, message)
 }
 
-/// What all these copies come to.
-fn newest(copies: &[Bytes]) -> Option<Entry> {
+/// What all these copies of a key come to.
+fn newest(key: &[u8], copies: &[Bytes]) -> Option<Entry> {
     let placement = Placement::new((0, 0), 1);
     let mut slice: Slice<()> = Slice::new(Table::new(placement, 0).with_tombstones(), 0);
     slice.converge(Seen::default());
-    let mut key: Option<Bytes> = None;
     for copy in copies {
-        // A copy that can't be read was refused by the frame that it came in.
-        let entries: Vec<Entry> = states(copy.clone()).flatten().collect();
-        key = key.or(entries.first().map(|entry| Bytes::copy_from_slice(entry.key())));
-        let entries = entries.into_iter().map(|entry| {
+        // A copy that can't be read was counted for none.
+        let entries = states(copy.clone()).flatten().map(|entry| {
             let hash = placement.hash(entry.key());
             (entry, hash)
         });
         slice.merge_states(0, entries, SameVersion::Greater, &Seen::default());
     }
-    let key = key?;
-    slice.table().get(&key, placement.hash(&key)).cloned()
+    slice.table().get(key, placement.hash(key)).cloned()
 }

@@ -157,7 +157,7 @@ impl ConvergingLog {
             ConvergingMessage::ReadCopies { key, wanted, asked_by } => {
                 self.asks.read_copies(&self.replica, (&self.node, &self.cast), &key, wanted, asked_by);
             }
-            ConvergingMessage::KeyState { number, state } => self.asks.key_state(number, state),
+            ConvergingMessage::KeyState { from, number, state } => self.asks.key_state(from, number, state),
             ConvergingMessage::TellKeyState { to, number, state } => {
                 if let Some(peer) = self.cast.peer(to) {
                     peer.send(PeerMessage::Converging(Converging::KeyState { number, state }));
@@ -178,11 +178,11 @@ impl ConvergingLog {
                 self.replica.pulled(*state);
             }
             ConvergingMessage::Pulled(None) => self.replica.pull_failed(),
-            ConvergingMessage::TransferBegins { to, state } => {
+            ConvergingMessage::TransferBegins { to, begun } => {
                 // Whoever asked may have gone.
-                let _ = state.send(self.replica.transfer_begins(to));
+                let _ = begun.send(self.replica.transfer_begins(to));
             }
-            ConvergingMessage::TransferEnded(to) => self.replica.transfer_ended(to),
+            ConvergingMessage::TransferEnded(number) => self.replica.transfer_ended(number),
         }
         self.pump();
     }

@@ -64,6 +64,8 @@ pub enum ConvergingMessage {
     },
     /// From a Shard or a peer's session: what a member has of a key.
     KeyState {
+        /// Who has it: this node, or the peer.
+        from: NodeId,
         /// The question.
         number: u64,
         /// The key's states; empty where there is none.
@@ -104,11 +106,11 @@ pub enum ConvergingMessage {
     TransferBegins {
         /// Who takes this node's state over.
         to: NodeId,
-        /// Whom to tell.
-        state: Sender<SnapshotVector>,
+        /// Whom to tell, with the transfer's number.
+        begun: Sender<(u64, SnapshotVector)>,
     },
-    /// From the same.
-    TransferEnded(NodeId),
+    /// From the same: the transfer of this number has ended.
+    TransferEnded(u64),
 }
 
 /// Entries for the shards, in the log's order: each takes what is its own.

@@ -81,6 +81,10 @@ impl Session {
         }
         let links = &self.cluster.clone().links;
         let session = links.begin_session(peer, greeting.lane, greeting.boot);
+        if links.is_another_process(peer, greeting.boot) {
+            // What the one before has said counts no more: this one's directory may be an older copy.
+            self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Unreachable(peer)));
+        }
         let ended = tokio::select! {
             ended = self.receive(peer, greeting.lane, &session) => ended,
             () = session.replaced.notified() => Ok(()),
@@ -164,6 +168,9 @@ impl Session {
                 })?;
                 let Some(frame) = frame else { break };
                 self.wait_for_time(peer, &frame).await;
+                if place.is_over() {
+                    return Ok(());
+                }
                 if !self.deliver(peer, frame) {
                     tracing::error!(peer, ?lane, "a peer sent a frame that doesn't belong to this lane");
                     return Err(io::ErrorKind::InvalidData.into());
@@ -204,7 +211,9 @@ impl Session {
         let PeerFrame::Converging(frame) = frame else { return false };
         let message = match frame {
             Converging::Message(message) => ConvergingMessage::Received { from: peer, message },
-            Converging::KeyState { number, state } => ConvergingMessage::KeyState { number, state },
+            Converging::KeyState { number, state } => {
+                ConvergingMessage::KeyState { from: peer, number, state }
+            }
             Converging::KeyWanted { number, key } => {
                 let hash = self.node.placement.hash(&key);
                 let shard = &self.cast.shards[self.node.placement.shard(hash)];

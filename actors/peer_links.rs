@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -47,11 +48,28 @@ pub(crate) struct SessionPlace {
     boot: u64,
     /// When something came.
     heard: Mutex<Instant>,
-    /// Rung when another session takes the place.
+    /// Another session has taken its place, or another process of the peer is there.
+    is_over: AtomicBool,
+    /// Rung then.
     pub(crate) replaced: Notify,
 }
 
 impl SessionPlace {
+    fn new(boot: u64) -> SessionPlace {
+        let heard = Mutex::new(Instant::now());
+        SessionPlace { boot, heard, is_over: AtomicBool::new(false), replaced: Notify::new() }
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.replaced.notify_one();
+    }
+
+    /// Whether what still comes through it is not to be heard.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
     /// Something came.
     pub(crate) fn hear(&self) {
         *lock(&self.heard) = Instant::now();
@@ -75,6 +93,8 @@ pub(crate) struct PeerLinks {
     ways: Mutex<HashMap<NodeId, Way>>,
     /// The session that a peer's frames come through: the newest one of each lane.
     sessions: Mutex<HashMap<(NodeId, Lane), Arc<SessionPlace>>>,
+    /// The process of each peer that has come last.
+    boots: Mutex<HashMap<NodeId, u64>>,
     refused_members: Mutex<HashMap<NodeId, RarelySaid>>,
     refused_strangers: Mutex<Option<Instant>>,
     /// The snapshot that has come in part. Held by the thread that receives it.
@@ -127,24 +147,38 @@ impl PeerLinks {
     pub(crate) fn forget(&self, peer: NodeId) {
         lock(&self.ways).remove(&peer);
         lock(&self.refused_members).remove(&peer);
+        lock(&self.boots).remove(&peer);
         lock(&self.sessions).retain(|(of, _), session| {
             let stays = *of != peer;
             if !stays {
-                session.replaced.notify_one();
+                session.end();
             }
             stays
         });
     }
 
     /// A new session takes an older one's place: a peer that connects again has
-    /// given up the connection before, whether or not this node has noticed.
+    /// given up the connection before, whether or not this node has noticed. With
+    /// another process of a peer all sessions of the one before end.
     pub(crate) fn begin_session(&self, peer: NodeId, lane: Lane, boot: u64) -> Arc<SessionPlace> {
-        let heard = Mutex::new(Instant::now());
-        let place = Arc::new(SessionPlace { boot, heard, replaced: Notify::new() });
-        if let Some(older) = lock(&self.sessions).insert((peer, lane), place.clone()) {
-            older.replaced.notify_one();
+        let place = Arc::new(SessionPlace::new(boot));
+        let mut sessions = lock(&self.sessions);
+        if let Some(older) = sessions.insert((peer, lane), place.clone()) {
+            older.end();
         }
+        sessions.retain(|(of, _), session| {
+            let stays = *of != peer || session.boot == boot;
+            if !stays {
+                session.end();
+            }
+            stays
+        });
         place
+    }
+
+    /// A peer's process is there. Says whether another one was there before.
+    pub(crate) fn is_another_process(&self, peer: NodeId, boot: u64) -> bool {
+        lock(&self.boots).insert(peer, boot).is_some_and(|before| before != boot)
     }
 
     /// Whether another process of that node is there: two that run on copies of
@@ -214,6 +248,21 @@ mod tests {
             tokio::time::timeout(Duration::ZERO, session.replaced.notified()).await.is_ok()
         };
         assert!(!is_told(other).await && !is_told(newest).await);
+    }
+
+    #[test]
+    fn with_another_process_of_a_peer_all_that_the_one_before_still_says_is_over() {
+        let links = PeerLinks::default();
+        assert!(!links.is_another_process(2, 7), "it is the first");
+        let older = [Lane::Log, Lane::Heartbeat].map(|lane| links.begin_session(2, lane, 7));
+        let other = links.begin_session(3, Lane::Log, 7);
+        assert!(!links.is_another_process(2, 7));
+        assert!(older.iter().all(|session| !session.is_over()));
+        assert!(links.is_another_process(2, 8));
+        let newer = links.begin_session(2, Lane::Heartbeat, 8);
+        assert!(older.iter().all(|session| session.is_over()));
+        assert!(!newer.is_over() && !other.is_over());
+        assert!(!links.is_another_process(2, 8), "that was said");
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Peers {
         mailboxes.iter().map(|(_, mailbox)| mailbox.clone()).collect()
     }
 
+    /// The same, with whose they are.
+    pub fn all_by_id(&self) -> Vec<(NodeId, Mailbox<ReplicatorPeer>)> {
+        self.mailboxes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn add(&self, node_id: NodeId, mailbox: Mailbox<ReplicatorPeer>) {
         self.mailboxes.write().unwrap_or_else(PoisonError::into_inner).push((node_id, mailbox));
     }

@@ -78,7 +78,7 @@ impl Shard {
         }
         let state = state.freeze();
         let message = match from {
-            None => ConvergingMessage::KeyState { number, state },
+            None => ConvergingMessage::KeyState { from: self.node.settings.node_id, number, state },
             Some(to) => ConvergingMessage::TellKeyState { to, number, state },
         };
         self.wal_writer.send(WalMessage::Converging(message));

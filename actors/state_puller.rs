@@ -16,7 +16,6 @@ use crossbeam_channel::{Receiver, bounded};
 use datastore::engine::{Entry, SameVersion, Version, key_hash};
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
-use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
 use datastore::replication::dynamo::clock::is_ahead;
 use datastore::replication::dynamo::entry::states;
 use datastore::replication::dynamo::{SnapshotVector, VersionVector, bucket_of};
@@ -25,9 +24,10 @@ use datastore::replication::message::NodeId;
 
 use crate::converging_messages::ConvergingMessage;
 use crate::dynamo_cluster::DynamoCluster;
-use crate::dynamo_greeting::own;
+use crate::dynamo_greeting::{answered, greeting};
 use crate::memory_figures::Share;
 use crate::node::Node;
+use crate::peer_greeting::Greeted;
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::start::{Cast, spawn};
 use crate::state_walk::{bucket_hashes, walk};
@@ -119,11 +119,12 @@ impl Puller {
     fn connect(&self, stops: &dyn Fn() -> bool) -> io::Result<BlockingPeer> {
         let nowhere = || io::Error::new(io::ErrorKind::NotFound, "it has no address");
         let address = self.cluster.address(self.from).ok_or_else(nowhere)?;
-        let hello = greeting_line(&own(&self.cluster, self.from, Lane::Snapshot));
+        let hello = greeting(&self.cluster, self.from, Lane::Snapshot);
         let (socket, line) = BlockingPeer::greet(&(address.host, address.port), &hello, stops)?;
-        match read_greeting_answer(&line).map_err(io::Error::other)? {
-            GreetingAnswer::Welcome(_) => Ok(socket),
-            GreetingAnswer::Refused { message, .. } => Err(io::Error::other(message)),
+        match answered(&self.cluster, self.from, &line) {
+            Greeted::Connected => Ok(socket),
+            Greeted::Refused(reason) => Err(io::Error::other(reason)),
+            Greeted::NotYet | Greeted::Adopt => Err(io::Error::other("it isn't ready for that")),
         }
     }
 

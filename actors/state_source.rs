@@ -21,8 +21,8 @@ use crossbeam_channel::bounded;
 use datastore::limits;
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
-use datastore::replication::dynamo::bucket_of;
 use datastore::replication::dynamo::entry::encode_state;
+use datastore::replication::dynamo::{SnapshotVector, bucket_of};
 use datastore::replication::message::NodeId;
 
 use crate::converging_messages::ConvergingMessage;
@@ -39,7 +39,6 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) fn begin(node: Arc<Node>, cast: Arc<Cast>, socket: TcpStream, read: BytesMut, peer: NodeId) {
     let begun = spawn("state source", move || {
         let served = BlockingPeer::new(socket, read).and_then(|socket| serve(&node, &cast, socket, peer));
-        cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::TransferEnded(peer)));
         match served {
             Ok(keys) => tracing::info!(peer, keys, "a peer has taken over this node's state"),
             Err(error) => tracing::warn!(peer, %error, "a peer has not taken over this node's state"),
@@ -59,10 +58,24 @@ fn serve(node: &Node, cast: &Cast, mut socket: BlockingPeer, peer: NodeId) -> io
         0 => None,
         _ => Some(bucket_hashes(cast).differing(&hashes).ok_or_else(out_of_place)?),
     };
-    let (reply, state) = bounded(1);
-    let begins = ConvergingMessage::TransferBegins { to: peer, state: reply };
+    let (reply, begun) = bounded(1);
+    let begins = ConvergingMessage::TransferBegins { to: peer, begun: reply };
     cast.wal_writer.send(WalMessage::Converging(begins));
-    let state = state.recv().map_err(|_| io::Error::other("the node stops"))?;
+    let (number, state) = begun.recv().map_err(|_| io::Error::other("the node stops"))?;
+    let shown = show(cast, &mut socket, state, buckets, &stops);
+    // This one and no other: the peer may have begun another one meanwhile, as another process.
+    cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::TransferEnded(number)));
+    shown
+}
+
+/// Says all that is wanted, and hears that it was taken. Gives how many keys that were.
+fn show(
+    cast: &Cast,
+    socket: &mut BlockingPeer,
+    state: SnapshotVector,
+    buckets: Option<Vec<u32>>,
+    stops: &dyn Fn() -> bool,
+) -> io::Result<u64> {
     let begins = Converging::StateBegins { state, buckets: buckets.clone().unwrap_or_default() };
     socket.send(&PeerFrame::Converging(begins))?;
     let mut keys = 0;
@@ -86,7 +99,7 @@ fn serve(node: &Node, cast: &Cast, mut socket: BlockingPeer, peer: NodeId) -> io
         socket.send(&PeerFrame::Converging(Converging::States(states.freeze())))?;
     }
     socket.send(&PeerFrame::SnapshotEnd)?;
-    match socket.receive_within(RESULT_TIMEOUT, &stops)? {
+    match socket.receive_within(RESULT_TIMEOUT, stops)? {
         PeerFrame::SnapshotResult { taken: true } => Ok(keys),
         PeerFrame::SnapshotResult { taken: false } => Err(io::Error::other("the peer gave up")),
         _ => Err(out_of_place()),

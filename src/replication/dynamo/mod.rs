@@ -8,6 +8,7 @@
 //!   skew       whose clock is wrong                         replica    all of it: inputs in, effects out
 //!   stream     what this node writes, and from where on     watching   what is looked at now and then
 //!   sending    what a peer lacks                            taking_over  where no log reaches back
+//!   questions  whose answers a read counts
 //! ```
 //!
 //! What becomes of a key when writes meet is decided by the slices, in
@@ -26,6 +27,7 @@ mod message;
 #[cfg(test)]
 mod mistake;
 mod peer;
+mod questions;
 mod replica;
 mod roots;
 mod sending;
@@ -47,6 +49,7 @@ pub use greeting::{Decision, Greeting, PROTOCOL, decide};
 pub use history::{History, SnapshotVector};
 pub use members::{MemberChange, Members, Place, Stream};
 pub use message::{Applied, Effect, Message, Pulse};
+pub use questions::{Question, Questions};
 pub use replica::{Replica, Start};
 pub use roots::{Difference, Root};
 pub use skew::Skew;

@@ -89,8 +89,10 @@ pub struct Replica {
     pub(super) hashing: Option<VersionVector>,
     /// A peer's state is being taken over; whether only in part, to repair this one.
     pub(super) pulling: Option<(NodeId, bool)>,
-    /// Peers that take over this node's state, and from where on they will need its log.
-    pub(super) transfers: BTreeMap<NodeId, u64>,
+    /// Peers that take over this node's state, and from where on they will need its log, by the
+    /// transfer's number.
+    pub(super) transfers: BTreeMap<u64, (NodeId, u64)>,
+    pub(super) last_transfer: u64,
     pub(super) walk_under_way: bool,
     /// Since when states are ahead of their entries.
     pub(super) ahead_since: u64,
@@ -138,6 +140,7 @@ impl Replica {
             hashing: None,
             pulling: None,
             transfers: BTreeMap::new(),
+            last_transfer: 0,
             walk_under_way: false,
             ahead_since: 0,
             is_sure: false,
@@ -307,7 +310,7 @@ impl Replica {
             self.peers.remove(&gone);
             self.clocks.forget(gone);
             self.roots.forget(gone);
-            self.transfers.remove(&gone);
+            self.transfers.retain(|_, (to, _)| *to != gone);
         }
         for id in ids.into_iter().filter(|id| *id != me) {
             self.peers.entry(id).or_insert_with(Peer::new);

@@ -63,22 +63,23 @@ impl Replica {
         self.roots.repaired();
     }
 
-    /// A peer takes over this node's state: gives the vector that it has at least, and
-    /// keeps the log from there on.
-    pub fn transfer_begins(&mut self, to: NodeId) -> SnapshotVector {
-        self.transfers.insert(to, self.history.next_index());
+    /// A peer takes over this node's state: gives the transfer's number and the vector that the
+    /// peer has at least then, and keeps the log from there on.
+    pub fn transfer_begins(&mut self, to: NodeId) -> (u64, SnapshotVector) {
+        self.last_transfer += 1;
+        self.transfers.insert(self.last_transfer, (to, self.history.next_index()));
         self.history.mark();
-        self.history.state()
+        (self.last_transfer, self.history.state())
     }
 
     /// It has it, or has given up.
-    pub fn transfer_ended(&mut self, to: NodeId) {
-        self.transfers.remove(&to);
+    pub fn transfer_ended(&mut self, number: u64) {
+        self.transfers.remove(&number);
     }
 
     /// How far the log may be cut that needn't reach back beyond `through`.
     pub fn may_cut(&self, through: u64) -> u64 {
-        self.transfers.values().fold(through, |least, from| least.min(from.saturating_sub(1)))
+        self.transfers.values().fold(through, |least, (_, from)| least.min(from.saturating_sub(1)))
     }
 
     /// The log was cut.
@@ -97,8 +98,7 @@ mod tests {
     use crate::replication::dynamo::members::Place;
     use crate::replication::dynamo::replica::Start;
 
-    #[test]
-    fn what_comes_as_an_entry_while_it_is_looked_for_is_not_forgotten() {
+    fn replica() -> Replica {
         let node = |node_id| Place { node_id, directory: None, host: String::new(), port: 1 };
         let mut replica = Replica::new(Start {
             place: Place { directory: Some(NodeUuid([1; 16])), ..node(1) },
@@ -108,6 +108,25 @@ mod tests {
             origins: Box::new(|| 7),
         });
         replica.begin(0);
+        replica
+    }
+
+    #[test]
+    fn the_end_of_a_transfer_is_not_taken_for_that_of_a_later_one_to_the_same_peer() {
+        let mut replica = replica();
+        replica.persisted(u64::MAX);
+        let (of_process_before, _) = replica.transfer_begins(2);
+        let index = replica.history().next_index();
+        let (number, _) = replica.transfer_begins(2);
+        replica.transfer_ended(of_process_before);
+        assert_eq!(replica.may_cut(index + 5), index - 1, "the log is still needed from here on");
+        replica.transfer_ended(number);
+        assert_eq!(replica.may_cut(index + 5), index + 5);
+    }
+
+    #[test]
+    fn what_comes_as_an_entry_while_it_is_looked_for_is_not_forgotten() {
+        let mut replica = replica();
         let (context, content) = (Seen::default(), Content::Watermark);
         let entry = Dotted { origin: 9, sequence: 1, first: 5, requests: 1, context, content };
         replica.received(2, vec![entry.encode()]).unwrap();

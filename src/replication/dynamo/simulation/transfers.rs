@@ -18,6 +18,8 @@ const STEP_ENTRIES: usize = 2;
 pub struct Transfer {
     source: (usize, u64),
     puller: (usize, u64),
+    /// As the source names it.
+    number: u64,
     epoch: u64,
     repair: Option<SameVersion>,
     /// Of the source, when it began.
@@ -54,7 +56,7 @@ impl Cluster {
             return self.after(50, Event::PullFailed(place, incarnations.1));
         };
         let differing = bucket_hashes(process).differing(ours.hashes()).unwrap_or_default();
-        let state = process.replica.transfer_begins(puller_id);
+        let (number, state) = process.replica.transfer_begins(puller_id);
         match repair {
             None => self.figures.transfers += 1,
             Some(_) => self.figures.repairs += 1,
@@ -63,6 +65,7 @@ impl Cluster {
         let transfer = Transfer {
             source: (source, incarnations.0),
             puller: (place, incarnations.1),
+            number,
             epoch: link.epoch,
             repair,
             state,
@@ -161,7 +164,7 @@ impl Cluster {
             return;
         }
         if let Some(source) = &mut self.nodes[transfer.source.0].process {
-            source.replica.transfer_ended(transfer.puller.0 as NodeId + 1);
+            source.replica.transfer_ended(transfer.number);
         }
     }
 
