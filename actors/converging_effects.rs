@@ -14,7 +14,7 @@ use crate::state_puller;
 use datastore::limits;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::Decoded;
-use datastore::replication::dynamo::{Applied, Effect, Message};
+use datastore::replication::dynamo::{Applied, Effect, Message, beyond_most};
 use datastore::replication::message::{EntryKind, LogEntry};
 use datastore::replication::raft::Persist;
 use std::sync::Arc;
@@ -46,6 +46,9 @@ impl ConvergingLog {
             self.cluster.is_evicted.store(true, Ordering::Relaxed);
         }
         tracing::info!(members = ?members.node_ids(), "members");
+        if beyond_most(members) > 0 {
+            tracing::error!("TOO MANY MEMBERS: nobody more is admitted before some are evicted");
+        }
         let me = self.cluster.place.node_id;
         let others = members.node_ids().into_iter().filter(|id| *id != me).collect();
         follow_members(&self.node, &self.cast, &Peering::Dynamo(self.cluster.clone()), others);

@@ -135,14 +135,9 @@ impl ConvergingLog {
             ConvergingMessage::Unreachable(peer) => self.replica.unreachable(peer),
             ConvergingMessage::ShardHash(hash) => self.shard_hash(hash),
             ConvergingMessage::Admit(place) => {
-                if self.replica.members().member(place.node_id).is_none() {
-                    tracing::info!(
-                        node_id = place.node_id,
-                        host = place.host,
-                        port = place.port,
-                        "a node joins"
-                    );
-                    self.replica.admit(place, now_ms);
+                let (node_id, host, port) = (place.node_id, place.host.clone(), place.port);
+                if self.replica.let_join(place, now_ms) {
+                    tracing::info!(node_id, host, port, "a node joins");
                 }
             }
             ConvergingMessage::Evict { node_id, asked_by } => {

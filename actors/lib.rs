@@ -19,6 +19,7 @@ mod disk_thread;
 mod dispatch;
 mod dispatch_dynamo;
 mod dispatch_members;
+mod dynamo_alarms;
 mod dynamo_cluster;
 mod dynamo_greeting;
 mod dynamo_session;

@@ -6,6 +6,7 @@ use datastore::error::LeaderAddress;
 use datastore::query::{DynamoStanding, MemberStanding, Standing};
 use datastore::replication::dynamo::{MemberView, clock};
 
+use crate::dynamo_alarms::alarms;
 use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 use crate::node::Node;
 
@@ -42,7 +43,7 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
         epoch: 0,
         state_checked_index: None,
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
-        alarms: Vec::new(),
+        alarms: alarms(&view),
         dynamo: Some(dynamo(node, cluster, &view)),
     }
 }

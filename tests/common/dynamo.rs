@@ -1,11 +1,13 @@
 //! Clusters in which every node takes writes.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
 use super::network::Id;
-use super::{Cluster, signal};
+use super::{Cluster, PATIENCE, signal};
 
 /// What makes a node one of dynamo mode.
 const MODE: [&str; 4] = ["--mode", "dynamo", "--role", "primary"];
@@ -46,6 +48,35 @@ impl Cluster {
         self.newcomers.insert(id, names.to_vec());
         self.spare.remove(&id);
         self.restart(id);
+    }
+
+    /// As `join`, of many nodes at once.
+    pub fn join_all(&mut self, ids: &[Id], names: &[Id]) {
+        for id in ids {
+            self.newcomers.insert(*id, names.to_vec());
+            self.spare.remove(id);
+        }
+        self.restart_all();
+    }
+
+    /// Says each of these lines to a node, on a connection of its own, all in one go; gives the answers.
+    pub fn lines_at(&self, id: Id, lines: &[Vec<u8>]) -> Vec<Value> {
+        let dial = self.network.dial();
+        let connect = |_: &Vec<u8>| {
+            let socket = dial(self.network.address(id), PATIENCE).expect("it listens");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket
+        };
+        let mut sockets: Vec<TcpStream> = lines.iter().map(connect).collect();
+        for (socket, line) in sockets.iter_mut().zip(lines) {
+            socket.write_all(line).expect("it reads");
+        }
+        let answer = |socket: TcpStream| {
+            let mut line = String::new();
+            BufReader::new(socket).read_line(&mut line).expect("it answers");
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+        };
+        sockets.into_iter().map(answer).collect()
     }
 
     /// Waits until each of these says that all of these serve.

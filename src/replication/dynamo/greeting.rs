@@ -6,6 +6,7 @@
 //!   … and its directory is another one                                  evict that member first
 //!   its directory was evicted                                           it returns only wiped
 //!   nobody knows it, and it has no data                                 it is admitted, and comes again
+//!   … and there are nine members                                        evict one first
 //!   nobody knows it, and it has data                                    who admitted it may still tell us
 //! ```
 //!
@@ -59,6 +60,15 @@ fn refuse(code: Code, message: String) -> Decision {
     Decision::Refuse(Error::new(code, message))
 }
 
+/// What it takes would reach nobody.
+fn no_place() -> Decision {
+    let message = format!(
+        "this cluster has {MEMBERS_MAX} members or more, and nobody joins beyond that: `evict` one that is lost, and \
+         the node joins by itself"
+    );
+    refuse(Code::ReadOnly, message)
+}
+
 /// Decides about a greeting, or about an answer to one.
 pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
     let Greeting { mode, protocol, from, to, is_new, .. } = greeting;
@@ -87,7 +97,10 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
         );
         return Decision::Evicted(Error::new(Code::ReadOnly, message));
     }
+    let count = members.node_ids().len();
     match members.member(node_id).map(|place| place.directory) {
+        // The flags name it, and it has never been here.
+        Some(None) if count > MEMBERS_MAX => no_place(),
         Some(None) => Decision::Accept,
         Some(Some(known)) if known == directory => Decision::Accept,
         Some(Some(known)) => {
@@ -98,12 +111,7 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
             // What it takes meanwhile would reach nobody.
             refuse(Code::ReadOnly, message)
         }
-        None if *is_new && members.node_ids().len() >= MEMBERS_MAX => {
-            let message = format!(
-                "this cluster has {MEMBERS_MAX} members, and no more may join: evict one that is lost"
-            );
-            refuse(Code::BadRequest, message)
-        }
+        None if *is_new && count >= MEMBERS_MAX => no_place(),
         None if *is_new => Decision::Admit,
         None => {
             let message = format!(
@@ -154,6 +162,27 @@ mod tests {
         let new = Greeting { is_new: true, ..greeting(place(2, 3)) };
         assert_eq!(decision(&members, &new), Decision::Admit, "wiped");
         assert_eq!(refused(&members, &greeting(place(2, 3))), Some(Code::ReadOnly), "with data");
+    }
+
+    #[test]
+    fn beyond_the_most_members_nobody_joins_and_those_that_are_there_stay() {
+        let mut members = Members::default();
+        let begin = |members: &mut Members, id: u8| {
+            let node = place(id.into(), id);
+            let version = Version { index: id.into(), ordinal: id.into() };
+            members.apply(&MemberChange::Begin { origin: id.into(), node }, version);
+        };
+        (1..=8).for_each(|id| begin(&mut members, id));
+        members.named(9, "h", 1);
+        let decision = |members: &Members, id: u8| {
+            let new = Greeting { is_new: true, ..greeting(place(id.into(), id)) };
+            decide(&place(1, 1), members, &new)
+        };
+        assert_eq!(decision(&members, 9), Decision::Accept, "the ninth");
+        assert!(matches!(decision(&members, 10), Decision::Refuse(error) if error.code == Code::ReadOnly));
+        (10..=11).for_each(|id| begin(&mut members, id));
+        assert_eq!(decision(&members, 11), Decision::Accept, "others have admitted it");
+        assert!(matches!(decision(&members, 9), Decision::Refuse(_)), "it was never here");
     }
 
     #[test]

@@ -9,12 +9,14 @@
 //!   stream     what this node writes, and from where on     watching   what is looked at now and then
 //!   sending    what a peer lacks                            taking_over  where no log reaches back
 //!   questions  whose answers a read counts
+//!   greeting   who is let in                                admission  who may still join
 //! ```
 //!
 //! What becomes of a key when writes meet is decided by the slices, in
 //! `src/engine/converge.rs`. Clocks, randomness, disks and sockets are arguments: the
 //! simulation in `simulation/` runs clusters of this over virtual ones.
 
+mod admission;
 mod apply;
 mod buckets;
 mod cache;
@@ -43,6 +45,7 @@ mod vector;
 mod view;
 mod watching;
 
+pub use admission::beyond_most;
 pub use apply::{apply, begin};
 pub use buckets::{BucketHashes, bucket_of};
 pub use greeting::{Decision, Greeting, PROTOCOL, decide};

@@ -137,7 +137,7 @@ impl Cluster {
             Decision::Refuse(_) | Decision::Evicted(_) => false,
             Decision::Admit => {
                 if place.directory.is_some_and(|directory| process.admitting.insert(directory.0)) {
-                    process.replica.admit(place, now_ms);
+                    process.replica.let_join(place, now_ms);
                     self.is_dirty.insert(to);
                 }
                 false
