@@ -14,6 +14,7 @@ use datastore::replication::dynamo::{MemberView, Members, Place, Skew, Stability
 use datastore::replication::message::NodeId;
 use datastore::settings::Peer;
 
+use crate::dynamo_refusals::Refusals;
 use crate::mailbox::lock;
 use crate::node::Permits;
 use crate::peer_links::PeerLinks;
@@ -43,8 +44,8 @@ pub struct DynamoCluster {
     pub awaits_contact: AtomicBool,
     /// This node was evicted.
     pub is_evicted: AtomicBool,
-    /// Why peers don't let this node in, as they have said last.
-    refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// Why peers don't let this node in.
+    pub(crate) refusals: Refusals,
     /// It has never had a key.
     pub is_new: AtomicBool,
     /// The last entry handed to the shards.
@@ -114,7 +115,7 @@ impl DynamoCluster {
             is_clock_wrong: AtomicBool::new(false),
             awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
-            refusals: Mutex::default(),
+            refusals: Refusals::default(),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
             persisting_bytes: Arc::default(),
@@ -205,8 +206,11 @@ impl DynamoCluster {
             );
             return Some(Error::new(Code::ReadOnly, message));
         }
-        if let Some(reason) = self.shut_out() {
-            let message = format!("no peer takes what node {me} takes, since {reason}; reads go on");
+        if let Some(told) = self.shut_out() {
+            let message = format!(
+                "node {me} takes no writes while every peer that it reaches refuses it: {told}; put that right, or write \
+                 to another node. Reads go on, and writes as soon as one lets it in"
+            );
             return Some(Error::new(Code::ReadOnly, message));
         }
         if self.awaits_contact.load(Ordering::Relaxed) {
@@ -227,20 +231,21 @@ impl DynamoCluster {
         None
     }
 
-    /// A peer has said why it doesn't let this node in; `None`: it has let it in.
-    pub(crate) fn let_in(&self, peer: NodeId, refusal: Option<&str>) {
-        let mut refusals = lock(&self.refusals);
-        match refusal {
-            Some(reason) => refusals.insert(peer, reason.to_string()),
-            None => refusals.remove(&peer),
-        };
-    }
-
-    /// Why nobody lets this node in, where nobody does: what it would take would reach no one.
+    /// What the peers say that this node reaches, where all of them refuse it: what it would take
+    /// would reach no one.
     pub(crate) fn shut_out(&self) -> Option<String> {
-        let reason = lock(&self.refusals).values().next().cloned()?;
-        let reaches_any = lock(&self.view).peers.iter().any(|peer| self.links.is_reached(peer.node_id));
-        (!reaches_any).then_some(reason)
+        if self.refusals.is_empty() {
+            return None;
+        }
+        let peers: Vec<NodeId> = lock(&self.view).peers.iter().map(|peer| peer.node_id).collect();
+        if peers.iter().any(|peer| self.links.is_reached(*peer)) {
+            return None;
+        }
+        self.refusals.told(|peer, host, port, lasts| {
+            let is_there = |place: &LeaderAddress| place.host == host && place.port == port;
+            // Where nobody looks any more nobody answers, either.
+            peers.contains(&peer) && (lasts || self.places_to_look(peer).iter().any(is_there))
+        })
     }
 
     /// Races were lost, and more of them than are to be kept.

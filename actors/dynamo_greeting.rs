@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use datastore::error::Code;
+use datastore::error::LeaderAddress;
 use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
 use datastore::replication::dynamo::{Decision, Greeting, PROTOCOL, decide};
 use datastore::replication::handshake::Lane;
@@ -29,8 +29,9 @@ pub(crate) fn greeting(cluster: &DynamoCluster, peer: NodeId, lane: Lane) -> Vec
     greeting_line(&own(cluster, peer, lane))
 }
 
-/// Takes a peer's answer.
-pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Greeted {
+/// Takes the answer that came from where a peer was looked for.
+pub(crate) fn answered(cluster: &DynamoCluster, address: &LeaderAddress, line: &[u8]) -> Greeted {
+    let peer = address.node_id;
     match read_greeting_answer(line) {
         Err(reason) => Greeted::Refused(reason),
         Ok(GreetingAnswer::Refused { evicted: true, message, .. }) => {
@@ -38,18 +39,17 @@ pub(crate) fn answered(cluster: &DynamoCluster, peer: NodeId, line: &[u8]) -> Gr
             cluster.is_evicted.store(true, Ordering::Relaxed);
             Greeted::Refused(message)
         }
-        Ok(GreetingAnswer::Refused { code, message, .. }) if code == Code::ReadOnly.rule().0 => {
-            cluster.let_in(peer, Some(&message));
+        Ok(GreetingAnswer::Refused { retryable: true, .. }) => Greeted::NotYet,
+        Ok(GreetingAnswer::Refused { code, message, .. }) => {
+            cluster.refusals.refused(address, &code, &message);
             Greeted::Refused(message)
         }
-        Ok(GreetingAnswer::Refused { retryable: true, .. }) => Greeted::NotYet,
-        Ok(GreetingAnswer::Refused { message, .. }) => Greeted::Refused(message),
         Ok(GreetingAnswer::Welcome(theirs)) if theirs.from.node_id != peer => {
             Greeted::Refused(format!("node {peer} was meant, and there is node {}", theirs.from.node_id))
         }
         Ok(GreetingAnswer::Welcome(theirs)) => match decide(&cluster.place, &cluster.members(), &theirs) {
             Decision::Accept => {
-                cluster.let_in(peer, None);
+                cluster.refusals.let_in(peer);
                 Greeted::Connected
             }
             // It comes by itself, and is admitted then.

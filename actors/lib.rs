@@ -22,6 +22,7 @@ mod dispatch_members;
 mod dynamo_alarms;
 mod dynamo_cluster;
 mod dynamo_greeting;
+mod dynamo_refusals;
 mod dynamo_session;
 mod election_coordinator;
 pub mod flags;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use datastore::error::LeaderAddress;
 use datastore::limits;
 use datastore::messaging::peer_frame::{PeerFrame, encode};
 use datastore::messaging::peer_frame_converging::Converging;
@@ -216,10 +217,28 @@ impl LaneTask {
     }
 
     async fn connect(&self, adopting: bool) -> io::Result<(TcpStream, Greeted)> {
-        let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
         let places = self.peering.places_to_look(self.peer);
         let address = places.get(self.attempts.replace(self.attempts.get() + 1) % places.len().max(1));
         let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
+        let (socket, line) = match self.greet(address, adopting).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                self.peering.is_silent(address);
+                return Err(error);
+            }
+        };
+        let greeted = self.peering.answered(address, &line);
+        if let Greeted::Connected | Greeted::Adopt = greeted {
+            // It is there: the next attempt begins there, too.
+            self.attempts.set(self.attempts.get() - 1);
+            self.peering.links().found_at(self.peer, &address.host, address.port);
+        }
+        Ok((socket, greeted))
+    }
+
+    /// Connects to a place where the peer may be, and gives the answer to the greeting.
+    async fn greet(&self, address: &LeaderAddress, adopting: bool) -> io::Result<(TcpStream, BytesMut)> {
+        let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
         let socket =
             timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| late("it takes no connection"))??;
@@ -235,13 +254,7 @@ impl LaneTask {
             read_line(&socket, &mut buffer).await
         });
         let line = line.await.map_err(|_| late("it doesn't answer the greeting"))??;
-        let greeted = self.peering.answered(self.peer, &line);
-        if let Greeted::Connected | Greeted::Adopt = greeted {
-            // It is there: the next attempt begins there, too.
-            self.attempts.set(self.attempts.get() - 1);
-            self.peering.links().found_at(self.peer, &address.host, address.port);
-        }
-        Ok((socket, greeted))
+        Ok((socket, line))
     }
 
     /// Writes what is queued until the connection ends; gives the reason.

@@ -107,7 +107,8 @@ impl Session {
     async fn greet(&mut self) -> Option<Hello> {
         let line = read_line(&self.socket, &mut self.buffer).await.ok()?;
         if is_dynamo(&line) {
-            let message = "this node runs with --mode leader, the other one with --mode dynamo";
+            let message = "this node runs with --mode leader, the other one with --mode dynamo: give all nodes of a \
+                           cluster the same --mode";
             self.refuse(0, &Error::new(Code::BadRequest, message)).await;
             return None;
         }

@@ -82,11 +82,18 @@ impl Peering {
         }
     }
 
-    /// What became of it.
-    pub(crate) fn answered(&self, peer: NodeId, line: &[u8]) -> Greeted {
+    /// What became of it, by the answer that came from there.
+    pub(crate) fn answered(&self, address: &LeaderAddress, line: &[u8]) -> Greeted {
         match self {
-            Peering::Leader(cluster) => peer_greeting::answered(cluster, peer, line),
-            Peering::Dynamo(cluster) => dynamo_greeting::answered(cluster, peer, line),
+            Peering::Leader(cluster) => peer_greeting::answered(cluster, address.node_id, line),
+            Peering::Dynamo(cluster) => dynamo_greeting::answered(cluster, address, line),
+        }
+    }
+
+    /// Nobody answers there.
+    pub(crate) fn is_silent(&self, address: &LeaderAddress) {
+        if let Peering::Dynamo(cluster) = self {
+            cluster.refusals.is_silent(address);
         }
     }
 }

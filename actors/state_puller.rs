@@ -120,8 +120,8 @@ impl Puller {
         let nowhere = || io::Error::new(io::ErrorKind::NotFound, "it has no address");
         let address = self.cluster.address(self.from).ok_or_else(nowhere)?;
         let hello = greeting(&self.cluster, self.from, Lane::Snapshot);
-        let (socket, line) = BlockingPeer::greet(&(address.host, address.port), &hello, stops)?;
-        match answered(&self.cluster, self.from, &line) {
+        let (socket, line) = BlockingPeer::greet(&(address.host.clone(), address.port), &hello, stops)?;
+        match answered(&self.cluster, &address, &line) {
             Greeted::Connected => Ok(socket),
             Greeted::Refused(reason) => Err(io::Error::other(reason)),
             Greeted::NotYet | Greeted::Adopt => Err(io::Error::other("it isn't ready for that")),

@@ -1,5 +1,6 @@
 //! Promise: in dynamo mode no node admits more than nine members, and what parted nodes have
-//! admitted beyond that is told.
+//! admitted beyond that is told; a node that every peer it reaches refuses takes no writes; and a
+//! node whose stamps are ahead of time is told on all nodes.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
@@ -15,6 +16,10 @@ use datastore::persistence::NodeUuid;
 use datastore::replication::dynamo::{Greeting, PROTOCOL, Place};
 use datastore::replication::handshake::Lane;
 use serde_json::{Value, json};
+
+fn set(key: &str) -> Value {
+    json!({"op": "set", "key": key, "value": "v"})
+}
 
 /// What a new node says that has this number, and is to be found nowhere.
 fn newcomer(node_id: u8, to: Id) -> Vec<u8> {
@@ -32,6 +37,13 @@ fn greet(cluster: &Cluster, at: Id, newcomers: impl Iterator<Item = u8>) -> Vec<
 fn wait_for_members(cluster: &Cluster, ids: &[Id], wanted: usize) {
     cluster.wait_until(&format!("{ids:?} have {wanted} members"), |cluster| {
         ids.iter().all(|id| cluster.view(*id).is_some_and(|view| members(&view).len() == wanted))
+    });
+}
+
+fn wait_until_shut_out(cluster: &Cluster, id: Id) {
+    let of_itself = |member: &&Value| member["node_id"] == id;
+    cluster.wait_for_view(id, "says that it is shut out", |view| {
+        view["members"].as_array().unwrap().iter().find(of_itself).unwrap()["state"] == "shut_out"
     });
 }
 
@@ -56,8 +68,9 @@ fn wait_for_no_alarms(cluster: &Cluster, ids: &[Id]) {
 #[test]
 fn of_nine_that_greet_in_one_go_as_many_join_as_there_are_places() {
     let cluster = Cluster::dynamo(2, &[]);
+    // The last ones may be told already that there is no place.
     let answers = greet(&cluster, 1, 11..=19);
-    assert!(answers.iter().all(|answer| answer["error"]["code"] == "starting"), "{answers:?}");
+    assert!(answers.iter().all(|answer| answer["ok"] == false), "{answers:?}");
     wait_for_members(&cluster, &[1, 2], 9);
     // Who was admitted is let in when it comes again, and nobody else.
     let answers = greet(&cluster, 1, 11..=19);
@@ -99,4 +112,71 @@ fn what_parted_nodes_have_admitted_beyond_nine_is_told_and_nobody_more_joins() {
     wait_for_members(&cluster, &[1, 2], 8);
     greet(&cluster, 2, 31..=31);
     wait_for_members(&cluster, &[1, 2], 9);
+}
+
+#[test]
+fn those_that_find_no_place_take_no_writes_and_join_when_one_is_free() {
+    let mut cluster = Cluster::dynamo_with_room(2, 11, &[]);
+    cluster.join_all(&Vec::from_iter(3..=11), &[1]);
+    wait_for_members(&cluster, &[1, 2], 9);
+    let joined = members(&cluster.view(1).unwrap());
+    let strangers: Vec<Id> = (3..=11).filter(|id| !joined.contains(id)).collect();
+    assert_eq!(strangers.len(), 2);
+    for id in &strangers {
+        wait_until_shut_out(&cluster, *id);
+        let error = cluster.refused(*id, &set("reaches nobody"));
+        assert_eq!((&error["code"], &error["outcome"]), (&json!("read_only"), &json!("not_applied")));
+        assert!(error["message"].as_str().unwrap().contains("`evict`"), "{error}");
+    }
+    let gone = *joined.last().unwrap();
+    cluster.kill(gone);
+    cluster.ok_at(2, &json!({"op": "evict", "node_id": gone}));
+    let inside = |cluster: &Cluster| -> Vec<Id> {
+        let takes = |id: &Id| cluster.call(*id, &set("joined")).is_ok_and(|reply| reply["ok"] == true);
+        strangers.iter().copied().filter(takes).collect()
+    };
+    let mut joined = Vec::new();
+    cluster.wait_until("one of them takes writes", |cluster| {
+        joined = inside(cluster);
+        !joined.is_empty()
+    });
+    let outside = strangers.iter().find(|id| !joined.contains(id)).expect("there is one place");
+    wait_for_members(&cluster, &[1, 2, joined[0]], 9);
+    cluster.ok_at(joined[0], &json!({"op": "set", "key": "k", "value": 1, "w": 3}));
+    assert_eq!(cluster.refused(*outside, &set("reaches nobody"))["code"], "read_only");
+}
+
+#[test]
+fn a_node_of_one_mode_among_nodes_of_the_other_takes_no_writes() {
+    let mut cluster = Cluster::prepared(3, &["--mode", "leader"]);
+    cluster.set_dynamo_flags(3, &[]);
+    cluster.restart_all();
+    cluster.ok_among(&[1, 2], &set("by two that lead"));
+    wait_until_shut_out(&cluster, 3);
+    let error = cluster.refused(3, &set("reaches nobody"));
+    assert_eq!((&error["code"], &error["outcome"]), (&json!("read_only"), &json!("not_applied")), "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("nodes [1, 2] say") && message.contains("--mode"), "{message}");
+    assert_eq!(cluster.ok_at(3, &json!({"op": "get", "key": "reaches nobody"}))["found"], false);
+
+    // Alone it may: nobody that it reaches refuses it.
+    cluster.kill(1);
+    cluster.kill(2);
+    cluster.wait_until("node 3 takes writes where nobody refuses it", |cluster| {
+        cluster.call(3, &set("alone")).is_ok_and(|reply| reply["ok"] == true)
+    });
+}
+
+#[test]
+fn a_node_of_leader_mode_among_nodes_of_dynamo_mode_takes_no_writes() {
+    let mut cluster = Cluster::prepared(3, &["--mode", "leader"]);
+    [1, 2].into_iter().for_each(|id| cluster.set_dynamo_flags(id, &[]));
+    cluster.restart_all();
+    cluster.wait_for_log(3, "--mode dynamo, the other one with --mode leader");
+    cluster.wait_for_contact(&[1, 2]);
+    for id in [1, 2] {
+        cluster.ok_at(id, &json!({"op": "set", "key": "k", "value": id, "w": 2}));
+    }
+    let error = cluster.refused(3, &set("reaches nobody"));
+    assert_eq!(error["outcome"], "not_applied", "{error}");
 }

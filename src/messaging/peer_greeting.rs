@@ -69,7 +69,9 @@ pub fn evicted_line(error: &Error) -> Vec<u8> {
 /// Reads a greeting; the error says what is wrong with it.
 pub fn read_greeting(line: &[u8]) -> Result<Greeting, String> {
     if !is_dynamo(line) {
-        return Err("this node runs with --mode dynamo, the other one with --mode leader".into());
+        let message = "this node runs with --mode dynamo, the other one with --mode leader: give all nodes of a \
+                       cluster the same --mode";
+        return Err(message.into());
     }
     serde_json::from_slice(line).map_err(|error| format!("`peer`: {error}"))
 }
