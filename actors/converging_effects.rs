@@ -34,6 +34,7 @@ impl ConvergingLog {
             vector: self.replica.vector().clone(),
             stability: self.replica.stability().clone(),
             skew: self.replica.skew(),
+            forks: self.replica.forks(),
         });
     }
 
@@ -178,6 +179,14 @@ impl ConvergingLog {
                     "STATES DIFFER: this node and a peer have had the same writes and don't have the same keys"
                 );
             }
+            Effect::Forked { fork, peer } => tracing::error!(
+                stream = fork.origin,
+                of_node = fork.node_id,
+                peer,
+                "A STREAM HAS FORKED: its node's directory was set back to an older state, and has taken writes before \
+                 it heard the others. Whoever has the later ones takes over what the others have; deletes are kept \
+                 meanwhile. If this doesn't end, `evict` that node and start it on an empty directory"
+            ),
             Effect::BeganAnew => tracing::warn!(
                 "this directory is an older copy, or has lost entries: peers have writes of it that it has not; it \
                  goes on as a new stream"

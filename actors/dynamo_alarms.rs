@@ -2,13 +2,13 @@
 
 use datastore::limits::MEMBERS_MAX;
 use datastore::query::Alarm;
-use datastore::replication::dynamo::beyond_most;
+use datastore::replication::dynamo::{Fork, beyond_most};
 
 use crate::dynamo_cluster::DynamoView;
 
 /// All that is wrong now, as far as this node knows.
 pub(crate) fn alarms(view: &DynamoView) -> Vec<Alarm> {
-    too_many_members(view).into_iter().collect()
+    too_many_members(view).into_iter().chain(view.forks.iter().map(forked)).collect()
 }
 
 /// Parted nodes have each admitted as many as there were places.
@@ -24,6 +24,19 @@ fn too_many_members(view: &DynamoView) -> Option<Alarm> {
         node_ids.len()
     );
     Some(Alarm { code: "too_many_members", node_id: None, message })
+}
+
+/// A place of a stream was given to two entries.
+fn forked(fork: &Fork) -> Alarm {
+    let of_node = fork.node_id.map_or("a node that nobody knows".into(), |node_id| format!("node {node_id}"));
+    let message = format!(
+        "stream {} of {of_node} has forked: its directory was set back to an older state, and it took writes before it \
+         had heard the others. Nodes have other entries in the same places of it; no delete is forgotten while that is \
+         so. It normally ends by itself within seconds: whoever has the later entries takes over what the others have. \
+         If it stays, `evict` that node, start it on an empty directory, and it joins anew",
+        fork.origin
+    );
+    Alarm { code: "forked_stream", node_id: fork.node_id, message }
 }
 
 #[cfg(test)]
@@ -43,5 +56,15 @@ mod tests {
         let [alarm] = &alarms(&view(11))[..] else { panic!("one alarm") };
         assert_eq!((alarm.code, alarm.node_id), ("too_many_members", None));
         assert!(alarm.message.contains("has 11 members") && alarm.message.contains("`evict` 2"), "{alarm:?}");
+    }
+
+    #[test]
+    fn a_forked_stream_is_told_with_whose_it_is_and_the_way_out() {
+        let forks = vec![Fork { origin: 7, node_id: Some(3) }];
+        let [alarm] = &alarms(&DynamoView { forks, ..DynamoView::default() })[..] else {
+            panic!("one alarm")
+        };
+        assert_eq!((alarm.code, alarm.node_id), ("forked_stream", Some(3)));
+        assert!(alarm.message.contains("node 3") && alarm.message.contains("`evict`"), "{alarm:?}");
     }
 }

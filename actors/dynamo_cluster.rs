@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use datastore::engine::Conflict;
 use datastore::error::{Code, Error, LeaderAddress};
 use datastore::limits;
-use datastore::replication::dynamo::{MemberView, Members, Place, Skew, Stability, VersionVector};
+use datastore::replication::dynamo::{Fork, MemberView, Members, Place, Skew, Stability, VersionVector};
 use datastore::replication::message::NodeId;
 use datastore::settings::Peer;
 
@@ -77,6 +77,8 @@ pub struct DynamoView {
     pub stability: Stability,
     /// How this node's clock stands.
     pub skew: Skew,
+    /// Streams that two nodes have otherwise.
+    pub forks: Vec<Fork>,
 }
 
 /// A lost race, and when it was seen here.

@@ -16,16 +16,13 @@ pub fn beyond_most(members: &Members) -> usize {
 
 impl Replica {
     /// A node asks to join that nobody has named. Says whether it is admitted now: not if it is a
-    /// member, was evicted, or finds no place, by all that is ordered.
+    /// member, was evicted, or finds no place, by all that is ordered, and not yet before this node is sure
+    /// where its stream ends.
     pub fn let_join(&mut self, node: Place, now_ms: u64) -> bool {
         let members = self.ordered_members();
         let is_evicted = node.directory.is_some_and(|directory| members.is_evicted(directory));
         let is_free = members.member(node.node_id).is_none() && members.node_ids().len() < MEMBERS_MAX;
-        let joins = is_free && !is_evicted;
-        if joins {
-            self.admit(node, now_ms);
-        }
-        joins
+        is_free && !is_evicted && self.admit(node, now_ms)
     }
 
     /// The members once all that is ordered is durable.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Content, Decoded, versions_of};
 use super::members::{MemberChange, Members};
+use super::times::Times;
 use super::vector::{Origin, Row, VersionVector};
 
 /// Entries between two marks.
@@ -32,6 +33,9 @@ pub struct SnapshotVector {
     /// What there may be, in part, beyond the vector: states came ahead of their entries.
     #[serde(default)]
     pub ahead: BTreeMap<Origin, u64>,
+    /// In a log's entry: streams that have forked, of which what was here before counts no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Origin>,
 }
 
 impl SnapshotVector {
@@ -65,14 +69,19 @@ pub struct History {
     next_index: u64,
     /// Index, and what was there before it. Never empty.
     marks: VecDeque<(u64, VersionVector)>,
+    /// Of the last entries.
+    times: Times,
+    /// Streams of which nothing before this index counts.
+    dropped: BTreeMap<Origin, u64>,
 }
 
 impl History {
     /// Behind entry `index`, up to which a snapshot has everything.
     pub fn new(index: u64, state: SnapshotVector) -> History {
-        let SnapshotVector { vector, members, ahead } = state;
+        let SnapshotVector { vector, members, ahead, .. } = state;
         let marks = VecDeque::from([(index + 1, vector.clone())]);
-        History { vector, members, ahead, next_index: index + 1, marks }
+        let times = Times::of(&vector);
+        History { vector, members, ahead, next_index: index + 1, marks, times, dropped: BTreeMap::new() }
     }
 
     /// What a snapshot that is made now says.
@@ -81,6 +90,7 @@ impl History {
             vector: self.vector.clone(),
             members: self.members.clone(),
             ahead: self.ahead.clone(),
+            dropped: Vec::new(),
         }
     }
 
@@ -92,7 +102,7 @@ impl History {
     /// What it occupies, in bytes: most of it are the marks.
     pub fn memory_bytes(&self) -> usize {
         let marks: usize = self.marks.iter().map(|(_, before)| before.memory_bytes()).sum();
-        marks + self.marks.capacity() * size_of::<(u64, VersionVector)>()
+        marks + self.marks.capacity() * size_of::<(u64, VersionVector)>() + self.times.memory_bytes()
     }
 
     /// Whether something may be here, in part, that the vector doesn't have.
@@ -126,6 +136,7 @@ impl History {
         match entry {
             Decoded::Dotted(dotted) => {
                 self.vector.raise(dotted.row());
+                self.times.raise(dotted.row());
                 let Content::Members(body) = &dotted.content else { return false };
                 let Some(change) = MemberChange::decode(body) else { return false };
                 self.members.apply(&change, dotted.stamp().version(0));
@@ -133,9 +144,11 @@ impl History {
             }
             Decoded::Seen(state) => {
                 self.members.merge(&state.members);
+                state.dropped.iter().for_each(|origin| self.drop_stream(*origin));
                 // What is here by entries can still be sent as entries.
                 let is_new = |row: &&Row| self.vector.sequence(row.origin) < row.sequence;
                 let came: Vec<Row> = state.vector.rows().iter().filter(is_new).copied().collect();
+                came.iter().for_each(|row| self.times.raise(*row));
                 if !came.is_empty() {
                     for before in self.marks.iter_mut().map(|(_, before)| before).chain([&mut self.vector]) {
                         came.iter().for_each(|row| before.raise(*row));
@@ -154,6 +167,45 @@ impl History {
             }
             Decoded::Forgotten(_) => false,
         }
+    }
+
+    /// What is here of a stream counts no more: it has forked, and it is taken over as another one has it.
+    fn drop_stream(&mut self, origin: Origin) {
+        let marks = self.marks.iter_mut().map(|(_, before)| before);
+        marks.chain([&mut self.vector]).for_each(|vector| vector.remove(origin));
+        self.times.forget(origin);
+        self.dropped.insert(origin, self.next_index);
+    }
+
+    /// Whether an entry of a stream is from before that was dropped.
+    pub(super) fn is_dropped(&self, index: u64, origin: Origin) -> bool {
+        self.dropped.get(&origin).is_some_and(|from| index < *from)
+    }
+
+    /// The last time of the entry in this place, if that is remembered.
+    pub(super) fn time(&self, origin: Origin, sequence: u64) -> Option<u64> {
+        self.times.time(origin, sequence)
+    }
+
+    /// Whether who has a stream up to this can't have all of it that is here; and then, whether in
+    /// one place the entry here is the later one. What can't be told is taken to be the same.
+    pub(super) fn contradicts(&self, row: &Row) -> Option<bool> {
+        let own = self.vector.row(row.origin);
+        if own.sequence == 0 || row.sequence == 0 {
+            return None;
+        }
+        if row.sequence > own.sequence {
+            return (row.time <= own.time).then_some(true);
+        }
+        if let Some(time) = self.times.time(row.origin, row.sequence) {
+            return (time != row.time).then_some(time > row.time);
+        }
+        let next = self.marks.partition_point(|(_, before)| before.sequence(row.origin) <= row.sequence);
+        let at = |place: Option<usize>| Some(self.marks.get(place?)?.1.row(row.origin));
+        if let Some(below) = at(next.checked_sub(1)).filter(|below| below.contradicts(row)) {
+            return Some(below.time >= row.time);
+        }
+        at(Some(next)).filter(|above| above.contradicts(row)).map(|_| false)
     }
 
     /// From which index on a peer that has this is sent what it lacks; `None`: the

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::entry::Decoded;
+use super::forks::Fork;
 use super::roots::{Difference, Root};
 use super::skew::Skew;
 use super::vector::VersionVector;
@@ -100,4 +101,11 @@ pub enum Effect {
     Differs(Difference),
     /// This node's directory is an older copy: it goes on as another stream.
     BeganAnew,
+    /// A stream has forked: a peer has other entries in its places. Said now and then while it is so.
+    Forked {
+        /// Which.
+        fork: Fork,
+        /// Who has it otherwise.
+        peer: NodeId,
+    },
 }

@@ -1,8 +1,9 @@
-//! Mistakes that the tests must find: each can be switched on in a replica.
+//! Mistakes that the tests must find: each can be switched on in a replica. Elsewhere none is made.
 
 use super::replica::Replica;
 
 /// A mistake.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
     /// The clock doesn't step above what it has seen.
@@ -13,8 +14,11 @@ pub enum Mistake {
     TombstonesWhenAllHaveThem,
     /// A directory that has lost entries goes on in its old stream.
     OriginReused,
+    /// A node says that it has moved before the others have said what they have of its stream.
+    SpeaksUnsure,
 }
 
+#[cfg(test)]
 impl Replica {
     /// Switches a mistake on.
     pub fn mistaken(&mut self, mistake: Mistake) {
@@ -39,7 +43,31 @@ impl Replica {
         }
     }
 
+    pub(super) fn speaks_unsure(&self) -> bool {
+        self.mistake == Some(Mistake::SpeaksUnsure)
+    }
+
     pub(super) fn reuses_origins(&self) -> bool {
         self.mistake == Some(Mistake::OriginReused)
+    }
+}
+
+#[cfg(not(test))]
+impl Replica {
+    /// Up to which time tombstones may go.
+    pub(super) fn stable_through(&self, _tombstones: u64, _now_ms: u64) -> u64 {
+        self.stable.through
+    }
+
+    pub(super) fn speaks_unsure(&self) -> bool {
+        false
+    }
+
+    pub(super) fn reuses_origins(&self) -> bool {
+        false
+    }
+
+    pub(super) fn observes(&self) -> bool {
+        true
     }
 }

@@ -8,8 +8,9 @@
 //!   skew       whose clock is wrong                         replica    all of it: inputs in, effects out
 //!   stream     what this node writes, and from where on     watching   what is looked at now and then
 //!   sending    what a peer lacks                            taking_over  where no log reaches back
-//!   questions  whose answers a read counts
+//!   questions  whose answers a read counts                  own        what a node says of itself
 //!   greeting   who is let in                                admission  who may still join
+//!   forks      streams that two have otherwise              times      by which a fork is found
 //! ```
 //!
 //! What becomes of a key when writes meet is decided by the slices, in
@@ -22,12 +23,13 @@ mod buckets;
 mod cache;
 pub mod clock;
 pub mod entry;
+mod forks;
 mod greeting;
 mod history;
 mod members;
 mod message;
-#[cfg(test)]
 mod mistake;
+mod own;
 mod peer;
 mod questions;
 mod replica;
@@ -41,6 +43,7 @@ mod stream;
 mod taking_over;
 #[cfg(test)]
 mod tests;
+mod times;
 mod vector;
 mod view;
 mod watching;
@@ -48,6 +51,7 @@ mod watching;
 pub use admission::beyond_most;
 pub use apply::{apply, begin};
 pub use buckets::{BucketHashes, bucket_of};
+pub use forks::Fork;
 pub use greeting::{Decision, Greeting, PROTOCOL, decide};
 pub use history::{History, SnapshotVector};
 pub use members::{MemberChange, Members, Place, Stream};

@@ -15,16 +15,17 @@
 //! decided which entries there are, in which order this node has them, and who has what.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 
 use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
 use super::clock::{HybridClock, is_ahead};
 use super::entry::{Content, Decoded, Dotted, decode};
+use super::forks::Forks;
 use super::history::History;
 use super::members::Place;
 use super::message::{Applied, Effect, Message, Pulse};
+use super::own::Own;
 use super::peer::Peer;
 use super::roots::{Root, Roots};
 use super::skew::{Clocks, Skew};
@@ -98,6 +99,9 @@ pub struct Replica {
     pub(super) ahead_since: u64,
     /// Where this stream ends is known.
     pub(super) is_sure: bool,
+    /// What this node has to say, and doesn't before it is sure.
+    pub(super) own: Own,
+    pub(super) forks: Forks,
     /// Entries of this node's stream came from others.
     pub(super) is_older_copy: bool,
     /// Entries of this directory are lost, and its clock may be behind what others have forgotten.
@@ -144,6 +148,8 @@ impl Replica {
             walk_under_way: false,
             ahead_since: 0,
             is_sure: false,
+            own: Own::default(),
+            forks: Forks::default(),
             is_older_copy: false,
             lost_entries,
             collected: 0,
@@ -164,12 +170,8 @@ impl Replica {
             self.begin_stream(now_ms);
             return;
         }
-        let known = self.history.members.member(self.place.node_id);
-        let is_somewhere = !self.place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
-        if is_somewhere && known.is_some_and(|known| *known != self.place) {
-            // It has moved, and the others are to find it.
-            self.admit(self.place.clone(), now_ms);
-        }
+        self.own.has_moved = self.is_elsewhere();
+        self.do_what_waited(now_ms);
     }
 
     /// What is to be done now.
@@ -200,7 +202,10 @@ impl Replica {
         self.next_index += 1;
         match &entry {
             Decoded::Dotted(dotted) => self.ordered.raise(dotted.row()),
-            Decoded::Seen(state) => self.ordered.merge(&state.vector),
+            Decoded::Seen(state) => {
+                state.dropped.iter().for_each(|origin| self.ordered.remove(*origin));
+                self.ordered.merge(&state.vector);
+            }
             Decoded::States { .. } | Decoded::Forgotten(_) => {}
         }
         self.effects.push(Effect::Persist { index, payload: payload.clone() });
@@ -227,7 +232,7 @@ impl Replica {
                 peer.wrote(row);
             }
             let has = self.ordered.row(row.origin);
-            if row.sequence <= has.sequence {
+            if self.is_forked(from, &dotted, has) || row.sequence <= has.sequence {
                 continue;
             }
             if row.sequence != has.sequence + 1 {
@@ -264,11 +269,13 @@ impl Replica {
 
     /// Everything up to this entry is durable.
     pub fn persisted(&mut self, through: u64) {
-        let (mut foreign, mut members) = (false, false);
+        let (mut foreign, mut members, mut again) = (false, false, false);
         while self.pending.front().is_some_and(|pending| pending.index <= through) {
             let Some(Pending { index, own, payload, entry }) = self.pending.pop_front() else { break };
+            let drops = matches!(&entry, Decoded::Seen(state) if !state.dropped.is_empty());
             let is_news =
-                matches!(&entry, Decoded::Seen(state) if !self.history.vector.covers(&state.vector));
+                matches!(&entry, Decoded::Seen(state) if drops || !self.history.vector.covers(&state.vector));
+            again |= drops;
             members |= self.history.take(index, &entry);
             foreign |= !own;
             let row = match &entry {
@@ -290,9 +297,12 @@ impl Replica {
         if foreign {
             let vector = &self.history.vector;
             for to in self.peers.keys() {
-                let message = Message::Vector { vector: vector.clone(), again: false };
+                let message = Message::Vector { vector: vector.clone(), again };
                 self.effects.push(Effect::Send { to: *to, message });
             }
+        }
+        if again {
+            self.has_dropped();
         }
         self.pump_all();
     }
@@ -311,6 +321,7 @@ impl Replica {
             self.clocks.forget(gone);
             self.roots.forget(gone);
             self.transfers.retain(|_, (to, _)| *to != gone);
+            self.forget_forks(gone);
         }
         for id in ids.into_iter().filter(|id| *id != me) {
             self.peers.entry(id).or_insert_with(Peer::new);
@@ -328,17 +339,20 @@ impl Replica {
             self.clock.observe(vector.latest());
         }
         let own = vector.row(self.origin);
-        if own.sequence > self.ordered.sequence(self.origin) && !self.reuses_origins() {
+        // Nothing goes out before it is durable: what is on its way to the disk is in a place that was taken.
+        if own.sequence > self.history.vector.sequence(self.origin) && !self.reuses_origins() {
             // It has entries of this stream that this directory hasn't: they were written, and lost here.
             self.is_older_copy = true;
             self.clock.observe(vector.latest());
         }
+        self.notice_forks(from, &vector);
         self.leave_stream(now_ms);
         let Some(peer) = self.peers.get_mut(&from) else { return };
         if again {
             peer.cut_off();
         }
         peer.said(vector, self.tick);
+        self.do_what_waited(now_ms);
         self.pump(from);
     }
 
@@ -369,17 +383,20 @@ impl Replica {
     pub fn tick(&mut self, now_ms: u64, tombstones: u64) {
         self.tick += 1;
         self.leave_stream(now_ms);
+        self.do_what_waited(now_ms);
         self.pulse(now_ms);
         self.watch_clock();
         self.watch_roots();
         self.watch_tombstones(now_ms, tombstones);
+        self.watch_forks();
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             if peer.is_stalled(self.tick) {
                 peer.begin_again();
             }
             let must_have = self.history.must_have();
-            if must_have.is_some_and(|must_have| peer.is_stuck_behind(must_have, self.tick)) {
+            let is_stuck = must_have.is_some_and(|must_have| peer.is_stuck_behind(must_have, self.tick));
+            if is_stuck && !self.takes_over() {
                 self.send(id, Message::TooFarBehind);
             }
             self.pump(id);
@@ -422,21 +439,5 @@ impl Replica {
     pub(super) fn is_foreign(&self, row: &Row) -> bool {
         let stream = self.history.members.stream(row.origin);
         row.origin != self.origin && stream.is_none_or(|stream| stream.directory != self.directory)
-    }
-
-    /// Up to which time tombstones may go.
-    #[cfg(not(test))]
-    pub(super) fn stable_through(&self, _tombstones: u64, _now_ms: u64) -> u64 {
-        self.stable.through
-    }
-
-    #[cfg(not(test))]
-    pub(super) fn reuses_origins(&self) -> bool {
-        false
-    }
-
-    #[cfg(not(test))]
-    pub(super) fn observes(&self) -> bool {
-        true
     }
 }

@@ -75,7 +75,7 @@ impl Replica {
         let Some(cached) = self.cache.get(index) else { return Next::Fetch };
         let Some(row) = cached.row else { return Next::Pass };
         let Some(peer) = self.peers.get(&to) else { return Next::Wait };
-        if peer.has(&row) {
+        if peer.has(&row) || self.withholds(to, index, row.origin) {
             return Next::Pass;
         }
         let is_foreign = self.is_foreign(&row);
@@ -132,12 +132,13 @@ impl Replica {
             return self.pump(to);
         };
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        for (_, payload) in entries {
+        for (index, payload) in entries {
             let Some(Decoded::Dotted(dotted)) = decode(&payload) else { continue };
             let (row, tick) = (dotted.row(), self.tick);
             let is_foreign = self.is_foreign(&row);
+            let is_withheld = self.withholds(to, index, row.origin);
             let Some(peer) = self.peers.get_mut(&to) else { return };
-            if peer.has(&row) {
+            if is_withheld || peer.has(&row) {
                 continue;
             }
             peer.sends(row, payload.len(), is_foreign, tick);

@@ -48,7 +48,7 @@ pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -
     let counts = |origin| match members.stream(origin).and_then(|stream| members.ended(stream)) {
         None => true,
         Some(end) => {
-            let same = all.windows(2).all(|pair| pair[0].sequence(origin) == pair[1].sequence(origin));
+            let same = all.windows(2).all(|pair| pair[0].row(origin) == pair[1].row(origin));
             !(same && all.iter().all(|vector| vector.has(end)))
         }
     };

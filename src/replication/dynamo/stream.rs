@@ -2,7 +2,7 @@
 
 use super::entry::{Content, Decoded, Dotted};
 use super::history::History;
-use super::members::{MemberChange, Place};
+use super::members::MemberChange;
 use super::message::Effect;
 use super::replica::{Pending, Replica, SURE_TICKS};
 use super::vector::{Origin, Row};
@@ -40,6 +40,8 @@ impl Replica {
         }
         self.origin = origin;
         self.is_sure = true;
+        // How a stream begins says where its node is, too.
+        self.own.has_moved = false;
         let change = MemberChange::Begin { origin, node: self.place.clone() };
         self.order_own(Content::Members(change.encode()), 1, now_ms);
     }
@@ -84,23 +86,12 @@ impl Replica {
         };
         !self.peers.contains_key(&from) || self.pending.iter().any(evicts)
     }
-
-    /// A node joins that nobody has named.
-    pub fn admit(&mut self, node: Place, now_ms: u64) {
-        self.order_own(Content::Members(MemberChange::Admit { node }.encode()), 1, now_ms);
-    }
-
-    /// A node is gone for good.
-    pub fn evict(&mut self, node_id: NodeId, now_ms: u64) {
-        let directory = self.history.members.member(node_id).and_then(|place| place.directory);
-        let change = MemberChange::Evict { node_id, directory };
-        self.order_own(Content::Members(change.encode()), 1, now_ms);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::dynamo::members::Place;
     use crate::replication::dynamo::replica::Start;
     use crate::replication::dynamo::{SnapshotVector, VersionVector};
 

@@ -14,7 +14,9 @@ use crate::version::Version;
 impl Replica {
     /// A peer says that its log doesn't reach back to what this node lacks.
     pub fn too_far_behind(&mut self, from: NodeId) {
-        if self.pulling.is_none() && self.peers.contains_key(&from) {
+        // The state of who has a forked stream otherwise, and is to take this one's over, would take away
+        // what it lacks.
+        if self.pulling.is_none() && self.peers.contains_key(&from) && !self.is_replaced(from) {
             self.pulling = Some((from, false));
             self.effects.push(Effect::Pull { from, repair: None });
         }
@@ -47,10 +49,15 @@ impl Replica {
 
     /// All states have come: what the peer had is here now.
     pub fn pulled(&mut self, mut state: SnapshotVector) -> u64 {
-        if self.pulling.take().is_some_and(|(_, repairs)| repairs) {
+        match self.pulling.take() {
             // Only what differs was taken over, and tombstones are in no hash: the rest may be missing.
-            state = SnapshotVector::default();
+            Some((_, true)) => state = SnapshotVector::default(),
+            Some((from, false)) => state.dropped = self.dropped_for(from),
+            None => state.dropped.clear(),
         }
+        // It has entries of this stream that this directory hasn't.
+        let has_more = state.vector.sequence(self.origin) > self.ordered.sequence(self.origin);
+        self.is_older_copy |= has_more && !self.reuses_origins();
         self.roots.repaired();
         self.clock.observe(state.vector.latest());
         let payload = encode_seen(&state);

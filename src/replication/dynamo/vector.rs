@@ -26,6 +26,13 @@ pub struct Row {
     pub time: u64,
 }
 
+impl Row {
+    /// Whether these two can't be of one stream: times grow with places.
+    pub(super) fn contradicts(&self, other: &Row) -> bool {
+        self.sequence.cmp(&other.sequence) != self.time.cmp(&other.time)
+    }
+}
+
 /// Up to where someone has each origin's entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionVector {
@@ -79,6 +86,18 @@ impl VersionVector {
     /// Whether it has this write.
     pub fn has(&self, version: Version) -> bool {
         version.index <= self.row(version.ordinal).time
+    }
+
+    /// Of which streams two can't have the same entries, by the ends that they have come to.
+    pub(super) fn contradicts<'a>(&'a self, other: &'a VersionVector) -> impl Iterator<Item = Origin> + 'a {
+        let both = self.rows.iter().map(|row| (row, other.row(row.origin)));
+        let both = both.filter(|(one, other)| one.sequence > 0 && other.sequence > 0);
+        both.filter(|(one, other)| one.contradicts(other)).map(|(one, _)| one.origin)
+    }
+
+    /// Without what it has of an origin.
+    pub(super) fn remove(&mut self, origin: Origin) {
+        self.rows.retain(|row| row.origin != origin);
     }
 
     /// How many entries of the other it lacks.

@@ -46,10 +46,11 @@ impl Replica {
         self.effects.push(Effect::Differs(difference));
     }
 
-    /// The log is to go on by an entry, whatever is in it. Says whether it does: not where no write
-    /// would be taken, either.
+    /// The log is to go on by an entry, whatever is in it. Says whether it does: not before it is
+    /// sure where this stream ends, and not where no write would be taken.
     pub fn go_on(&mut self, now_ms: u64) -> bool {
-        let may = !self.holds_writes() && !self.awaits_contact() && self.origin != 0;
+        self.leave_stream(now_ms);
+        let may = self.is_sure() && !self.awaits_contact() && self.origin != 0;
         if may && self.pending.is_empty() {
             self.order_own(Content::Watermark, 1, now_ms);
         }
@@ -73,7 +74,8 @@ impl Replica {
             vectors.extend(peer.vector.clone().map(|vector| (*id, vector)));
         }
         vectors.insert(self.place.node_id, self.history.vector.clone());
-        self.stable = stability(&self.history.members, &vectors);
+        let stable = stability(&self.history.members, &vectors);
+        self.stable = self.unless_forked(stable);
         let through = self.stable_through(tombstones, now_ms);
         // Earlier ones may have come back from a peer that hadn't forgotten them yet.
         let is_news = through > self.collected || tombstones <= through;

@@ -67,7 +67,11 @@ pub struct Figures {
     /// Nodes whose older copy knew none of the others' directories.
     pub stranded: u64,
     pub restored: u64,
+    /// Of those, how many were started at another port.
+    pub moved: u64,
     pub began_anew: u64,
+    /// How often a forked stream was noticed.
+    pub forked: u64,
     pub collected: u64,
     pub conflicts: u64,
     pub differences: u64,
@@ -364,6 +368,10 @@ impl Cluster {
             }
             Effect::Differs(_) => self.differs(place),
             Effect::BeganAnew => self.figures.began_anew += 1,
+            Effect::Forked { .. } => {
+                self.figures.forked += 1;
+                assert!(self.registry.has_forks, "a stream is taken for forked: {}", self.describe());
+            }
             Effect::MembersChanged | Effect::Skew(_) => {}
         }
     }

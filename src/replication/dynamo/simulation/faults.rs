@@ -32,8 +32,11 @@ impl Cluster {
             18 | 19 => self.evict(place, other),
             _ if self.nodes[place].older.is_none() => self.copy_directory(place),
             _ => {
-                let begins_anew = self.below(2) == 0;
-                self.restore(place, begins_anew);
+                let (begins_anew, moves) = (self.below(2) == 0, self.below(2) == 0);
+                // Half of them reach nobody for a while.
+                if self.restore(place, begins_anew, moves) && self.below(2) == 0 {
+                    self.part_off(&[place]);
+                }
             }
         }
     }
@@ -141,13 +144,14 @@ impl Cluster {
     }
 
     /// An older copy of a node's directory takes its place; the node can tell (`begins_anew`),
-    /// or only its peers can.
-    pub fn restore(&mut self, place: usize, begins_anew: bool) {
+    /// or only its peers can; it `moves` to another port. Says whether there is a copy that fits.
+    pub fn restore(&mut self, place: usize, begins_anew: bool, moves: bool) -> bool {
         let fits = |copy: &super::disk::SimulatedDisk| copy.directory == self.nodes[place].disk.directory;
         if !self.all_agree() || !self.nodes[place].older.as_ref().is_some_and(fits) {
-            return;
+            return false;
         }
         self.figures.restored += 1;
+        self.figures.moved += u64::from(moves);
         self.crash(place);
         let node = &mut self.nodes[place];
         if let Some(copy) = node.older.take() {
@@ -165,7 +169,9 @@ impl Cluster {
         let ordered = self.processes().map(|process| process.replica.ordered.clone());
         let all: Vec<_> = left.into_iter().chain(ordered).collect();
         self.registry.forget_unless_on(&all);
+        self.nodes[place].port += u16::from(moves);
         self.after(1_500, Event::Restart(place));
+        true
     }
 
     /// The node makes a snapshot, and cuts its log behind it.

@@ -136,8 +136,11 @@ impl Cluster {
             Decision::Accept => true,
             Decision::Refuse(_) | Decision::Evicted(_) => false,
             Decision::Admit => {
-                if place.directory.is_some_and(|directory| process.admitting.insert(directory.0)) {
-                    process.replica.let_join(place, now_ms);
+                let directory = place.directory.map(|directory| directory.0);
+                if let Some(directory) = directory.filter(|known| !process.admitting.contains(known))
+                    && process.replica.let_join(place, now_ms)
+                {
+                    process.admitting.insert(directory);
                     self.is_dirty.insert(to);
                 }
                 false

@@ -86,6 +86,8 @@ pub struct Node {
     pub process: Option<Process>,
     /// Counts its starts, so that what an earlier process ordered reaches no later one.
     pub incarnation: u64,
+    /// Where it listens: another one when it has moved.
+    pub port: u16,
     pub offset_ms: i64,
     pub sync_ms: u64,
     /// All that is durable, as far as a process has said so.
@@ -114,6 +116,7 @@ impl Node {
             older: None,
             process: None,
             incarnation: 0,
+            port: 1,
             offset_ms: 0,
             sync_ms: 1,
             vector: VersionVector::default(),
@@ -136,7 +139,7 @@ impl Node {
     }
 
     pub fn place(&self) -> Place {
-        Place { directory: Some(self.disk.directory), ..named(self.id) }
+        Place { directory: Some(self.disk.directory), port: self.port, ..named(self.id) }
     }
 
     /// What its clock says.

@@ -151,7 +151,7 @@ fn an_older_copy_that_knows_none_of_the_others_directories_is_alone_until_it_is_
             write(&mut cluster, victim, 0, Write::Set);
             settle(&mut cluster);
         }
-        cluster.restore(1, begins_anew);
+        cluster.restore(1, begins_anew, false);
         cluster.run_until(cluster.now_ms + 5_000);
         for crashes in [false, true] {
             if crashes {
@@ -221,7 +221,7 @@ pub fn older_copy(seed: u64, mistake: Option<Mistake>) -> Cluster {
     cluster.nodes[1].older = Some(cluster.nodes[1].disk.copy());
     (0..5).for_each(|key| write(&mut cluster, 1, key, Write::Set));
     settle(&mut cluster);
-    cluster.restore(1, seed.is_multiple_of(2));
+    cluster.restore(1, seed.is_multiple_of(2), seed % 4 > 1);
     while !cluster.write(1, &[KEYS[0]], Write::Delete) {
         cluster.run_until(cluster.now_ms + 1);
     }
@@ -239,6 +239,97 @@ fn an_older_copy_of_a_directory_goes_on_as_another_stream() {
         let streams = cluster.processes().next().map(|process| process.replica.members().streams().len());
         assert_eq!(cluster.figures.restored, 1);
         assert_eq!(streams, Some(4), "seed {seed}");
+    }
+}
+
+/// A disk is set back as a whole, so that nothing tells it, and moves to another port.
+fn set_back(cluster: &mut Cluster, place: usize, copy: super::disk::SimulatedDisk) {
+    cluster.registry.has_forks = true;
+    cluster.crash(place);
+    cluster.nodes[place].disk = copy;
+    cluster.nodes[place].vector = Default::default();
+    cluster.nodes[place].port += 1;
+}
+
+fn writes_alone(cluster: &mut Cluster, place: usize, count: usize) {
+    cluster.run_until(cluster.now_ms + 1_000);
+    for number in 0..count {
+        write(cluster, place, 4 + number % 4, Write::Set);
+        cluster.run_until(cluster.now_ms + 50);
+    }
+}
+
+#[test]
+fn a_stream_that_forked_while_its_node_was_alone_is_said_and_costs_the_others_nothing() {
+    for (nodes, alone) in [2, 3].into_iter().flat_map(|nodes| (1..6).map(move |alone| (nodes, alone))) {
+        let mut cluster = met(alone as u64, nodes);
+        (0..4).for_each(|key| write(&mut cluster, 0, key, Write::Set));
+        settle(&mut cluster);
+        let copy = cluster.nodes[1].disk.copy();
+        write(&mut cluster, 1, 0, Write::Set);
+        settle(&mut cluster);
+        write(&mut cluster, 1, 1, Write::Delete);
+        cluster.run_until(cluster.now_ms + 100);
+        write(&mut cluster, 0, 2, Write::Delete);
+        settle(&mut cluster);
+        let kept = shown(&cluster, 0, KEYS[0]);
+        set_back(&mut cluster, 1, copy);
+        (0..nodes as usize).filter(|place| *place != 1).for_each(|place| cluster.crash(place));
+        cluster.start(1);
+        writes_alone(&mut cluster, 1, alone);
+        (0..nodes as usize).filter(|place| *place != 1).for_each(|place| cluster.start(place));
+        settle(&mut cluster);
+        let figures = cluster.figures;
+        assert!(figures.began_anew > 0, "{nodes} nodes, {alone} alone: {figures:?}");
+        for place in 0..nodes as usize {
+            let shown = |key: usize| shown(&cluster, place, KEYS[key]);
+            assert_eq!(format!("{:?}", shown(0)), format!("{kept:?}"), "{nodes} nodes, {alone} alone");
+            assert!(
+                shown(1).is_none() && shown(2).is_none(),
+                "{nodes} nodes, {alone} alone: it stays deleted"
+            );
+        }
+        assert!(cluster.processes().all(|process| process.replica.forks().is_empty()));
+        // It is what it is from now on, over a restart, too.
+        cluster.crash(1);
+        cluster.start(1);
+        write(&mut cluster, 0, 3, Write::Delete);
+        settle(&mut cluster);
+        assert_eq!(cluster.figures.forked, figures.forked);
+    }
+}
+
+#[test]
+fn a_fork_that_two_others_have_ends_with_what_was_written_first() {
+    for alone in 1..5 {
+        let mut cluster = met(alone as u64, 3);
+        (0..4).for_each(|key| write(&mut cluster, 0, key, Write::Set));
+        settle(&mut cluster);
+        let copy = cluster.nodes[1].disk.copy();
+        cluster.crash(2);
+        for key in [0, 1] {
+            write(&mut cluster, 1, key, if key == 0 { Write::Set } else { Write::Delete });
+            cluster.run_until(cluster.now_ms + 200);
+        }
+        let kept = shown(&cluster, 0, KEYS[0]);
+        set_back(&mut cluster, 1, copy);
+        cluster.part_off(&[0]);
+        cluster.start(1);
+        cluster.start(2);
+        writes_alone(&mut cluster, 1, alone);
+        cluster.run_until(cluster.now_ms + 1_000);
+        cluster.parted.clear();
+        settle(&mut cluster);
+        assert!(cluster.figures.forked > 0, "{alone} alone: {:?}", cluster.figures);
+        for place in 0..3 {
+            assert_eq!(
+                format!("{:?}", shown(&cluster, place, KEYS[0])),
+                format!("{kept:?}"),
+                "{alone} alone"
+            );
+            assert!(shown(&cluster, place, KEYS[1]).is_none(), "{alone} alone: it stays deleted");
+        }
+        assert!(cluster.processes().all(|process| process.replica.forks().is_empty()));
     }
 }
 

@@ -44,7 +44,9 @@ fn add(sum: &mut Figures, more: &Figures) {
         (&mut sum.evictions, more.evictions),
         (&mut sum.stranded, more.stranded),
         (&mut sum.restored, more.restored),
+        (&mut sum.moved, more.moved),
         (&mut sum.began_anew, more.began_anew),
+        (&mut sum.forked, more.forked),
         (&mut sum.collected, more.collected),
         (&mut sum.conflicts, more.conflicts),
         (&mut sum.differences, more.differences),
@@ -86,6 +88,7 @@ fn nothing_that_must_hold_is_broken_by_any_seed() {
         ("transfers", sum.transfers),
         ("evictions", sum.evictions),
         ("older copies", sum.restored),
+        ("older copies at another port", sum.moved),
         ("collected tombstones", sum.collected),
         ("conflicts", sum.conflicts),
         ("equal roots", sum.equal_roots),
@@ -105,7 +108,7 @@ fn caught(mistake: Mistake) -> Option<(u64, String)> {
     const TRIED_MAX: u64 = 60;
     (0..TRIED_MAX).find_map(|seed| {
         let run = std::panic::catch_unwind(|| match mistake {
-            Mistake::OriginReused => drop(older_copy(seed, Some(mistake))),
+            Mistake::OriginReused | Mistake::SpeaksUnsure => drop(older_copy(seed, Some(mistake))),
             _ => drop(Cluster::new(seed, 3, Some(mistake)).run(RUN_MS)),
         });
         let said = run.err()?;
@@ -117,11 +120,12 @@ fn caught(mistake: Mistake) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_mistake_is_caught() {
-    const ALL: [Mistake; 4] = [
+    const ALL: [Mistake; 5] = [
         Mistake::NoPlusOne,
         Mistake::TombstonesByTime,
         Mistake::TombstonesWhenAllHaveThem,
         Mistake::OriginReused,
+        Mistake::SpeaksUnsure,
     ];
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {})); // each of them is expected to panic
