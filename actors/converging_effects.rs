@@ -15,7 +15,7 @@ use datastore::limits;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::Decoded;
 use datastore::replication::dynamo::{Applied, Effect, Message, beyond_most};
-use datastore::replication::message::{EntryKind, LogEntry};
+use datastore::replication::message::{EntryKind, LogEntry, NodeId};
 use datastore::replication::raft::Persist;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,16 @@ use std::sync::atomic::Ordering;
 const FETCH_BYTES_MAX: u64 = limits::ENTRY_BYTES_WANTED as u64;
 
 impl ConvergingLog {
-    pub(crate) fn publish(&self) {
+    pub(crate) fn publish(&mut self) {
+        let ahead = self.replica.ahead(self.cluster.now_ms());
+        let node_ids: Vec<NodeId> = ahead.iter().map(|ahead| ahead.node_id).collect();
+        if self.ahead != node_ids {
+            tracing::warn!(
+                ?ahead,
+                "nodes whose stamps are ahead of time: what they write is held back until then"
+            );
+            self.ahead = node_ids;
+        }
         self.cluster.awaits_contact.store(self.replica.awaits_contact(), Ordering::Relaxed);
         self.cluster.is_new.store(self.replica.is_new(), Ordering::Relaxed);
         self.cluster.states_equal.store(self.replica.equal_roots(), Ordering::Relaxed);
@@ -35,6 +44,7 @@ impl ConvergingLog {
             stability: self.replica.stability().clone(),
             skew: self.replica.skew(),
             forks: self.replica.forks(),
+            ahead,
         });
     }
 

@@ -17,6 +17,7 @@ use datastore::error::Error;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::{Message, Replica, Start};
 use datastore::replication::group::{Acknowledgement, Group};
+use datastore::replication::message::NodeId;
 
 use crate::Cast;
 use crate::acknowledgements;
@@ -50,6 +51,8 @@ pub struct ConvergingLog {
     pub(crate) unmarked: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     pub(crate) hashing: Option<(usize, u128)>,
+    /// Nodes of which it was said that their stamps are ahead of time.
+    pub(crate) ahead: Vec<NodeId>,
     /// What the replica and those who wait keep in memory, for `stats`.
     kept: Kept,
 }
@@ -78,6 +81,7 @@ impl ConvergingLog {
             handed_over: last_index,
             unmarked: true,
             hashing: None,
+            ahead: Vec::new(),
             kept: Kept {
                 entries: node.memory.log_entries.share(),
                 marks: node.memory.log_index.share(),

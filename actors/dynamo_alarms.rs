@@ -1,14 +1,33 @@
 //! What `cluster` and `stats` say in words of a cluster of dynamo mode: what asks for a person.
 
 use datastore::limits::MEMBERS_MAX;
-use datastore::query::Alarm;
-use datastore::replication::dynamo::{Fork, beyond_most};
+use datastore::query::{Alarm, utc};
+use datastore::replication::dynamo::clock::SKEW_MAX_MS;
+use datastore::replication::dynamo::{Ahead, Fork, beyond_most};
+use datastore::replication::message::NodeId;
 
-use crate::dynamo_cluster::DynamoView;
+use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 
 /// All that is wrong now, as far as this node knows.
-pub(crate) fn alarms(view: &DynamoView) -> Vec<Alarm> {
-    too_many_members(view).into_iter().chain(view.forks.iter().map(forked)).collect()
+pub(crate) fn alarms(cluster: &DynamoCluster, view: &DynamoView) -> Vec<Alarm> {
+    let (me, now_ms) = (cluster.place.node_id, cluster.now_ms());
+    let ahead = view.ahead.iter().map(|ahead| clock_ahead(me, ahead, now_ms));
+    too_many_members(view).into_iter().chain(ahead).chain(view.forks.iter().map(forked)).collect()
+}
+
+/// A node's stamps are ahead of time: it ran with a clock that was.
+fn clock_ahead(me: NodeId, ahead: &Ahead, now_ms: u64) -> Alarm {
+    let Ahead { node_id, stamped_ms } = *ahead;
+    let until = utc(stamped_ms.saturating_sub(SKEW_MAX_MS));
+    let seconds = stamped_ms.saturating_sub(now_ms).div_ceil(1_000);
+    let by_whom = if node_id == me { "the other nodes hold it" } else { "this node holds it" };
+    let message = format!(
+        "what node {node_id} writes is stamped {} or later, {seconds} s ahead of this node's clock, since its clock is or \
+         was ahead: {by_whom} back until {until}, and it then wins over what others have written meanwhile. Correct its \
+         clock, and write to other nodes until then; or export what it wrote, `evict` it, start it empty, and import",
+        utc(stamped_ms)
+    );
+    Alarm::of("clock_ahead", node_id, message)
 }
 
 /// Parted nodes have each admitted as many as there were places.
@@ -52,19 +71,29 @@ mod tests {
             (1..=count).for_each(|id| members.named(id, "h", 1));
             DynamoView { members, ..DynamoView::default() }
         };
-        assert_eq!(alarms(&view(9)), []);
-        let [alarm] = &alarms(&view(11))[..] else { panic!("one alarm") };
+        assert_eq!(too_many_members(&view(9)), None);
+        let alarm = too_many_members(&view(11)).expect("an alarm");
         assert_eq!((alarm.code, alarm.node_id), ("too_many_members", None));
         assert!(alarm.message.contains("has 11 members") && alarm.message.contains("`evict` 2"), "{alarm:?}");
     }
 
     #[test]
     fn a_forked_stream_is_told_with_whose_it_is_and_the_way_out() {
-        let forks = vec![Fork { origin: 7, node_id: Some(3) }];
-        let [alarm] = &alarms(&DynamoView { forks, ..DynamoView::default() })[..] else {
-            panic!("one alarm")
-        };
+        let alarm = forked(&Fork { origin: 7, node_id: Some(3) });
         assert_eq!((alarm.code, alarm.node_id), ("forked_stream", Some(3)));
         assert!(alarm.message.contains("node 3") && alarm.message.contains("`evict`"), "{alarm:?}");
+    }
+
+    #[test]
+    fn stamps_that_are_ahead_are_told_with_the_time_until_when_they_wait() {
+        let ahead = Ahead { node_id: 3, stamped_ms: 1_795_941_000_000 };
+        let alarm = clock_ahead(1, &ahead, ahead.stamped_ms - 3_600_000);
+        assert_eq!((alarm.code, alarm.node_id), ("clock_ahead", Some(3)));
+        for words in
+            ["2026-11-29T08:30:00.000Z", "until 2026-11-29T08:29:59.500Z", "3600 s ahead", "this node holds"]
+        {
+            assert!(alarm.message.contains(words), "{words}: {alarm:?}");
+        }
+        assert!(clock_ahead(3, &ahead, 0).message.contains("the other nodes hold it back"));
     }
 }

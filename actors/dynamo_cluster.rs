@@ -10,7 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use datastore::engine::Conflict;
 use datastore::error::{Code, Error, LeaderAddress};
 use datastore::limits;
-use datastore::replication::dynamo::{Fork, MemberView, Members, Place, Skew, Stability, VersionVector};
+use datastore::replication::dynamo::{
+    Ahead, Fork, MemberView, Members, Place, Skew, Stability, VersionVector,
+};
 use datastore::replication::message::NodeId;
 use datastore::settings::Peer;
 
@@ -79,6 +81,8 @@ pub struct DynamoView {
     pub skew: Skew,
     /// Streams that two nodes have otherwise.
     pub forks: Vec<Fork>,
+    /// Whose stamps are ahead of time.
+    pub ahead: Vec<Ahead>,
 }
 
 /// A lost race, and when it was seen here.

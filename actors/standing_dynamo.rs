@@ -43,7 +43,7 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
         epoch: 0,
         state_checked_index: None,
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
-        alarms: alarms(&view),
+        alarms: alarms(cluster, &view),
         dynamo: Some(dynamo(node, cluster, &view)),
     }
 }

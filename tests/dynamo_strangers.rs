@@ -180,3 +180,52 @@ fn a_node_of_leader_mode_among_nodes_of_dynamo_mode_takes_no_writes() {
     let error = cluster.refused(3, &set("reaches nobody"));
     assert_eq!(error["outcome"], "not_applied", "{error}");
 }
+
+/// Node 3 has written with a clock that was so far ahead, and is back among the others with a right one.
+fn with_stamps_ahead(offset_ms: &str) -> Cluster {
+    let mut cluster = Cluster::dynamo(3, &[]);
+    cluster.settle();
+    (1..=3).for_each(|id| cluster.kill(id));
+    cluster.set_dynamo_flags(3, &["--clock-offset-ms", offset_ms]);
+    cluster.restart(3);
+    cluster.ok_at(3, &set("by a wrong clock"));
+    cluster.kill(3);
+    cluster.set_dynamo_flags(3, &[]);
+    cluster.restart_all();
+    cluster.wait_for_contact(&[1, 2, 3]);
+    cluster
+}
+
+#[test]
+fn stamps_that_are_ahead_of_time_are_told_on_all_nodes_with_the_time() {
+    let cluster = with_stamps_ahead("3600000");
+    cluster.ok_at(3, &set("by a right clock"));
+    let said = wait_for_alarm(&cluster, &[1, 2, 3], "clock_ahead");
+    assert_eq!(said.len(), 3, "{said:?}");
+    let until = |alarm: &Value| {
+        let message = alarm["message"].as_str().unwrap().to_string();
+        let (_, rest) = message.split_once("until ").unwrap_or_else(|| panic!("{message}"));
+        rest.split_once('Z').unwrap_or_else(|| panic!("{message}")).0.to_string()
+    };
+    for alarm in &said {
+        assert_eq!(alarm["node_id"], 3, "{alarm}");
+        assert_eq!(until(alarm), until(&said[0]), "all name the same time");
+    }
+    for id in [1, 2] {
+        assert_eq!(cluster.dynamo_view(id)["clock"]["is_wrong"], false);
+        assert_eq!(cluster.ok_at(id, &json!({"op": "get", "key": "by a right clock"}))["found"], false);
+    }
+    // Nobody waits for it any more.
+    cluster.ok_at(1, &json!({"op": "evict", "node_id": 3}));
+    wait_for_no_alarms(&cluster, &[1, 2]);
+}
+
+#[test]
+fn when_the_time_has_come_nothing_is_told_any_more() {
+    let mut cluster = with_stamps_ahead("8000");
+    wait_for_alarm(&cluster, &[1, 2, 3], "clock_ahead");
+    cluster.ok_at(3, &set("by a right clock"));
+    wait_for_no_alarms(&cluster, &[1, 2, 3]);
+    let contents = cluster.settle();
+    assert_eq!(Vec::from_iter(contents.keys()), ["by a right clock", "by a wrong clock"]);
+}

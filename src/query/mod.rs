@@ -10,6 +10,7 @@ mod node_info;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod utc;
 
 pub use alarms::{Alarm, alarms_body};
 pub use conflicts::conflicts_body;
@@ -24,3 +25,4 @@ pub use node_info::{
     members_body,
 };
 pub use plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};
+pub use utc::utc;

@@ -9,6 +9,7 @@
 //!   stream     what this node writes, and from where on     watching   what is looked at now and then
 //!   sending    what a peer lacks                            taking_over  where no log reaches back
 //!   questions  whose answers a read counts                  own        what a node says of itself
+//!   ahead      whose stamps are ahead of time
 //!   greeting   who is let in                                admission  who may still join
 //!   forks      streams that two have otherwise              times      by which a fork is found
 //! ```
@@ -18,6 +19,7 @@
 //! simulation in `simulation/` runs clusters of this over virtual ones.
 
 mod admission;
+mod ahead;
 mod apply;
 mod buckets;
 mod cache;
@@ -49,6 +51,7 @@ mod view;
 mod watching;
 
 pub use admission::beyond_most;
+pub use ahead::Ahead;
 pub use apply::{apply, begin};
 pub use buckets::{BucketHashes, bucket_of};
 pub use forks::Fork;
