@@ -98,7 +98,11 @@ pub struct ShardFigures {
     pub spare_bytes: AtomicU64,
     /// In dynamo mode: versions of deletes that are kept.
     pub tombstones: AtomicU64,
-    /// The latest time among them; 0 for none.
+    /// Those among them of keys that were not there.
+    pub absent_tombstones: AtomicU64,
+    /// What these occupy, in bytes.
+    pub absent_tombstone_bytes: AtomicU64,
+    /// The latest time among all; 0 for none.
     pub newest_tombstone: AtomicU64,
     /// What each index has and occupies.
     pub indexes: Mutex<Sizes>,

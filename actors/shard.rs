@@ -11,6 +11,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use datastore::engine::{
     Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Seen, Slice, Table, WriteKind,
+    absent_tombstones_bytes_max,
 };
 use datastore::error::Error;
 use datastore::messaging::Span;
@@ -83,10 +84,13 @@ pub struct Shard {
 }
 
 /// A slice; in dynamo mode it converges with others, and knows what it has `seen` of them.
-fn slice(table: Table, seen: Option<Seen>, applied_index: u64) -> Slice<Token> {
+fn slice(node: &Node, table: Table, seen: Option<Seen>, applied_index: u64) -> Slice<Token> {
     let mut slice = Slice::new(table, applied_index);
     if let Some(seen) = seen {
         slice.converge(seen);
+    }
+    if let Some(most) = node.settings.memory_bytes_max {
+        slice.bound_absent_deletes(absent_tombstones_bytes_max(most) as usize / node.settings.shards);
     }
     slice
 }
@@ -114,8 +118,8 @@ impl Shard {
         let index_position = if table.is_empty() { table.walk_length() } else { 0 };
         Shard {
             number,
+            slice: slice(&node, table, seen, applied_index),
             node,
-            slice: slice(table, seen, applied_index),
             office: ShardOffice::default(),
             finished_bytes: 0,
             batches: Slab::new(),
@@ -232,6 +236,10 @@ impl Shard {
             self.answer(token, Answer::Refused(refusal.clone()));
             return 0;
         }
+        if kind == WriteKind::Delete && !self.slice.has_room_to_delete([(key.of(arena), hash)].into_iter()) {
+            self.answer(token, Answer::Refused(self.absent_refusal(false)));
+            return 0;
+        }
         token.permit_bytes = permit_bytes(key, &kind);
         self.slice.write(token, arena, key.of(arena), hash, kind, condition);
         token.permit_bytes as usize
@@ -248,6 +256,10 @@ impl Shard {
         let deletes_only = writes.iter().all(|(_, _, value)| value.is_none());
         if let Some(refusal) = if deletes_only { office_refusal } else { refusal } {
             self.slice.refuse_part(token, multi, parts, refusal.clone());
+            return 0;
+        }
+        if deletes_only && !self.has_room_for_part(arena, &writes) {
+            self.slice.refuse_part(token, multi, parts, self.absent_refusal(true));
             return 0;
         }
         let writes = writes.into_iter().map(|(key, hash, value)| {
@@ -315,7 +327,10 @@ impl Shard {
         figures.spare_bytes.store(table.spare_bytes() as u64, Ordering::Relaxed);
         figures.keys.store(table.len() as u64, Ordering::Relaxed);
         let (tombstones, newest) = table.tombstones();
+        let (of_absent, of_absent_bytes) = table.absent_tombstones();
         figures.tombstones.store(tombstones as u64, Ordering::Relaxed);
+        figures.absent_tombstones.store(of_absent as u64, Ordering::Relaxed);
+        figures.absent_tombstone_bytes.store(of_absent_bytes as u64, Ordering::Relaxed);
         figures.newest_tombstone.store(newest, Ordering::Relaxed);
     }
 

@@ -3,8 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Sender;
-use datastore::engine::{Entry, WriteKind};
+use datastore::engine::{Entry, WriteKind, absent_refusal};
 use datastore::error::Error;
+use datastore::messaging::Span;
 use datastore::replication::dynamo::{apply, entry::encode_state};
 use datastore::replication::message::NodeId;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::converging_messages::{Converge, ConvergingMessage, WalkStep};
 use crate::shard::{Shard, Token, WALK_ENTRIES};
 use crate::shard_messages::ShardOperation;
+use crate::standing_dynamo::tombstones_held_by;
 use crate::wal_writer::WalMessage;
 
 impl Shard {
@@ -36,6 +38,23 @@ impl Shard {
             _ => unreachable!("only single-key writes wait for copies"),
         };
         self.write(token, arena, key, kind, condition, refusal)
+    }
+
+    /// Whether the tombstones of a part's deletes have room.
+    pub(crate) fn has_room_for_part(&self, arena: &Bytes, writes: &[(Span, u64, Option<Span>)]) -> bool {
+        let mut keys: Vec<(&[u8], u64)> =
+            writes.iter().map(|(key, hash, _)| (key.of(arena), *hash)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        self.slice.has_room_to_delete(keys.into_iter())
+    }
+
+    /// Why deletes of keys that aren't there are refused.
+    pub(crate) fn absent_refusal(&self, is_bulk: bool) -> Error {
+        let held_by =
+            self.node.dynamo.as_ref().map(|cluster| tombstones_held_by(&self.node, &cluster.view()));
+        let most = self.node.settings.memory_bytes_max.unwrap_or(u64::MAX);
+        absent_refusal(is_bulk, most, held_by.unwrap_or_default())
     }
 
     /// Merges entries that this node didn't write itself.

@@ -1,14 +1,15 @@
 //! What `hello`, `cluster` and `stats` say of a node of dynamo mode.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use datastore::engine::absent_tombstones_bytes_max;
 use datastore::error::LeaderAddress;
 use datastore::query::{DynamoStanding, MemberStanding, Standing};
 use datastore::replication::dynamo::{MemberView, clock};
 
 use crate::dynamo_alarms::alarms;
 use crate::dynamo_cluster::{DynamoCluster, DynamoView};
-use crate::node::Node;
+use crate::node::{Node, ShardFigures};
 
 /// Every node takes writes.
 const ROLE: &str = "primary";
@@ -76,14 +77,29 @@ fn member(cluster: &DynamoCluster, peer: &MemberView) -> MemberStanding {
     }
 }
 
+fn sum(node: &Node, figure: fn(&ShardFigures) -> &AtomicU64) -> u64 {
+    node.shard_figures.iter().map(|shard| figure(shard).load(Ordering::Relaxed)).sum()
+}
+
+/// The members that hold tombstones back, where there are any.
+pub(crate) fn tombstones_held_by(node: &Node, view: &DynamoView) -> Vec<u64> {
+    match sum(node, |shard| &shard.tombstones) {
+        0 => Vec::new(),
+        _ => view.stability.held_by.clone(),
+    }
+}
+
 fn dynamo(node: &Node, cluster: &DynamoCluster, view: &DynamoView) -> DynamoStanding {
-    let tombstones = node.shard_figures.iter().map(|shard| shard.tombstones.load(Ordering::Relaxed)).sum();
+    let sum = |figure| sum(node, figure);
     let stable_ms = clock::milliseconds(view.stability.through);
     DynamoStanding {
         conflicts: cluster.conflicts_count(),
-        tombstones,
+        tombstones: sum(|shard| &shard.tombstones),
+        absent_tombstones: sum(|shard| &shard.absent_tombstones),
+        absent_tombstone_bytes: sum(|shard| &shard.absent_tombstone_bytes),
+        absent_tombstone_bytes_max: node.settings.memory_bytes_max.map(absent_tombstones_bytes_max),
         tombstones_collected: cluster.tombstones_collected.load(Ordering::Relaxed),
-        tombstones_held_by: if tombstones == 0 { Vec::new() } else { view.stability.held_by.clone() },
+        tombstones_held_by: tombstones_held_by(node, view),
         stable_behind_ms: (stable_ms > 0).then(|| cluster.now_ms().saturating_sub(stable_ms)),
         clock_ahead_ms: view.skew.ahead_ms,
         is_clock_wrong: view.skew.is_wrong,

@@ -145,6 +145,8 @@ pub enum Detail {
     Lengths(Vec<usize>),
     /// `replication_timeout`: how many nodes have it.
     Acknowledged(usize),
+    /// `out_of_memory` of a delete: the members that hold tombstones back.
+    HeldBy(Vec<u64>),
 }
 
 /// An error as a client sees it.

@@ -80,6 +80,9 @@ pub const IDLE_FRAME_AFTER_MS: u64 = 100;
 pub const MEMBERS_MAX: usize = 9;
 /// A node that lacks no more entries than this has caught up: it may lead, vote and be waited for.
 pub const CAUGHT_UP_LAG_ENTRIES_MAX: u64 = 64;
+/// In dynamo mode, tombstones of keys that were not there have this part of `--max-memory`. Nodes that
+/// are parted may each fill it, and then have all of theirs together: of nine that is little more than half.
+pub const ABSENT_TOMBSTONES_DIVISOR: u64 = 16;
 /// Lost races that `conflicts` can still show.
 pub const CONFLICTS_KEPT_MAX: usize = 1_000;
 /// Bytes of their keys and values; the newest is kept, however large it is.

@@ -19,6 +19,7 @@
 
 use bytes::Bytes;
 
+use super::absent_deletes::tombstone_of;
 use super::effect::Effect;
 use super::entry::{Entry, Part};
 use super::table::Table;
@@ -256,7 +257,7 @@ pub(super) fn merge_effect(
         }
     });
     if let Some(version) = buried {
-        table.bury(Entry::tombstone(version, key), hash);
+        table.bury(tombstone_of(version, key, old.as_ref()), hash);
     }
     Merged { old, new }
 }
@@ -281,7 +282,8 @@ pub(super) fn merge_state(
     let mut deleted = table.tombstone(key, hash);
     if theirs.is_tombstone() && deleted.is_none_or(|deleted| deleted < theirs.version()) {
         deleted = Some(theirs.version());
-        table.bury(theirs.clone(), hash);
+        let tombstone = tombstone_of(theirs.version(), key, table.get(key, hash));
+        table.bury(tombstone, hash);
     }
     let lives = |part: &Part<'_>| deleted.is_none_or(|deleted| part.0 > deleted);
     // A key may have an entry beside its tombstone, each a state of its own.

@@ -16,7 +16,7 @@
 //! In dynamo mode value and vector are decided each by itself, and the older of
 //! the two keeps its version in 12 bytes behind the value; two bits of the key's
 //! length say which it is. An entry with neither part is a tombstone there: the
-//! version of a delete.
+//! version of a delete; one of a key that was not there has the bit and the 12 bytes, too.
 
 use std::fmt;
 
@@ -49,6 +49,8 @@ pub struct Entry(ThinArc<Header, u8>);
 
 /// What an entry costs beside its own bytes: reference count, header, length.
 pub const ENTRY_OVERHEAD_BYTES: usize = 32;
+/// What a tombstone of a key that was not there costs beside its key.
+pub(super) const TOMBSTONE_OF_ABSENT_OVERHEAD_BYTES: usize = ENTRY_OVERHEAD_BYTES + OLDER_BYTES;
 
 impl Entry {
     /// A new entry. `key` is at most [`crate::limits::KEY_BYTES_MAX`] bytes of
@@ -92,6 +94,12 @@ impl Entry {
     /// The version of a delete, which has neither value nor vector.
     pub fn tombstone(version: Version, key: &[u8]) -> Entry {
         Entry::assemble(version, key, &[], &[])
+    }
+
+    /// The version of a delete that found nothing to take away.
+    pub fn tombstone_of_absent(version: Version, key: &[u8]) -> Entry {
+        // That there is another version beside its own says it.
+        Entry::assemble_with(version, key, &[], &[], Some((OLDER_VALUE, version)))
     }
 
     /// An entry whose parts were written apart; the vector as this machine's f32s.
@@ -186,6 +194,11 @@ impl Entry {
     /// Whether it is the version of a delete.
     pub fn is_tombstone(&self) -> bool {
         self.value().is_none() && self.vector_bytes().is_empty()
+    }
+
+    /// Whether it is the version of a delete that found nothing to take away.
+    pub fn is_tombstone_of_absent(&self) -> bool {
+        self.is_tombstone() && self.older().is_some()
     }
 
     fn key_bytes(&self) -> usize {
@@ -298,6 +311,10 @@ mod tests {
         assert!(Entry::of_parts(b"k", None, None).is_none());
         let tombstone = Entry::tombstone(later, b"k");
         assert!(tombstone.is_tombstone() && tombstone.version() == later && tombstone.key() == b"k");
+        let of_absent = Entry::tombstone_of_absent(later, b"k");
+        assert!(of_absent.is_tombstone() && of_absent.version() == later && of_absent.key() == b"k");
+        assert!(of_absent.is_tombstone_of_absent() && !tombstone.is_tombstone_of_absent());
+        assert!(of_absent.value_part().is_none() && of_absent.vector_part().is_none());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use crate::error::{Code, Detail, Error};
 use crate::version::Version;
 
 /// What a conditional write asks of the key before it.
@@ -35,6 +36,28 @@ pub enum Condition {
     /// `if_version` with a text that no version of this node ever reads: it
     /// matches nothing.
     NeverMatches,
+}
+
+/// Why a condition refuses, if it does, on a key of this version (`None`: absent).
+pub(super) fn refusal(condition: Condition, current: Option<Version>) -> Option<Error> {
+    let (code, wanted) = match condition {
+        Condition::None => return None,
+        Condition::Absent if current.is_none() => return None,
+        Condition::Version(wanted) if wanted == current => return None,
+        Condition::Absent => (Code::AlreadyExists, "if_absent wants a key that does not exist".to_string()),
+        Condition::Version(Some(wanted)) => (Code::VersionMismatch, format!("if_version wants {wanted}")),
+        Condition::Version(None) => {
+            (Code::VersionMismatch, "if_version null wants a key that does not exist".to_string())
+        }
+        Condition::NeverMatches => {
+            (Code::VersionMismatch, "if_version is no version that this key ever had".to_string())
+        }
+    };
+    let is = match current {
+        Some(version) => format!("the key's version is {version}"),
+        None => "the key does not exist".to_string(),
+    };
+    Some(Error::new(code, format!("{wanted}; {is}")).with_detail(Detail::Current(current)))
 }
 
 /// What a write does to its key.
@@ -117,6 +140,12 @@ impl<T> InFlightKeys<T> {
                 (hash, state)
             });
         &mut slot.into_mut().1
+    }
+
+    /// Whether writes of this key are on their way to the log.
+    pub(super) fn is_outstanding(&self, key: &[u8], hash: u64) -> bool {
+        let found = self.keys.find(hash, |(_, state)| state.key == key);
+        found.is_some_and(|(_, state)| !state.outstanding.is_empty())
     }
 
     /// Forgets a key that has nothing in flight any more.

@@ -6,6 +6,7 @@
 //! applied, and shown to anyone, only when the log says that it is durable
 //! ([`Slice::committed`]).
 
+mod absent_deletes;
 mod converge;
 mod effect;
 mod entry;
@@ -20,6 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use absent_deletes::{absent_refusal, absent_tombstones_bytes_max};
 #[cfg(test)]
 pub(crate) use converge::mistake;
 pub use converge::{Conflict, SameVersion, Seen, Side, Stamp, Written};

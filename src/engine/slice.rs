@@ -12,12 +12,13 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::absent_deletes::AbsentDeletes;
 use super::converge::{Conflict, Seen};
 use super::effect::{Effect, encode_effect, encode_request_header};
 use super::entry::{Change, Entry};
-use super::in_flight::{Condition, InFlightKeys, Waiter, WaitingWrite, WriteKind};
+use super::in_flight::{Condition, InFlightKeys, Waiter, WaitingWrite, WriteKind, refusal};
 use super::table::Table;
-use crate::error::{Code, Detail, Error};
+use crate::error::Error;
 use crate::version::Version;
 
 /// What a slice has to say to someone who asked. `T` is the asker's token.
@@ -121,6 +122,8 @@ struct KeyWrite {
     key: Bytes,
     hash: u64,
     kind: WriteKind,
+    /// Held for it of the room for deletes of absent keys.
+    reserved: u32,
 }
 
 /// A request handed to the log and not yet settled.
@@ -153,6 +156,7 @@ pub struct Slice<T> {
     pub(super) output: Output<T>,
     /// In dynamo mode: what was applied here of each other origin.
     pub(super) seen: Option<Seen>,
+    pub(super) absent_deletes: AbsentDeletes,
 }
 
 impl<T> Slice<T> {
@@ -167,6 +171,7 @@ impl<T> Slice<T> {
             applied_index,
             output: Output::default(),
             seen: None,
+            absent_deletes: AbsentDeletes::default(),
         }
     }
 
@@ -260,12 +265,15 @@ impl<T> Slice<T> {
         let mut places: HashMap<Bytes, usize> = HashMap::new();
         for (key, hash, kind) in writes {
             let place = *places.entry(key.clone()).or_insert(kept.len());
-            let write = KeyWrite { key, hash, kind };
+            let write = KeyWrite { key, hash, kind, reserved: 0 };
             if place < kept.len() {
                 kept[place] = write;
             } else {
                 kept.push(write);
             }
+        }
+        for write in &mut kept {
+            write.reserved = self.reserve(&write.key, write.hash, &write.kind);
         }
         let ticket = self.draw_ticket();
         let effects = kept.len();
@@ -349,6 +357,7 @@ impl<T> Slice<T> {
 
     /// Applies one key's write and says whether the key existed before.
     fn apply_one(&mut self, version: Version, write: &KeyWrite) -> bool {
+        self.release(write.reserved);
         let effect = write.effect();
         let (old, new) = match self.seen {
             Some(_) => self.merge_own(&effect, write.hash, version),
@@ -367,9 +376,13 @@ impl<T> Slice<T> {
             let InFlight { token, ticket, body } = self.writes.remove(write as usize);
             self.output.answers.push((token, Answer::Refused(error.clone())));
             match body {
-                Body::Single(write) => self.settle(&write.key, write.hash, ticket),
+                Body::Single(write) => {
+                    self.release(write.reserved);
+                    self.settle(&write.key, write.hash, ticket);
+                }
                 Body::Part(writes) => {
                     for write in &writes {
+                        self.release(write.reserved);
                         self.settle(&write.key, write.hash, ticket);
                     }
                 }
@@ -395,7 +408,8 @@ impl<T> Slice<T> {
             }
         }
         let ticket = self.draw_ticket();
-        let write = KeyWrite { key, hash, kind };
+        let reserved = self.reserve(&key, hash, &kind);
+        let write = KeyWrite { key, hash, kind, reserved };
         encode_request_header(&mut self.output.append.bytes, 1);
         encode_effect(&mut self.output.append.bytes, &write.effect());
         self.keys.entry(&write.key, hash, || write.key.clone()).outstanding.push(ticket);
@@ -450,28 +464,6 @@ impl KeyWrite {
             WriteKind::AddVector(vector) => Effect::AddVector { key, vector },
         }
     }
-}
-
-/// Why a condition refuses, if it does, on a key of this version (`None`: absent).
-fn refusal(condition: Condition, current: Option<Version>) -> Option<Error> {
-    let (code, wanted) = match condition {
-        Condition::None => return None,
-        Condition::Absent if current.is_none() => return None,
-        Condition::Version(wanted) if wanted == current => return None,
-        Condition::Absent => (Code::AlreadyExists, "if_absent wants a key that does not exist".to_string()),
-        Condition::Version(Some(wanted)) => (Code::VersionMismatch, format!("if_version wants {wanted}")),
-        Condition::Version(None) => {
-            (Code::VersionMismatch, "if_version null wants a key that does not exist".to_string())
-        }
-        Condition::NeverMatches => {
-            (Code::VersionMismatch, "if_version is no version that this key ever had".to_string())
-        }
-    };
-    let is = match current {
-        Some(version) => format!("the key's version is {version}"),
-        None => "the key does not exist".to_string(),
-    };
-    Some(Error::new(code, format!("{wanted}; {is}")).with_detail(Detail::Current(current)))
 }
 
 /// What an effect makes of a key's entry (`None`: the key is absent).

@@ -6,7 +6,7 @@
 
 use hashbrown::HashTable;
 
-use super::entry::Entry;
+use super::entry::{Entry, TOMBSTONE_OF_ABSENT_OVERHEAD_BYTES};
 use super::placement::Placement;
 use super::state_hash::{StateHash, entry_hash};
 use crate::limits::BUCKETS;
@@ -36,10 +36,41 @@ pub struct Table {
 struct Tombstones {
     /// Empty where nobody keeps any.
     buckets: Vec<HashTable<Entry>>,
-    count: usize,
-    bytes: usize,
+    counts: Counts,
     /// The highest index of their versions.
     newest: u64,
+}
+
+/// Tombstones and what they occupy with their slots, in bytes.
+#[derive(Default)]
+struct Counts {
+    count: usize,
+    bytes: usize,
+    /// Those among them of keys that were not there.
+    of_absent: usize,
+    of_absent_bytes: usize,
+}
+
+impl Counts {
+    fn add(&mut self, tombstone: &Entry) {
+        let bytes = tombstone.memory_bytes() + SLOT_BYTES;
+        self.count += 1;
+        self.bytes += bytes;
+        if tombstone.is_tombstone_of_absent() {
+            self.of_absent += 1;
+            self.of_absent_bytes += bytes;
+        }
+    }
+
+    fn remove(&mut self, tombstone: &Entry) {
+        let bytes = tombstone.memory_bytes() + SLOT_BYTES;
+        self.count -= 1;
+        self.bytes -= bytes;
+        if tombstone.is_tombstone_of_absent() {
+            self.of_absent -= 1;
+            self.of_absent_bytes -= bytes;
+        }
+    }
 }
 
 /// Puts an entry in that isn't there; gives by how much the bucket has grown, in bytes.
@@ -77,19 +108,24 @@ impl Table {
         bucket.find(hash, |entry| entry.key() == key).map(Entry::version)
     }
 
-    /// Keeps the version of a delete, in place of an earlier one.
-    pub fn bury(&mut self, tombstone: Entry, hash: u64) {
+    /// Keeps the version of a delete, in place of an earlier one. Where that was the delete of a key
+    /// which was there, the room is still that key's.
+    pub fn bury(&mut self, mut tombstone: Entry, hash: u64) {
         let local = self.local(hash);
         let placement = self.placement;
         let kept = &mut self.tombstones;
         let Some(bucket) = kept.buckets.get_mut(local) else { return };
         kept.newest = kept.newest.max(tombstone.version().index);
         if let Some(slot) = bucket.find_mut(hash, |other| other.key() == tombstone.key()) {
+            if !slot.is_tombstone_of_absent() {
+                tombstone = Entry::tombstone(tombstone.version(), tombstone.key());
+            }
+            kept.counts.remove(slot);
+            kept.counts.add(&tombstone);
             *slot = tombstone;
             return;
         }
-        kept.count += 1;
-        kept.bytes += tombstone.memory_bytes() + SLOT_BYTES;
+        kept.counts.add(&tombstone);
         self.slot_bytes += insert_unique(bucket, hash, tombstone, &placement);
     }
 
@@ -99,31 +135,41 @@ impl Table {
         let kept = &mut self.tombstones;
         let Some(bucket) = kept.buckets.get_mut(local) else { return };
         if let Ok(found) = bucket.find_entry(hash, |entry| entry.key() == key) {
-            kept.count -= 1;
-            kept.bytes -= found.remove().0.memory_bytes() + SLOT_BYTES;
+            kept.counts.remove(&found.remove().0);
         }
     }
 
     /// Forgets the tombstones whose versions have an index up to `through`.
     pub fn collect_tombstones(&mut self, through: u64) -> usize {
         let kept = &mut self.tombstones;
-        let before = kept.count;
+        let before = kept.counts.count;
         for bucket in kept.buckets.iter_mut().filter(|bucket| !bucket.is_empty()) {
             bucket.retain(|entry| {
                 let stays = entry.version().index > through;
                 if !stays {
-                    kept.count -= 1;
-                    kept.bytes -= entry.memory_bytes() + SLOT_BYTES;
+                    kept.counts.remove(entry);
                 }
                 stays
             });
         }
-        before - kept.count
+        before - kept.counts.count
     }
 
     /// How many tombstones there are, and the highest index of their versions.
     pub fn tombstones(&self) -> (usize, u64) {
-        (self.tombstones.count, if self.tombstones.count == 0 { 0 } else { self.tombstones.newest })
+        let count = self.tombstones.counts.count;
+        (count, if count == 0 { 0 } else { self.tombstones.newest })
+    }
+
+    /// How many of them are of keys that were not there, and what those occupy, in bytes.
+    pub fn absent_tombstones(&self) -> (usize, usize) {
+        let counts = &self.tombstones.counts;
+        (counts.of_absent, counts.of_absent_bytes)
+    }
+
+    /// What one of this key would occupy, in bytes.
+    pub(super) fn absent_tombstone_bytes(key: &[u8]) -> usize {
+        TOMBSTONE_OF_ABSENT_OVERHEAD_BYTES + key.len() + SLOT_BYTES
     }
 
     /// The same table, and from now on it knows the hash of its entries.
@@ -246,13 +292,13 @@ impl Table {
 
     /// What the entries and their slots occupy, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.entry_bytes + self.entries * SLOT_BYTES + self.tombstones.bytes
+        self.entry_bytes + self.entries * SLOT_BYTES + self.tombstones.counts.bytes
     }
 
     /// What its buckets have room for beyond that, in bytes: they keep the room that they once needed.
     pub fn spare_bytes(&self) -> usize {
         let buckets = self.buckets.capacity() + self.tombstones.buckets.capacity();
-        let counted = (self.entries + self.tombstones.count) * SLOT_BYTES;
+        let counted = (self.entries + self.tombstones.counts.count) * SLOT_BYTES;
         (buckets * size_of::<HashTable<Entry>>() + self.slot_bytes).saturating_sub(counted)
     }
 

@@ -256,6 +256,10 @@ fn write_detail(out: &mut Vec<u8>, detail: &Detail) {
             out.extend_from_slice(b",\"acknowledged\":");
             write_integer(out, *nodes as u64);
         }
+        Detail::HeldBy(members) => {
+            out.extend_from_slice(b",\"held_by\":");
+            write_list(out, members, |out, &member| write_integer(out, member));
+        }
     }
 }
 

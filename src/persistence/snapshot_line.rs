@@ -5,11 +5,13 @@
 //!                            └── absent without ──┘└─ absent w/o ┘
 //! {"key":"k","version":[7,3],"value_version":[6,2],"vector":[1.5,-2.0],"value":1}
 //! {"key":"k","version":[7,3]}
+//! {"key":"k","version":[7,3],"value_version":[7,3]}
 //! ```
 //!
 //! In dynamo mode the part that is older than the entry's version has one of its
 //! own (`value_version` or `vector_version`), and a line with neither part is a
-//! tombstone.
+//! tombstone. One of a key that was not there has a `value_version` as well, without
+//! a value: versions that don't count such tombstones read any.
 //!
 //! The line is JSON for everybody else. Here it is read as exactly what is
 //! written: these fields in this order without white space, and in keys only the
@@ -52,6 +54,9 @@ pub struct SnapshotLine<'a> {
 impl SnapshotLine<'_> {
     /// The entry, or tombstone, that the line stands for.
     pub fn entry(&self) -> Entry {
+        if self.value.is_none() && self.vector.is_none() && self.value_version.is_some() {
+            return Entry::tombstone_of_absent(self.version, &self.key);
+        }
         if self.value_version.is_none() && self.vector_version.is_none() {
             return Entry::new(self.version, &self.key, self.value, self.vector.as_deref());
         }
@@ -88,6 +93,10 @@ pub(super) fn write_line(out: &mut Vec<u8>, entry: &Entry) {
     let version = entry.version();
     // Writing to a Vec can't fail.
     let _ = write!(out, "{},{}]", version.index, version.ordinal);
+    if entry.is_tombstone_of_absent() {
+        out.extend_from_slice(VALUE_VERSION);
+        let _ = write!(out, "{},{}]", version.index, version.ordinal);
+    }
     let parts = [(VALUE_VERSION, entry.value_part()), (VECTOR_VERSION, entry.vector_part())];
     for (name, part) in parts {
         if let Some((older, _)) = part.filter(|(part, _)| *part != version) {
@@ -307,7 +316,12 @@ mod tests {
         write_line(&mut line, &Entry::tombstone(older, b"k"));
         assert_eq!(line, b"{\"key\":\"k\",\"version\":[5,7]}\n");
         let read = parse_line(&line[..line.len() - 1]).unwrap().entry();
-        assert!(read.is_tombstone() && read.version() == older);
+        assert!(read.is_tombstone() && read.version() == older && !read.is_tombstone_of_absent());
+        let mut line = Vec::new();
+        write_line(&mut line, &Entry::tombstone_of_absent(older, b"k"));
+        assert_eq!(line, b"{\"key\":\"k\",\"version\":[5,7],\"value_version\":[5,7]}\n");
+        let read = parse_line(&line[..line.len() - 1]).unwrap().entry();
+        assert!(read.is_tombstone_of_absent() && read.version() == older);
     }
 
     #[test]

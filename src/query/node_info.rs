@@ -47,6 +47,12 @@ pub struct DynamoStanding {
     pub conflicts: u64,
     /// Versions of deletes that are kept.
     pub tombstones: u64,
+    /// Those among them of keys that were not there.
+    pub absent_tombstones: u64,
+    /// What these occupy, in bytes.
+    pub absent_tombstone_bytes: u64,
+    /// What they may occupy; `None`: no bound.
+    pub absent_tombstone_bytes_max: Option<u64>,
     /// Those that were forgotten, since the start.
     pub tombstones_collected: u64,
     /// The members that hold them back.
@@ -72,6 +78,11 @@ pub fn dynamo_body(dynamo: &DynamoStanding) -> Value {
         "conflicts": dynamo.conflicts,
         "tombstones": {
             "kept": dynamo.tombstones,
+            "of_absent_keys": {
+                "kept": dynamo.absent_tombstones,
+                "bytes": dynamo.absent_tombstone_bytes,
+                "bytes_max": dynamo.absent_tombstone_bytes_max,
+            },
             "collected": dynamo.tombstones_collected,
             "held_by": dynamo.tombstones_held_by,
             "stable_behind_ms": dynamo.stable_behind_ms,

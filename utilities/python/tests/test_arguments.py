@@ -143,6 +143,7 @@ class Errors(unittest.TestCase):
             ("dimension_mismatch", "lengths", [2, 3], []),
             ("not_leader", "leader", {"host": "h", "port": 1}, None),
             ("replication_timeout", "acknowledged", 2, 0),
+            ("out_of_memory", "held_by", [2], []),
         ]
         for code, name, value, missing in details:
             self.assertEqual(getattr(error_of({"code": code, name: value}), name), value)

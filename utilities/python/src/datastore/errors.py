@@ -213,7 +213,14 @@ class ReadOnly(DatastoreError):
 
 
 class OutOfMemory(DatastoreError):
-    """The node's `--max-memory` is reached; reads and deletes go on."""
+    """The node's `--max-memory` is reached; reads and deletes go on. Of a delete of a key that is
+    not there, in dynamo mode: the share of such deletes is full."""
+
+    @property
+    def held_by(self) -> list[int]:
+        """The members that hold back what deletes of absent keys have left."""
+        held_by = self.fields.get("held_by")
+        return [n for n in held_by if isinstance(n, int)] if isinstance(held_by, list) else []
 
 
 class SyncFailed(DatastoreError):
