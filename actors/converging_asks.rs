@@ -135,6 +135,15 @@ impl Asks {
             let members = replica.members().node_ids();
             return refuse(format!("`node_id` {node_id} is no member; the members are {members:?}"));
         }
+        // They would take nothing of this node any more that it wrote after its report.
+        let earlier: Vec<NodeId> =
+            replica.earlier_versions().into_iter().filter(|member| *member != node_id).collect();
+        if !earlier.is_empty() {
+            return refuse(format!(
+                "members {earlier:?} run an earlier version, which can't read what all members have to say of an \
+                 evicted one: nothing was changed. Start them with this version first, and without --peer-protocol"
+            ));
+        }
         tracing::warn!(
             node_id,
             "evicting a node: it counts no more, and returns only with an empty directory"

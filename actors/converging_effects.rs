@@ -36,6 +36,7 @@ impl ConvergingLog {
         }
         self.cluster.awaits_contact.store(self.replica.awaits_contact(), Ordering::Relaxed);
         self.cluster.is_new.store(self.replica.is_new(), Ordering::Relaxed);
+        self.cluster.has_excess.store(!self.replica.excess().is_empty(), Ordering::Relaxed);
         self.cluster.states_equal.store(self.replica.equal_roots(), Ordering::Relaxed);
         self.cluster.seen(DynamoView {
             members: self.replica.members().clone(),

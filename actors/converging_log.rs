@@ -49,6 +49,8 @@ pub struct ConvergingLog {
     pub(crate) handed_over: u64,
     /// The directory isn't marked as itself yet: its stream has to begin on the disk first.
     pub(crate) unmarked: bool,
+    /// That this directory was evicted is in its log, or on its way there.
+    knows_eviction: bool,
     /// Shards that have still to say how their slices hash, and the sum of the others.
     pub(crate) hashing: Option<(usize, u128)>,
     /// Nodes of which it was said that their stamps are ahead of time.
@@ -80,6 +82,7 @@ impl ConvergingLog {
             asks: Asks::new(cluster.clone(), node.settings.request_timeout_ms),
             handed_over: last_index,
             unmarked: true,
+            knows_eviction: false,
             hashing: None,
             ahead: Vec::new(),
             kept: Kept {
@@ -136,6 +139,9 @@ impl ConvergingLog {
         let now_ms = self.cluster.now_ms();
         match message {
             ConvergingMessage::Received { from, message } => self.received(from, message, now_ms),
+            ConvergingMessage::Speaks(peer) => {
+                self.replica.speaks(peer, self.cluster.links.protocol(peer), now_ms);
+            }
             ConvergingMessage::Unreachable(peer) => self.replica.unreachable(peer),
             ConvergingMessage::ShardHash(hash) => self.shard_hash(hash),
             ConvergingMessage::Admit(place) => {
@@ -177,9 +183,14 @@ impl ConvergingLog {
                 self.replica.pulled(*state);
             }
             ConvergingMessage::Pulled(None) => self.replica.pull_failed(),
+            // Of a state that has too much nothing can be told to count.
+            ConvergingMessage::TransferBegins { .. } if !self.replica.excess().is_empty() => {}
             ConvergingMessage::TransferBegins { to, begun } => {
                 // Whoever asked may have gone.
                 let _ = begun.send(self.replica.transfer_begins(to));
+            }
+            ConvergingMessage::StateBegins { state, may_take } => {
+                let _ = may_take.send(self.replica.may_take(&state));
             }
             ConvergingMessage::TransferEnded(number) => self.replica.transfer_ended(number),
         }
@@ -197,6 +208,7 @@ impl ConvergingLog {
             Message::Vector { vector, again } => self.replica.heard_vector(from, vector, again, now_ms),
             Message::Pulse(pulse) => self.replica.heard_pulse(from, pulse, now_ms),
             Message::TooFarBehind => self.replica.too_far_behind(from),
+            Message::Members(list) => self.replica.heard_list(from, &list, now_ms),
         }
     }
 
@@ -235,6 +247,11 @@ impl ConvergingLog {
     pub(crate) fn tick(&mut self) {
         let figures = self.node.shard_figures.iter();
         let newest = figures.map(|shard| shard.newest_tombstone.load(Ordering::Relaxed)).max().unwrap_or(0);
+        if self.cluster.is_evicted.load(Ordering::Relaxed)
+            && !std::mem::replace(&mut self.knows_eviction, true)
+        {
+            self.replica.hear_eviction(self.cluster.now_ms());
+        }
         self.replica.tick(self.cluster.now_ms(), newest);
         self.publish();
         self.pump();

@@ -22,6 +22,8 @@ pub enum ConvergingMessage {
         /// What.
         message: Message,
     },
+    /// From a peer's session or a ReplicatorPeer: a connection was opened, and whoever is there was greeted.
+    Speaks(NodeId),
     /// From a ReplicatorPeer: what was sent may be lost.
     Unreachable(NodeId),
     /// From a Shard: its slice hashes to this, behind all that it was handed before it was asked.
@@ -99,6 +101,13 @@ pub enum ConvergingMessage {
         seen: VersionVector,
         /// Whom to tell.
         done: Sender<()>,
+    },
+    /// From the same: the peer's state is this. Told whether it may be taken over.
+    StateBegins {
+        /// All that the peer had when it began.
+        state: Box<SnapshotVector>,
+        /// Whom to tell.
+        may_take: Sender<bool>,
     },
     /// From the same: it is all here, or the peer is gone.
     Pulled(Option<Box<SnapshotVector>>),

@@ -17,7 +17,7 @@ use datastore::persistence::{
     EntryPlaces, FaultyDisk, FileDisk, Identity, Log, LogOptions, RecoveredEntry, Replay, ReplicatedRecovery,
 };
 use datastore::replication::dynamo::entry::{Decoded, decode};
-use datastore::replication::dynamo::{History, Place, SnapshotVector, Start, apply, begin};
+use datastore::replication::dynamo::{History, PROTOCOL, Place, SnapshotVector, Start, apply, begin};
 use datastore::replication::message::EntryKind;
 use datastore::settings::Settings;
 
@@ -183,6 +183,8 @@ pub(crate) fn recovered(
         origins: Box::new(move || draw() as u32),
         history,
     };
-    let cluster = DynamoCluster::new(place, random_u64()?, settings.peers.clone(), settings.clock_offset_ms);
+    let protocol = (PROTOCOL.0, PROTOCOL.1.min(settings.peer_protocol_max));
+    let spoken = (random_u64()?, protocol);
+    let cluster = DynamoCluster::new(place, spoken, settings.peers.clone(), settings.clock_offset_ms);
     Ok((RecoveredConverging { start, places: recovery.places, seen }, cluster))
 }

@@ -1,5 +1,7 @@
 //! What `cluster` and `stats` say in words of a cluster of dynamo mode: what asks for a person.
 
+use std::sync::atomic::Ordering;
+
 use datastore::limits::MEMBERS_MAX;
 use datastore::query::{Alarm, utc};
 use datastore::replication::dynamo::clock::SKEW_MAX_MS;
@@ -12,7 +14,25 @@ use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 pub(crate) fn alarms(cluster: &DynamoCluster, view: &DynamoView) -> Vec<Alarm> {
     let (me, now_ms) = (cluster.place.node_id, cluster.now_ms());
     let ahead = view.ahead.iter().map(|ahead| clock_ahead(me, ahead, now_ms));
-    too_many_members(view).into_iter().chain(ahead).chain(view.forks.iter().map(forked)).collect()
+    let forks = view.forks.iter().map(forked);
+    excess_writes(cluster).into_iter().chain(too_many_members(view)).chain(ahead).chain(forks).collect()
+}
+
+/// This directory was put back to an older copy, and has heard an evicted node before it heard a member.
+fn excess_writes(cluster: &DynamoCluster) -> Option<Alarm> {
+    let me = cluster.place.node_id;
+    let has_excess = cluster.has_excess.load(Ordering::Relaxed);
+    has_excess.then(|| Alarm::of("excess_writes", me, excess_message(me)))
+}
+
+/// Why such a node takes no writes.
+pub(crate) fn excess_message(me: NodeId) -> String {
+    format!(
+        "node {me} has writes of an evicted node that count for no member: its directory was put back to an older \
+         copy, and it heard the evicted node before the others. No member takes them, or a state of node {me}, and \
+         it takes no writes. Stop the evicted node, `evict` node {me} at another member, and start it on an empty \
+         directory; reads go on"
+    )
 }
 
 /// A node's stamps are ahead of time: it ran with a clock that was.

@@ -16,6 +16,7 @@ use datastore::replication::dynamo::{
 use datastore::replication::message::NodeId;
 use datastore::settings::Peer;
 
+use crate::dynamo_alarms;
 use crate::dynamo_refusals::Refusals;
 use crate::mailbox::lock;
 use crate::node::Permits;
@@ -27,6 +28,8 @@ pub struct DynamoCluster {
     pub place: Place,
     /// Drawn at the start of the process: tells two processes of one directory apart.
     pub boot: u64,
+    /// The versions of the peers' protocol that it speaks, lowest and highest.
+    pub protocol: (u32, u32),
     /// Where the others are, by this node's own flags.
     named: Vec<Peer>,
     /// What is added to the system's clock, to test what a wrong one does.
@@ -46,6 +49,8 @@ pub struct DynamoCluster {
     pub awaits_contact: AtomicBool,
     /// This node was evicted.
     pub is_evicted: AtomicBool,
+    /// This directory has more of an evicted node's writes than counts.
+    pub has_excess: AtomicBool,
     /// Why peers don't let this node in.
     pub(crate) refusals: Refusals,
     /// It has never had a key.
@@ -107,10 +112,16 @@ struct ConflictLog {
 
 impl DynamoCluster {
     /// A node that has just started.
-    pub(crate) fn new(place: Place, boot: u64, named: Vec<Peer>, clock_offset_ms: i64) -> DynamoCluster {
+    pub(crate) fn new(
+        place: Place,
+        (boot, protocol): (u64, (u32, u32)),
+        named: Vec<Peer>,
+        clock_offset_ms: i64,
+    ) -> DynamoCluster {
         DynamoCluster {
             place,
             boot,
+            protocol,
             named,
             clock_offset_ms,
             view: Mutex::default(),
@@ -121,6 +132,7 @@ impl DynamoCluster {
             is_clock_wrong: AtomicBool::new(false),
             awaits_contact: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
+            has_excess: AtomicBool::new(false),
             refusals: Refusals::default(),
             is_new: AtomicBool::new(false),
             applied_index: AtomicU64::new(0),
@@ -212,6 +224,9 @@ impl DynamoCluster {
             );
             return Some(Error::new(Code::ReadOnly, message));
         }
+        if self.has_excess.load(Ordering::Relaxed) {
+            return Some(Error::new(Code::ReadOnly, dynamo_alarms::excess_message(me)));
+        }
         if let Some(told) = self.shut_out() {
             let message = format!(
                 "node {me} takes no writes while every peer that it reaches refuses it: {told}; put that right, or write \
@@ -297,6 +312,7 @@ impl DynamoCluster {
 mod tests {
     use bytes::Bytes;
     use datastore::engine::{Side, Version, Written};
+    use datastore::replication::dynamo::PROTOCOL;
 
     use super::*;
 
@@ -312,7 +328,7 @@ mod tests {
     #[test]
     fn lost_races_are_kept_newest_first_within_their_bounds_and_all_are_counted() {
         let place = Place { node_id: 1, directory: None, host: "h".into(), port: 1 };
-        let cluster = DynamoCluster::new(place, 1, Vec::new(), 0);
+        let cluster = DynamoCluster::new(place, (1, PROTOCOL), Vec::new(), 0);
         let many = limits::CONFLICTS_KEPT_MAX as u32 + 10;
         (0..many).for_each(|key| cluster.lost(vec![conflict(key, 1)], 0));
         assert_eq!(cluster.conflicts_count(), u64::from(many));

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use datastore::error::LeaderAddress;
 use datastore::messaging::peer_greeting::{GreetingAnswer, greeting_line, read_greeting_answer};
-use datastore::replication::dynamo::{Decision, Greeting, PROTOCOL, decide};
+use datastore::replication::dynamo::{Decision, Greeting, decide};
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
 
@@ -15,13 +15,18 @@ use crate::peer_greeting::Greeted;
 pub(crate) fn own(cluster: &DynamoCluster, to: NodeId, lane: Lane) -> Greeting {
     Greeting {
         mode: "dynamo".into(),
-        protocol: PROTOCOL,
+        protocol: cluster.protocol,
         lane,
         from: cluster.place.clone(),
         boot: cluster.boot,
         to,
         is_new: cluster.is_new.load(Ordering::Relaxed),
     }
+}
+
+/// What is spoken with a peer that was let in, or has let this node in.
+pub(crate) fn speaks(cluster: &DynamoCluster, theirs: &Greeting) {
+    cluster.links.speaks(theirs.from.node_id, theirs.protocol.1.min(cluster.protocol.1));
 }
 
 /// The first line to a peer.
@@ -49,6 +54,7 @@ pub(crate) fn answered(cluster: &DynamoCluster, address: &LeaderAddress, line: &
         }
         Ok(GreetingAnswer::Welcome(theirs)) => match decide(&cluster.place, &cluster.members(), &theirs) {
             Decision::Accept => {
+                speaks(cluster, &theirs);
                 cluster.refusals.let_in(peer);
                 Greeted::Connected
             }

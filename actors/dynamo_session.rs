@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::converging_messages::ConvergingMessage;
 use crate::dynamo_cluster::DynamoCluster;
-use crate::dynamo_greeting::own;
+use crate::dynamo_greeting::{own, speaks};
 use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peer_greeting::{GREETING_TIMEOUT, prepare};
@@ -81,6 +81,7 @@ impl Session {
         }
         let links = &self.cluster.clone().links;
         let session = links.begin_session(peer, greeting.lane, greeting.boot);
+        self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Speaks(peer)));
         if links.is_another_process(peer, greeting.boot) {
             // What the one before has said counts no more: this one's directory may be an older copy.
             self.cast.wal_writer.send(WalMessage::Converging(ConvergingMessage::Unreachable(peer)));
@@ -117,6 +118,7 @@ impl Session {
                 self.cluster.is_at(&self.reachable(greeting.from.clone()));
                 let welcome = own(&self.cluster, peer, greeting.lane);
                 write_all(&self.socket, &greeting_welcome_line(&welcome)).await.ok()?;
+                speaks(&self.cluster, &greeting);
                 Some(greeting)
             }
             Decision::Admit => {

@@ -32,6 +32,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::converging_messages::ConvergingMessage;
 use crate::memory_figures::Share;
 use crate::peer_greeting::{CONNECT_TIMEOUT, GREETING_TIMEOUT, Greeted, prepare};
 use crate::peer_links::RarelySaid;
@@ -39,6 +40,7 @@ use crate::peer_socket::{read_line, until_closed, write_all};
 use crate::peering::Peering;
 use crate::replication_messages::CoordinatorMessage;
 use crate::start::Cast;
+use crate::wal_writer::WalMessage;
 
 /// A peer whose system acknowledges nothing for so long is gone.
 const HEARTBEATS_UNANSWERED_MAX: Duration = Duration::from_secs(2);
@@ -163,7 +165,7 @@ fn memory_bytes(frame: &PeerFrame) -> usize {
                 let root = pulse.root.as_ref().map_or(0, |root| root.vector.memory_bytes());
                 pulse.vector.memory_bytes() + root
             }
-            dynamo::Message::TooFarBehind => 0,
+            dynamo::Message::TooFarBehind | dynamo::Message::Members(_) => 0,
         },
         PeerFrame::Converging(
             Converging::KeyState { state: bytes, .. } | Converging::KeyWanted { key: bytes, .. },
@@ -298,6 +300,10 @@ impl LaneTask {
     }
 
     fn say_connected(&self) {
+        if let Peering::Dynamo(_) = self.peering {
+            let speaks = ConvergingMessage::Speaks(self.peer);
+            self.cast.wal_writer.send(WalMessage::Converging(speaks));
+        }
         if self.lane == Lane::Heartbeat {
             tracing::info!(peer = self.peer, "connected to a peer");
             self.tell_coordinator(true);

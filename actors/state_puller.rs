@@ -102,10 +102,22 @@ impl Puller {
         };
         self.buckets = buckets;
         self.check_time(state.latest())?;
+        self.check_members(&state)?;
         let vector = &state.vector;
         let taken = self.take(&mut socket, vector, &stops).and_then(|()| self.forget(vector));
         socket.send(&PeerFrame::SnapshotResult { taken: taken.is_ok() })?;
         taken.map(|()| state)
+    }
+
+    /// Its state may have more of an evicted node's writes than counts.
+    fn check_members(&self, state: &SnapshotVector) -> io::Result<()> {
+        let (may_take, answer) = bounded(1);
+        let begins = ConvergingMessage::StateBegins { state: Box::new(state.clone()), may_take };
+        self.cast.wal_writer.send(WalMessage::Converging(begins));
+        match answer.recv() {
+            Ok(true) => Ok(()),
+            _ => Err(io::Error::other("it has writes of an evicted node that no member has reported")),
+        }
     }
 
     /// What is from too far ahead would draw this node's clock along.

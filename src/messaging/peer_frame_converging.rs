@@ -5,6 +5,7 @@
 //!   entries      a list of payloads                        vector    again:u8 │ vector
 //!   pulse        clock:u64 │ vector │ has root:u8 │ [vector │ hash:u128]
 //!   key wanted   number │ key          key state   number │ states of the key, or nothing
+//!   members      whom the sender takes for members, as JSON
 //!   state wanted a list of hashes      state begins   vector and members as JSON │ buckets:u32 …   states   states of keys
 //! ```
 //!
@@ -14,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::frame_reader::Reader;
 use super::peer_frame::{put_bytes, put_length};
-use crate::replication::dynamo::{Message, Pulse, Root, SnapshotVector, VersionVector};
+use crate::replication::dynamo::{Members, Message, Pulse, Root, SnapshotVector, VersionVector};
 
 /// What nodes of dynamo mode say to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,7 @@ pub(super) const KEY_STATE: u8 = 17;
 pub(super) const STATE_WANTED: u8 = 18;
 pub(super) const STATE_BEGINS: u8 = 19;
 pub(super) const STATES: u8 = 20;
+pub(super) const MEMBERS: u8 = 21;
 
 pub(super) fn put(out: &mut BytesMut, frame: &Converging) {
     match frame {
@@ -84,6 +86,10 @@ pub(super) fn put(out: &mut BytesMut, frame: &Converging) {
             }
         }
         Converging::Message(Message::TooFarBehind) => out.put_u8(TOO_FAR_BEHIND),
+        Converging::Message(Message::Members(members)) => {
+            out.put_u8(MEMBERS);
+            put_bytes(out, &members.encode());
+        }
         Converging::KeyWanted { number, key } => {
             out.put_u8(KEY_WANTED);
             out.put_u64_le(*number);
@@ -130,6 +136,7 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Converging> {
             Converging::Message(Message::Pulse(Pulse { vector, clock_ms, root }))
         }
         TOO_FAR_BEHIND => Converging::Message(Message::TooFarBehind),
+        MEMBERS => Converging::Message(Message::Members(Members::decode(reader.bytes()?)?)),
         KEY_WANTED => Converging::KeyWanted { number: reader.u64()?, key: reader.payload()? },
         KEY_STATE => Converging::KeyState { number: reader.u64()?, state: reader.payload()? },
         STATE_WANTED => {

@@ -17,12 +17,12 @@ pub fn beyond_most(members: &Members) -> usize {
 impl Replica {
     /// A node asks to join that nobody has named. Says whether it is admitted now: not if it is a
     /// member, was evicted, or finds no place, by all that is ordered, and not yet before this node is sure
-    /// where its stream ends.
+    /// where its stream ends and has heard all its members once.
     pub fn let_join(&mut self, node: Place, now_ms: u64) -> bool {
         let members = self.ordered_members();
         let is_evicted = node.directory.is_some_and(|directory| members.is_evicted(directory));
         let is_free = members.member(node.node_id).is_none() && members.node_ids().len() < MEMBERS_MAX;
-        is_free && !is_evicted && self.admit(node, now_ms)
+        is_free && !is_evicted && self.may_admit() && self.admit(node, now_ms)
     }
 
     /// The members once all that is ordered is durable.
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use crate::persistence::NodeUuid;
     use crate::replication::dynamo::replica::Start;
-    use crate::replication::dynamo::{History, SnapshotVector};
+    use crate::replication::dynamo::{History, SnapshotVector, VersionVector};
 
     fn place(node_id: u8) -> Place {
         let directory = Some(NodeUuid([node_id; 16]));
@@ -66,6 +66,8 @@ mod tests {
             origins: Box::new(|| 7),
         });
         replica.begin(1_000);
+        replica.speaks(2, 1, 1_000);
+        replica.heard_vector(2, VersionVector::default(), false, 1_000);
         replica
     }
 

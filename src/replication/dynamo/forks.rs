@@ -281,6 +281,7 @@ mod tests {
             origins: Box::new(|| 7),
         });
         replica.begin(NOW_MS);
+        [2, 3].into_iter().for_each(|peer| replica.speaks(peer, 1, NOW_MS));
         replica.persisted(u64::MAX);
         replica.take_effects();
         replica

@@ -5,6 +5,8 @@
 //!   … or nobody has met that member's directory yet                     welcome
 //!   … and its directory is another one                                  evict that member first
 //!   its directory was evicted                                           it returns only wiped
+//!   this node's own directory was evicted                               nobody is let in here
+//!   it reads no reports, and some were heard here                       it is to be started with this version
 //!   nobody knows it, and it has no data                                 it is admitted, and comes again
 //!   … and there are nine members                                        evict one first
 //!   nobody knows it, and it has data                                    who admitted it may still tell us
@@ -15,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::listing::PROTOCOL_LISTS;
 use super::members::{Members, Place};
 use crate::error::{Code, Error};
 use crate::limits::MEMBERS_MAX;
@@ -22,7 +25,7 @@ use crate::replication::handshake::Lane;
 use crate::replication::message::NodeId;
 
 /// The versions of the peers' protocol in dynamo mode, lowest and highest.
-pub const PROTOCOL: (u32, u32) = (1, 1);
+pub const PROTOCOL: (u32, u32) = (1, 2);
 
 /// A greeting, and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +86,13 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
         let message = format!("dynamo peers speak protocol {} to {} here", PROTOCOL.0, PROTOCOL.1);
         return refuse(Code::UnsupportedProtocol, message);
     }
+    if members.has_reports() && protocol.1 < PROTOCOL_LISTS {
+        let message = format!(
+            "members of this cluster have reported on streams that have ended, which versions before dynamo protocol \
+             {PROTOCOL_LISTS} can't read: start node {node_id} with this version"
+        );
+        return refuse(Code::UnsupportedProtocol, message);
+    }
     if *to != me.node_id {
         let message =
             format!("node {to} was meant, and this is node {}: correct the address in --peers", me.node_id);
@@ -96,6 +106,11 @@ pub fn decide(me: &Place, members: &Members, greeting: &Greeting) -> Decision {
             "node {node_id} was evicted: its directory may hold what all others have forgotten; start it on an empty one"
         );
         return Decision::Evicted(Error::new(Code::ReadOnly, message));
+    }
+    if me.directory.is_some_and(|own| members.is_evicted(own)) {
+        let message =
+            format!("node {} was evicted itself, and lets nobody in: greet another member", me.node_id);
+        return refuse(Code::ReadOnly, message);
     }
     let count = members.node_ids().len();
     match members.member(node_id).map(|place| place.directory) {
@@ -195,7 +210,7 @@ mod tests {
         ] {
             assert_eq!(refused(&members, &wrong), Some(Code::BadRequest), "{wrong:?}");
         }
-        let later = Greeting { protocol: (2, 3), ..greeting(place(2, 2)) };
+        let later = Greeting { protocol: (3, 4), ..greeting(place(2, 2)) };
         assert_eq!(refused(&members, &later), Some(Code::UnsupportedProtocol));
     }
 }

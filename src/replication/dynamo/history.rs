@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Content, Decoded, versions_of};
+use super::entry::{Content, Decoded, Dotted, versions_of};
 use super::members::{MemberChange, Members};
 use super::times::Times;
 use super::vector::{Origin, Row, VersionVector};
@@ -66,6 +66,8 @@ pub struct History {
     pub members: Members,
     /// Times of states that came ahead of their entries.
     ahead: BTreeMap<Origin, u64>,
+    /// There was no write in it, and nothing was taken over: at most it says who the members are.
+    is_new: bool,
     next_index: u64,
     /// Index, and what was there before it. Never empty.
     marks: VecDeque<(u64, VersionVector)>,
@@ -80,8 +82,9 @@ impl History {
     pub fn new(index: u64, state: SnapshotVector) -> History {
         let SnapshotVector { vector, members, ahead, .. } = state;
         let marks = VecDeque::from([(index + 1, vector.clone())]);
-        let times = Times::of(&vector);
-        History { vector, members, ahead, next_index: index + 1, marks, times, dropped: BTreeMap::new() }
+        let is_new = vector.rows().iter().all(|row| row.sequence <= 1);
+        let (times, dropped) = (Times::of(&vector), BTreeMap::new());
+        History { vector, members, ahead, is_new, next_index: index + 1, marks, times, dropped }
     }
 
     /// What a snapshot that is made now says.
@@ -97,6 +100,12 @@ impl History {
     /// The latest time of all that is here.
     pub fn latest(&self) -> u64 {
         self.ahead.values().copied().max().unwrap_or(0).max(self.vector.latest())
+    }
+
+    /// Whether there never was any key: what is here can bring nothing back. Two nodes that join at once may have
+    /// heard of each other before a member has let them in.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// What it occupies, in bytes: most of it are the marks.
@@ -133,6 +142,7 @@ impl History {
             self.marks.push_back((index, self.vector.clone()));
         }
         self.next_index = index + 1;
+        self.is_new &= matches!(entry, Decoded::Dotted(Dotted { content, .. }) if !matches!(content, Content::Writes(_)));
         match entry {
             Decoded::Dotted(dotted) => {
                 self.vector.raise(dotted.row());
@@ -233,7 +243,7 @@ impl History {
 mod tests {
     use super::*;
     use crate::engine::Seen;
-    use crate::replication::dynamo::entry::{Dotted, encode_state};
+    use crate::replication::dynamo::entry::encode_state;
     use crate::replication::dynamo::vector::Row;
 
     fn watermark(origin: u32, sequence: u64) -> Decoded {

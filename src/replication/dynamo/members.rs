@@ -8,17 +8,20 @@
 //!   begin   a directory begins a stream: "these entries are node 3's"     by itself
 //!   admit   a node that nobody has named joins                            by whom it met
 //!   evict   node 3 is gone for good, and so is this directory             by an operator
+//!   report  what a directory has of the streams that have ended           by each member (ended.rs)
 //! ```
 //!
 //! All nodes that the flags name belong to it from the start, before anyone has met
-//! them: what may come from them is waited for.
+//! them: what may come from them is waited for. Nodes tell each other whom they take for
+//! members (listing.rs), so that it is enough if the flags of one of them name a node.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::vector::Origin;
+use super::ended::Report;
+use super::vector::{Origin, Row};
 use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
 use crate::version::Version;
@@ -45,6 +48,15 @@ pub enum MemberChange {
         node_id: NodeId,
         /// Its directory, if anyone has met it.
         directory: Option<NodeUuid>,
+    },
+    /// What a member has of streams that have ended.
+    Report {
+        /// The member's directory.
+        directory: NodeUuid,
+        /// What it has of each of them.
+        ended: Vec<Row>,
+        /// The directories of whose eviction it knows.
+        evicted: Vec<NodeUuid>,
     },
 }
 
@@ -103,7 +115,10 @@ pub struct Members {
     records: BTreeMap<NodeId, Vec<Record>>,
     streams: Vec<Stream>,
     /// Directories that were evicted, and the version of the entry that said so.
-    evicted: Vec<(NodeUuid, (u64, u32))>,
+    pub(super) evicted: Vec<(NodeUuid, (u64, u32))>,
+    /// What members have of streams that have ended. A version before knows nothing of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) reports: Vec<Report>,
 }
 
 impl Members {
@@ -128,11 +143,11 @@ impl Members {
             }
             MemberChange::Admit { node } => self.set(node.node_id, version, Some(node.clone())),
             MemberChange::Evict { node_id, directory } => {
-                if let Some(directory) = directory.filter(|directory| !self.is_evicted(*directory)) {
-                    self.evicted.push((directory, version));
-                    self.evicted.sort_by_key(|(directory, _)| directory.0);
-                }
+                directory.iter().for_each(|directory| self.mark_evicted(*directory, version));
                 self.set(*node_id, version, None);
+            }
+            MemberChange::Report { directory, ended, evicted } => {
+                self.report(*directory, ended, evicted, version);
             }
         }
     }
@@ -164,14 +179,32 @@ impl Members {
             self.streams.push(stream);
         }
         self.streams.sort_by_key(|stream| stream.origin);
-        for (directory, version) in &other.evicted {
-            if !self.is_evicted(*directory) {
-                self.evicted.push((*directory, *version));
-            }
-        }
-        self.evicted.sort_by_key(|(directory, _)| directory.0);
+        other.evicted.iter().for_each(|(directory, version)| self.mark_evicted(*directory, *version));
+        self.merge_reports(other);
         for (node_id, records) in &other.records {
             records.iter().for_each(|record| self.set(*node_id, record.version, record.place.clone()));
+        }
+    }
+
+    /// With what a peer's list of members says: who was evicted, which streams there are, what was reported, and
+    /// who has which number that nobody here has met. Another directory of a number that was met is let in by the
+    /// entry that says so: the peer may have let it in by its flags alone.
+    pub(super) fn merge_list(&mut self, list: &Members) {
+        let gone = Members { records: BTreeMap::new(), ..list.clone() };
+        self.merge(&gone);
+        for node_id in list.records.keys() {
+            match list.member(*node_id) {
+                Some(place) => {
+                    let of_it = |record: &&Record| record.place.as_ref() == Some(place);
+                    let record = list.records.get(node_id).and_then(|records| records.iter().find(of_it));
+                    let is_met = |known: &Record| known.version > (0, 0);
+                    let is_known = self.records.get(node_id).is_some_and(|known| known.iter().any(is_met));
+                    if let Some(record) = record.filter(|_| !is_known) {
+                        self.set(*node_id, record.version, record.place.clone());
+                    }
+                }
+                None => list.evictions_of(*node_id).for_each(|version| self.set(*node_id, version, None)),
+            }
         }
     }
 
@@ -211,18 +244,10 @@ impl Members {
         own.max_by_key(|stream| stream.began)
     }
 
-    /// What ended a stream, if it has ended: the version of the entry that evicted its
-    /// directory, or that began another one of it.
-    pub fn ended(&self, stream: &Stream) -> Option<Version> {
-        let version = |(index, ordinal): (u64, u32)| Version { index, ordinal };
-        let evicted = self.evicted.iter().find(|(directory, _)| *directory == stream.directory);
-        let successor = self.current_stream(stream.directory).filter(|last| last.origin != stream.origin);
-        // Who has evicted it may never have met its directory.
-        let records = self.records.get(&stream.node_id).into_iter().flatten();
-        let mut gone = records.filter(|record| record.place.is_none() && record.version > stream.began);
-        let gone = gone.next().map(|record| record.version);
-        let ends = [evicted.map(|(_, at)| *at), successor.map(|last| last.began), gone];
-        ends.into_iter().flatten().min().map(version)
+    /// The versions of the entries that have evicted a number.
+    pub(super) fn evictions_of(&self, node_id: NodeId) -> impl Iterator<Item = (u64, u32)> {
+        let records = self.records.get(&node_id).into_iter().flatten();
+        records.filter(|record| record.place.is_none()).map(|record| record.version)
     }
 }
 

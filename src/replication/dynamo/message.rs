@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::entry::Decoded;
 use super::forks::Fork;
+use super::members::Members;
 use super::roots::{Difference, Root};
 use super::skew::Skew;
 use super::vector::VersionVector;
@@ -26,6 +27,8 @@ pub enum Message {
     Pulse(Pulse),
     /// What the receiver lacks is no longer in the sender's log: it needs the sender's state.
     TooFarBehind,
+    /// Whom the sender takes for members, and what they have said of streams that have ended.
+    Members(Members),
 }
 
 /// A sign of life.

@@ -14,6 +14,8 @@ pub enum Mistake {
     TombstonesWhenAllHaveThem,
     /// A directory that has lost entries goes on in its old stream.
     OriginReused,
+    /// Of a stream that has ended all is taken, and tombstones don't wait for reports.
+    EndedStreamsTaken,
     /// A node says that it has moved before the others have said what they have of its stream.
     SpeaksUnsure,
 }
@@ -43,6 +45,10 @@ impl Replica {
         }
     }
 
+    pub(super) fn ends_streams(&self) -> bool {
+        self.mistake != Some(Mistake::EndedStreamsTaken)
+    }
+
     pub(super) fn speaks_unsure(&self) -> bool {
         self.mistake == Some(Mistake::SpeaksUnsure)
     }
@@ -68,6 +74,10 @@ impl Replica {
     }
 
     pub(super) fn observes(&self) -> bool {
+        true
+    }
+
+    pub(super) fn ends_streams(&self) -> bool {
         true
     }
 }

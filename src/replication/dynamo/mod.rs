@@ -8,6 +8,8 @@
 //!   skew       whose clock is wrong                         replica    all of it: inputs in, effects out
 //!   stream     what this node writes, and from where on     watching   what is looked at now and then
 //!   sending    what a peer lacks                            taking_over  where no log reaches back
+//!   ended      how much of an evicted node's writes counts  listing    whom others take for members
+//!   receiving  what peers send
 //!   questions  whose answers a read counts                  own        what a node says of itself
 //!   ahead      whose stamps are ahead of time
 //!   greeting   who is let in                                admission  who may still join
@@ -24,16 +26,19 @@ mod apply;
 mod buckets;
 mod cache;
 pub mod clock;
+mod ended;
 pub mod entry;
 mod forks;
 mod greeting;
 mod history;
+mod listing;
 mod members;
 mod message;
 mod mistake;
 mod own;
 mod peer;
 mod questions;
+mod receiving;
 mod replica;
 mod roots;
 mod sending;
@@ -57,6 +62,7 @@ pub use buckets::{BucketHashes, bucket_of};
 pub use forks::Fork;
 pub use greeting::{Decision, Greeting, PROTOCOL, decide};
 pub use history::{History, SnapshotVector};
+pub use listing::PROTOCOL_LISTS;
 pub use members::{MemberChange, Members, Place, Stream};
 pub use message::{Applied, Effect, Message, Pulse};
 pub use questions::{Question, Questions};

@@ -16,7 +16,6 @@
 
 use std::net::IpAddr;
 
-use super::entry::Content;
 use super::members::{MemberChange, Place};
 use super::replica::{Replica, SURE_TICKS};
 use crate::replication::message::NodeId;
@@ -79,7 +78,7 @@ impl Replica {
 
     fn say(&mut self, change: &MemberChange, now_ms: u64) {
         self.leave_stream(now_ms);
-        self.order_own(Content::Members(change.encode()), 1, now_ms);
+        self.order_own_change(change, now_ms);
     }
 }
 
@@ -87,7 +86,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::persistence::NodeUuid;
-    use crate::replication::dynamo::entry::{Decoded, decode};
+    use crate::replication::dynamo::entry::{Content, Decoded, decode};
     use crate::replication::dynamo::replica::Start;
     use crate::replication::dynamo::{Effect, History, Row, SnapshotVector, VersionVector};
 

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::listing::PROTOCOL_LISTS;
 use super::vector::{Origin, Row, VersionVector};
 
 /// How long an entry of another node's stream is left to that node, in ticks.
@@ -62,6 +63,12 @@ pub(super) struct Peer {
     pub(super) again_tick: Option<u64>,
     /// It is behind: when that was last looked at, and what it had then.
     behind: Option<(u64, VersionVector)>,
+    /// The version of the protocol that is spoken with it; 0: it was not reached yet.
+    pub(super) protocol: u32,
+    /// It has said whom it takes for members, since this process began.
+    pub(super) is_listed: bool,
+    /// This node is among them.
+    pub(super) names_this: bool,
 }
 
 impl Peer {
@@ -77,7 +84,20 @@ impl Peer {
             heard_tick: 0,
             again_tick: None,
             behind: None,
+            protocol: 0,
+            is_listed: false,
+            names_this: false,
         }
+    }
+
+    /// Whether its version says no lists of members, and reads no reports.
+    pub(super) fn is_of_earlier_version(&self) -> bool {
+        (1..PROTOCOL_LISTS).contains(&self.protocol)
+    }
+
+    /// Whether what it has says all that its members mean for tombstones.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_listed || self.protocol < PROTOCOL_LISTS
     }
 
     /// What it has, if it has said so since the way to it was cut.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
 use super::clock::{HybridClock, is_ahead};
-use super::entry::{Content, Decoded, Dotted, decode};
+use super::entry::{Content, Decoded, Dotted};
 use super::forks::Forks;
 use super::history::History;
 use super::members::Place;
@@ -106,6 +106,16 @@ pub struct Replica {
     pub(super) is_older_copy: bool,
     /// Entries of this directory are lost, and its clock may be behind what others have forgotten.
     pub(super) lost_entries: bool,
+    /// Enough is known of who the members are for entries to be taken.
+    pub(super) listens: bool,
+    /// All members there were at some time have been heard since this process began.
+    pub(super) has_met_all: bool,
+    /// How much counts of each stream that has ended.
+    pub(super) limits: BTreeMap<Origin, u64>,
+    /// The members have changed since it was found that nothing is to be reported.
+    pub(super) may_owe_report: bool,
+    /// This node's last report.
+    pub(super) report_index: u64,
     pub(super) collected: u64,
     pub(super) stable: Stability,
     pub(super) next_fetch: u64,
@@ -152,6 +162,11 @@ impl Replica {
             forks: Forks::default(),
             is_older_copy: false,
             lost_entries,
+            listens: false,
+            has_met_all: false,
+            limits: BTreeMap::new(),
+            may_owe_report: true,
+            report_index: 0,
             collected: 0,
             stable: Stability::default(),
             next_fetch: 0,
@@ -168,8 +183,9 @@ impl Replica {
         self.follow_members();
         if self.origin == 0 {
             self.begin_stream(now_ms);
-            return;
+            return self.listen(now_ms);
         }
+        self.listen(now_ms);
         self.own.has_moved = self.is_elsewhere();
         self.do_what_waited(now_ms);
     }
@@ -213,60 +229,6 @@ impl Replica {
         index
     }
 
-    /// A peer's entries. `Err`: they are none, and the peer is not to be listened to.
-    pub fn received(&mut self, from: NodeId, entries: Vec<Bytes>) -> Result<(), &'static str> {
-        // Of what it has seen, the state that is being taken over says all: an older entry that came
-        // between would stay where that has deleted it.
-        let takes_over = matches!(self.pulling, Some((_, false)));
-        let (mut gap, mut any) = (false, false);
-        if takes_over || self.is_cut_off(from) {
-            // Others may have forgotten already what its entries would meet.
-            return Ok(());
-        }
-        for payload in entries {
-            let Some(Decoded::Dotted(dotted)) = decode(&payload) else {
-                return Err("an entry of no stream");
-            };
-            let row = dotted.row();
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.wrote(row);
-            }
-            let has = self.ordered.row(row.origin);
-            if self.is_forked(from, &dotted, has) || row.sequence <= has.sequence {
-                continue;
-            }
-            if row.sequence != has.sequence + 1 {
-                gap = true;
-                continue;
-            }
-            if !dotted.is_sound() {
-                return Err("an entry that can't be applied");
-            }
-            if dotted.first <= has.time {
-                return Err("an entry that is earlier than the one before it");
-            }
-            // Written here, and lost here.
-            self.is_older_copy |= row.origin == self.origin && !self.reuses_origins();
-            if self.observes() {
-                self.clock.observe(row.time);
-            }
-            self.order(Decoded::Dotted(dotted), payload, false);
-            any = true;
-        }
-        if !gap && any {
-            return Ok(());
-        }
-        // All that is on its way behind a gap has the same one: the sender goes back once.
-        let tick = self.tick;
-        let is_told = |peer: &mut Peer| peer.again_tick.replace(tick) == Some(tick);
-        let again = gap && !self.peers.get_mut(&from).is_some_and(is_told);
-        if again || !gap {
-            // What was sent twice must be told, too: its sender waits to hear that it is here.
-            self.send(from, Message::Vector { vector: self.history.vector.clone(), again });
-        }
-        Ok(())
-    }
-
     /// Everything up to this entry is durable.
     pub fn persisted(&mut self, through: u64) {
         let (mut foreign, mut members, mut again) = (false, false, false);
@@ -308,7 +270,8 @@ impl Replica {
     }
 
     /// A peer for each other member, and none for any else.
-    fn follow_members(&mut self) {
+    pub(super) fn follow_members(&mut self) {
+        self.follow_ends();
         let ids = self.history.members.node_ids();
         // A later stream of this directory, which it has lost: all others take this one for ended.
         let last = self.history.members.current_stream(self.directory).map(|stream| stream.origin);
@@ -383,6 +346,8 @@ impl Replica {
     pub fn tick(&mut self, now_ms: u64, tombstones: u64) {
         self.tick += 1;
         self.leave_stream(now_ms);
+        self.listen(now_ms);
+        self.report_if_due(now_ms);
         self.do_what_waited(now_ms);
         self.pulse(now_ms);
         self.watch_clock();
@@ -397,6 +362,8 @@ impl Replica {
             let must_have = self.history.must_have();
             let is_stuck = must_have.is_some_and(|must_have| peer.is_stuck_behind(must_have, self.tick));
             if is_stuck && !self.takes_over() {
+                // What it has reported on ended streams may be in what was cut.
+                self.send_list(id);
                 self.send(id, Message::TooFarBehind);
             }
             self.pump(id);

@@ -75,7 +75,7 @@ impl Replica {
         let Some(cached) = self.cache.get(index) else { return Next::Fetch };
         let Some(row) = cached.row else { return Next::Pass };
         let Some(peer) = self.peers.get(&to) else { return Next::Wait };
-        if peer.has(&row) || self.withholds(to, index, row.origin) {
+        if peer.has(&row) || self.exceeds(&row) || self.withholds(to, index, row.origin) {
             return Next::Pass;
         }
         let is_foreign = self.is_foreign(&row);
@@ -136,7 +136,7 @@ impl Replica {
             let Some(Decoded::Dotted(dotted)) = decode(&payload) else { continue };
             let (row, tick) = (dotted.row(), self.tick);
             let is_foreign = self.is_foreign(&row);
-            let is_withheld = self.withholds(to, index, row.origin);
+            let is_withheld = self.exceeds(&row) || self.withholds(to, index, row.origin);
             let Some(peer) = self.peers.get_mut(&to) else { return };
             if is_withheld || peer.has(&row) {
                 continue;

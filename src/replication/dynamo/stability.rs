@@ -19,8 +19,8 @@
 //! down does hold it back, until it comes again or is evicted.
 //!
 //! A stream that has ended (its directory was evicted, or began another one) grows no
-//! more. It counts until every member knows of its end, so that none takes anything
-//! of it from its owner any more, and all have the same of it.
+//! more. It counts until every member has reported how much it has of it (`ended.rs`), so
+//! that none takes more of it from anyone, and all have as much as was reported.
 
 use std::collections::BTreeMap;
 
@@ -47,9 +47,10 @@ pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -
     let all: Vec<&VersionVector> = node_ids.iter().map(of).collect();
     let counts = |origin| match members.stream(origin).and_then(|stream| members.ended(stream)) {
         None => true,
-        Some(end) => {
-            let same = all.windows(2).all(|pair| pair[0].row(origin) == pair[1].row(origin));
-            !(same && all.iter().all(|vector| vector.has(end)))
+        Some(_) => {
+            let limit = members.limit(origin);
+            let have_it = all.iter().all(|vector| vector.sequence(origin) == limit);
+            !(have_it && members.all_have_reported(origin))
         }
     };
     let mut origins: Vec<u32> = members.streams().iter().map(|stream| stream.origin).collect();
@@ -145,13 +146,21 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_stream_counts_until_all_know_its_end_and_have_the_same_of_it() {
+    fn an_ended_stream_counts_until_all_have_reported_and_have_it_to_its_end() {
         let mut members = begun(&[1, 2, 3]);
         let evict = MemberChange::Evict { node_id: 3, directory: Some(NodeUuid([3; 16])) };
         members.apply(&evict, Version { index: 95, ordinal: 1 });
         let vectors = |one: [u64; 3], other: [u64; 3]| BTreeMap::from([(1, has(&one)), (2, has(&other))]);
-        assert_eq!(stability(&members, &vectors([100, 100, 7], [94, 100, 7])).through, 7, "not told yet");
-        assert_eq!(stability(&members, &vectors([100, 100, 7], [96, 100, 6])).through, 6, "lacks one");
-        assert_eq!(stability(&members, &vectors([100, 100, 7], [96, 100, 7])).through, 96);
+        let through = |members: &Members, one, other| stability(members, &vectors(one, other)).through;
+        assert_eq!(through(&members, [100, 100, 7], [96, 100, 7]), 7, "nobody has reported");
+        for (id, sequence) in [(1u8, 7), (2, 6)] {
+            let has = has(&[100, 100, sequence]);
+            let report = members.due_report(NodeUuid([id; 16]), &has).expect("a stream has ended");
+            assert_eq!(through(&members, [100, 100, 7], [96, 100, 7]), 7, "not all have reported");
+            members.apply(&report, Version { index: 96 + u64::from(id), ordinal: id.into() });
+        }
+        assert_eq!(through(&members, [100, 100, 7], [96, 100, 6]), 6, "lacks one");
+        assert_eq!(through(&members, [100, 100, 8], [96, 100, 7]), 7, "has more than counts");
+        assert_eq!(through(&members, [100, 100, 7], [96, 100, 7]), 96);
     }
 }

@@ -43,7 +43,7 @@ impl Replica {
         // How a stream begins says where its node is, too.
         self.own.has_moved = false;
         let change = MemberChange::Begin { origin, node: self.place.clone() };
-        self.order_own(Content::Members(change.encode()), 1, now_ms);
+        self.order_own_change(&change, now_ms);
     }
 
     /// Whether nobody can have entries of this stream that this directory hasn't: it began
@@ -55,7 +55,7 @@ impl Replica {
 
     /// Whether every other member has said what it has since this process began.
     pub(super) fn has_heard_all(&self) -> bool {
-        self.peers.values().all(|peer| peer.heard_tick > 0)
+        self.peers.values().all(|peer| peer.heard_tick > 0 && peer.is_known())
     }
 
     /// Whether writes must wait until a peer was heard: they might be earlier than
@@ -85,6 +85,30 @@ impl Replica {
             _ => false,
         };
         !self.peers.contains_key(&from) || self.pending.iter().any(evicts)
+    }
+
+    pub(super) fn order_own_change(&mut self, change: &MemberChange, now_ms: u64) -> u64 {
+        self.order_own(Content::Members(change.encode()), 1, now_ms)
+    }
+
+    /// Whether a node that nobody knows may be let in here: this one has heard all others at some time since it
+    /// began. Else it may have been evicted itself, and what it would hand on may be what all others have deleted.
+    pub fn may_admit(&mut self) -> bool {
+        self.has_met_all |= self.has_heard_all();
+        self.has_met_all && !self.was_evicted()
+    }
+
+    /// A peer says that this directory was evicted. That is kept in this node's own stream, which nobody
+    /// takes anything of any more, so that it knows it whenever it is started.
+    pub fn hear_eviction(&mut self, now_ms: u64) {
+        if !self.was_evicted() {
+            // Where its stream ends nobody will tell it any more.
+            if !self.is_sure() {
+                self.begin_stream(now_ms);
+            }
+            let (node_id, directory) = (self.place.node_id, Some(self.directory));
+            self.order_own_change(&MemberChange::Evict { node_id, directory }, now_ms);
+        }
     }
 }
 

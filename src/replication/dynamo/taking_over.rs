@@ -4,10 +4,12 @@ use bytes::Bytes;
 
 use super::entry::{Decoded, encode_forgotten, encode_seen, encode_states, versions_of};
 use super::history::SnapshotVector;
+use super::members::Members;
 use super::message::Effect;
 use super::replica::Replica;
 use super::vector::VersionVector;
 use crate::engine::SameVersion;
+use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
 use crate::version::Version;
 
@@ -16,10 +18,30 @@ impl Replica {
     pub fn too_far_behind(&mut self, from: NodeId) {
         // The state of who has a forked stream otherwise, and is to take this one's over, would take away
         // what it lacks.
-        if self.pulling.is_none() && self.peers.contains_key(&from) && !self.is_replaced(from) {
+        if self.pulling.is_none() && self.listens && self.peers.contains_key(&from) && !self.is_replaced(from)
+        {
             self.pulling = Some((from, false));
             self.effects.push(Effect::Pull { from, repair: None });
         }
+    }
+
+    /// Whether a state may be taken over that has all of this: not if it has more of a stream that has ended
+    /// than counts, by all that either side knows.
+    pub fn may_take(&self, state: &SnapshotVector) -> bool {
+        let mut members = self.history.members.clone();
+        members.merge(&state.members);
+        !self.ends_streams() || !members.is_excessive(&state.vector) && !self.is_astray(state, &members)
+    }
+
+    /// Whether a state has writes of another directory of a member's number, though that member counts by all
+    /// that either side knows: its node has let someone in that is none.
+    fn is_astray(&self, state: &SnapshotVector, both: &Members) -> bool {
+        let mut streams = state.vector.rows().iter().filter_map(|row| both.stream(row.origin));
+        streams.any(|stream| {
+            let known = self.history.members.member(stream.node_id).and_then(|place| place.directory);
+            let is_another = |known: NodeUuid| known != stream.directory && !both.is_evicted(known);
+            known.is_some_and(is_another) && both.ended(stream).is_none()
+        })
     }
 
     /// States that a peer has sent, of a time when it had this vector: gives their entry's index.
@@ -48,7 +70,11 @@ impl Replica {
     }
 
     /// All states have come: what the peer had is here now.
-    pub fn pulled(&mut self, mut state: SnapshotVector) -> u64 {
+    pub fn pulled(&mut self, mut state: SnapshotVector) {
+        if !self.may_take(&state) {
+            // A stream has ended meanwhile, and the peer hasn't said yet how much of it counts.
+            return self.pull_failed();
+        }
         match self.pulling.take() {
             // Only what differs was taken over, and tombstones are in no hash: the rest may be missing.
             Some((_, true)) => state = SnapshotVector::default(),
@@ -61,7 +87,7 @@ impl Replica {
         self.roots.repaired();
         self.clock.observe(state.vector.latest());
         let payload = encode_seen(&state);
-        self.order(Decoded::Seen(state), payload, false)
+        self.order(Decoded::Seen(state), payload, false);
     }
 
     /// They have not, or not all.
@@ -115,6 +141,7 @@ mod tests {
             origins: Box::new(|| 7),
         });
         replica.begin(0);
+        replica.speaks(2, 1, 0);
         replica
     }
 

@@ -60,10 +60,9 @@ impl Replica {
         &self.history.members
     }
 
-    /// Whether there never was anything here but the beginning of its own stream.
+    /// Whether there never was a key here.
     pub fn is_new(&self) -> bool {
-        let rows = self.history.vector.rows();
-        rows.len() <= 1 && rows.iter().all(|row| row.sequence <= 1)
+        self.history.is_new()
     }
 
     /// How this node's clock stands.

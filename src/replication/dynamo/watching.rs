@@ -71,7 +71,9 @@ impl Replica {
         }
         let mut vectors: BTreeMap<NodeId, VersionVector> = BTreeMap::new();
         for (id, peer) in &self.peers {
-            vectors.extend(peer.vector.clone().map(|vector| (*id, vector)));
+            // Before it has said whom it takes for members, some may be missing here.
+            let vector = peer.vector.clone().filter(|_| peer.is_known());
+            vectors.extend(vector.map(|vector| (*id, vector)));
         }
         vectors.insert(self.place.node_id, self.history.vector.clone());
         let stable = stability(&self.history.members, &vectors);

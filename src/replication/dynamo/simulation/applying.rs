@@ -126,9 +126,8 @@ impl Cluster {
 
     pub fn has_converged(&self) -> bool {
         let all: Vec<&Process> = self.processes().collect();
-        let same = |pair: &[&Process]| {
-            pair[0].vector == pair[1].vector && pair[0].replica.members() == pair[1].replica.members()
-        };
+        let same =
+            |pair: &[&Process]| pair[0].vector == pair[1].vector && pair[0].members() == pair[1].members();
         all.len() == self.nodes.len()
             && all.windows(2).all(same)
             && all.iter().all(|process| process.replica.members().node_ids().len() == self.nodes.len())

@@ -53,7 +53,7 @@ impl Cluster {
             node.must_be_admitted = false;
         }
         let waits = node.must_be_admitted || !node.must_hear.is_empty() || process.replica.awaits_contact();
-        !waits && !process.replica.skew().is_wrong
+        !waits && !process.replica.skew().is_wrong && process.replica.excess().is_empty()
     }
 
     /// One write of one or more keys. Says whether the node took it.

@@ -64,6 +64,9 @@ pub struct Figures {
     pub broken_transfers: u64,
     pub repairs: u64,
     pub evictions: u64,
+    pub evicted_together: u64,
+    /// Older copies that have taken from an evicted node what no member counts.
+    pub excessive: u64,
     /// Nodes whose older copy knew none of the others' directories.
     pub stranded: u64,
     pub restored: u64,
@@ -315,7 +318,10 @@ impl Cluster {
             {
                 self.wipe(place)
             }
-            Event::Operator => self.give_up_stranded(),
+            Event::Operator if self.is_calm => {
+                self.after(STRANDED_MS, Event::Operator);
+                self.give_up_stranded();
+            }
             Event::ClockSet(place) => self.nodes[place].offset_ms = self.below(400) as i64 - 200,
             _ => {}
         }

@@ -29,7 +29,14 @@ impl Cluster {
             14 | 15 => self.snapshot(place),
             16 => self.nodes[place].offset_ms += self.below(100) as i64 - 50,
             17 => self.clock_jumps(place),
-            18 | 19 => self.evict(place, other),
+            18 | 19 => {
+                self.evict(place, other);
+                if count > 4 && self.below(3) == 0 {
+                    // Another one with it, whether it was lost before the first one or not.
+                    let third = (0..count).find(|third| ![place, other].contains(third));
+                    third.into_iter().for_each(|third| self.evict_too(third, other));
+                }
+            }
             _ if self.nodes[place].older.is_none() => self.copy_directory(place),
             _ => {
                 let (begins_anew, moves) = (self.below(2) == 0, self.below(2) == 0);
@@ -75,18 +82,21 @@ impl Cluster {
 
     /// Whether all run and agree about who belongs to them.
     fn all_agree(&self) -> bool {
-        let all: Vec<_> = self.processes().collect();
-        let agree = all.windows(2).all(|pair| pair[0].replica.members() == pair[1].replica.members());
-        let settled = |node: &Node| !node.is_evicted && !node.must_be_admitted && node.must_hear.is_empty();
+        self.nodes.iter().all(|node| !node.is_evicted) && self.members_agree()
+    }
+
+    /// Whether all do who are not evicted.
+    fn members_agree(&self) -> bool {
+        let left: Vec<&Node> = self.nodes.iter().filter(|node| !node.is_evicted).collect();
+        let all: Vec<_> = left.iter().filter_map(|node| node.process.as_ref()).collect();
+        let agree = all.windows(2).all(|pair| pair[0].members() == pair[1].members());
+        let settled = |node: &&Node| !node.must_be_admitted && node.must_hear.is_empty();
         // An eviction that isn't durable yet counts, too.
-        let evicts = |process: &Process| {
+        let evicts = |process: &&Process| {
             let id = process.replica.place.node_id;
-            self.nodes.iter().any(|node| node.id != id && process.replica.is_cut_off(node.id))
+            left.iter().any(|node| node.id != id && process.replica.is_cut_off(node.id))
         };
-        all.len() == self.nodes.len()
-            && agree
-            && self.nodes.iter().all(settled)
-            && !all.into_iter().any(evicts)
+        all.len() == left.len() && agree && left.iter().all(settled) && !all.iter().any(evicts)
     }
 
     /// An operator gives a node up.
@@ -110,6 +120,17 @@ impl Cluster {
         }
     }
 
+    /// An operator gives another node up, right behind one.
+    fn evict_too(&mut self, victim: usize, by: usize) {
+        let (id, directory) = (self.nodes[victim].id, self.nodes[victim].disk.directory);
+        let Some(process) = &self.nodes[by].process else { return };
+        let known = process.replica.members().member(id).and_then(|place| place.directory);
+        if known == Some(directory) && !self.nodes[by].is_evicted && !self.nodes[victim].is_evicted {
+            self.figures.evicted_together += 1;
+            self.evict_now(victim, by);
+        }
+    }
+
     /// An operator gives a node up that is down.
     pub fn evict_now(&mut self, victim: usize, by: usize) {
         let (id, now_ms) = (self.nodes[victim].id, self.nodes[by].clock_ms(self.now_ms));
@@ -122,7 +143,7 @@ impl Cluster {
 
     /// An operator gives up who reaches nobody for good: an older copy that knows each other
     /// node by a directory that is gone. It refuses them, and says so; what only it has
-    /// acknowledged is lost.
+    /// acknowledged is lost. So it is with an older copy that has taken too much from an evicted node.
     pub fn give_up_stranded(&mut self) {
         let is_stranded = |node: &Node| {
             let Some(process) = node.process.as_ref().filter(|_| !node.is_evicted) else { return false };
@@ -130,11 +151,51 @@ impl Cluster {
                 let known = process.replica.members().member(other.id).and_then(|place| place.directory);
                 known.is_some_and(|known| known != other.disk.directory)
             };
-            self.nodes.iter().filter(|other| other.id != node.id).all(knows_another)
+            let is_alone = self.nodes.iter().filter(|other| other.id != node.id).all(knows_another);
+            is_alone || !process.replica.excess().is_empty()
         };
-        let Some(victim) = self.nodes.iter().position(is_stranded) else { return };
-        self.figures.stranded += 1;
-        self.evict_now(victim, (victim + 1) % self.nodes.len());
+        if let Some(victim) = self.nodes.iter().position(is_stranded) {
+            let process = self.nodes[victim].process.as_ref();
+            match process.is_some_and(|process| !process.replica.excess().is_empty()) {
+                true => self.figures.excessive += 1,
+                false => self.figures.stranded += 1,
+            }
+            return self.give_up(victim);
+        }
+        self.let_in_stranded();
+    }
+
+    /// Who can't join: it was admitted by one that was lost before the others heard of it, or the one that
+    /// has evicted its earlier directory was.
+    fn let_in_stranded(&mut self) {
+        let is_out = |node: &Node| {
+            let process = node.process.as_ref().filter(|_| node.must_be_admitted && !node.is_evicted);
+            let reaches_member = |id: &u64| !self.nodes[*id as usize - 1].must_be_admitted;
+            process.is_some_and(|process| !process.replica.in_contact().iter().any(reaches_member))
+        };
+        let out: Vec<usize> = (0..self.nodes.len()).filter(|place| is_out(&self.nodes[*place])).collect();
+        for place in out {
+            self.figures.stranded += 1;
+            match self.nodes[place].process.as_ref().is_some_and(|process| process.replica.is_new()) {
+                true => self.give_up(place),
+                false => self.wipe(place),
+            }
+        }
+    }
+
+    /// An operator evicts a number, at the member that is in contact with most others.
+    fn give_up(&mut self, victim: usize) {
+        let in_contact = |place: &usize| {
+            let process = self.nodes[*place].process.as_ref();
+            process.map_or(0, |process| process.replica.in_contact().len())
+        };
+        let is_other = |place: &usize| *place != victim && !self.nodes[*place].must_be_admitted;
+        let Some(by) = (0..self.nodes.len()).filter(is_other).max_by_key(in_contact) else { return };
+        let process = self.nodes[by].process.as_ref();
+        let id = self.nodes[victim].id;
+        if process.is_some_and(|process| process.replica.members().member(id).is_some()) {
+            self.evict_now(victim, by);
+        }
     }
 
     fn copy_directory(&mut self, place: usize) {
@@ -147,7 +208,9 @@ impl Cluster {
     /// or only its peers can; it `moves` to another port. Says whether there is a copy that fits.
     pub fn restore(&mut self, place: usize, begins_anew: bool, moves: bool) -> bool {
         let fits = |copy: &super::disk::SimulatedDisk| copy.directory == self.nodes[place].disk.directory;
-        if !self.all_agree() || !self.nodes[place].older.as_ref().is_some_and(fits) {
+        // A node that was evicted since may go on, and be heard first.
+        let may = self.members_agree() && !self.nodes[place].is_evicted;
+        if !may || !self.nodes[place].older.as_ref().is_some_and(fits) {
             return false;
         }
         self.figures.restored += 1;
@@ -167,7 +230,8 @@ impl Cluster {
         let left = self.member_vectors();
         self.registry.left(&left);
         let ordered = self.processes().map(|process| process.replica.ordered.clone());
-        let all: Vec<_> = left.into_iter().chain(ordered).collect();
+        // What only an evicted node has may still come from it.
+        let all: Vec<_> = self.nodes.iter().map(|node| node.vector.clone()).chain(ordered).collect();
         self.registry.forget_unless_on(&all);
         self.nodes[place].port += u16::from(moves);
         self.after(1_500, Event::Restart(place));

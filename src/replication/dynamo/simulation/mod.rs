@@ -33,6 +33,7 @@ mod applying;
 mod clients;
 mod cluster;
 mod disk;
+mod endings;
 mod faults;
 mod model;
 mod network;

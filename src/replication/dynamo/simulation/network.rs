@@ -89,6 +89,7 @@ impl Cluster {
             Message::Vector { vector, again } => process.replica.heard_vector(peer, vector, again, now_ms),
             Message::Pulse(pulse) => process.replica.heard_pulse(peer, pulse, now_ms),
             Message::TooFarBehind => process.replica.too_far_behind(peer),
+            Message::Members(list) => process.replica.heard_list(peer, &list, now_ms),
         }
         self.is_dirty.insert(to);
     }
@@ -106,8 +107,18 @@ impl Cluster {
                 } else if !is_up && may && self.below(2) == 0 {
                     let link = self.links.entry(pair(one, other)).or_default();
                     *link = Link { is_up: true, epoch: link.epoch + 1 };
+                    self.connected(one, other);
+                    self.connected(other, one);
                 }
             }
+        }
+    }
+
+    fn connected(&mut self, place: usize, peer: usize) {
+        let now_ms = self.nodes[place].clock_ms(self.now_ms);
+        if let Some(process) = &mut self.nodes[place].process {
+            process.replica.speaks(peer as NodeId + 1, PROTOCOL.1, now_ms);
+            self.is_dirty.insert(place);
         }
     }
 
@@ -134,7 +145,11 @@ impl Cluster {
         };
         match decide(&me, process.replica.members(), &greeting) {
             Decision::Accept => true,
-            Decision::Refuse(_) | Decision::Evicted(_) => false,
+            Decision::Refuse(_) => false,
+            Decision::Evicted(_) => {
+                self.tell_evicted(from);
+                false
+            }
             Decision::Admit => {
                 let directory = place.directory.map(|directory| directory.0);
                 if let Some(directory) = directory.filter(|known| !process.admitting.contains(known))
@@ -145,6 +160,16 @@ impl Cluster {
                 }
                 false
             }
+        }
+    }
+
+    /// Who is evicted hears so from whom it greets, and keeps it.
+    fn tell_evicted(&mut self, place: usize) {
+        let now_ms = self.nodes[place].clock_ms(self.now_ms);
+        let Some(process) = &mut self.nodes[place].process else { return };
+        if !std::mem::replace(&mut process.knows_eviction, true) {
+            process.replica.hear_eviction(now_ms);
+            self.is_dirty.insert(place);
         }
     }
 

@@ -58,6 +58,7 @@ pub struct Process {
     /// Directories that it has admitted.
     pub admitting: BTreeSet<[u8; 16]>,
     pub conflicts: Vec<Conflict>,
+    pub knows_eviction: bool,
 }
 
 impl Process {
@@ -68,6 +69,14 @@ impl Process {
     pub fn hash(&self) -> u128 {
         let hashes = self.slices.iter().filter_map(|slice| slice.table().state_hash());
         hashes.fold(StateHash::default(), StateHash::with).0
+    }
+
+    /// Whom it takes for members, with their directories, and which directories were evicted. What else it knows
+    /// of those who are gone may be known here alone: their last entries may have reached nobody.
+    pub fn members(&self) -> (Vec<Place>, Vec<NodeUuid>) {
+        let members = self.replica.members();
+        let places = members.node_ids().into_iter().filter_map(|id| members.member(id).cloned());
+        (places.collect(), members.evicted_directories().collect())
     }
 
     /// How many tombstones there are, and the latest time among them.
@@ -81,6 +90,8 @@ impl Process {
 pub struct Node {
     pub id: NodeId,
     pub disk: SimulatedDisk,
+    /// Whom its flags name; empty: all.
+    pub named: Vec<NodeId>,
     /// A copy of its directory as it was.
     pub older: Option<SimulatedDisk>,
     pub process: Option<Process>,
@@ -113,6 +124,7 @@ impl Node {
         Node {
             id,
             disk: SimulatedDisk::new(directory(id, 0), seed ^ id),
+            named: Vec::new(),
             older: None,
             process: None,
             incarnation: 0,
@@ -133,9 +145,10 @@ impl Node {
 
     /// An empty disk takes the place of what there was.
     pub fn wipe(&mut self, number: u64, seed: u64) {
-        let (incarnation, offset_ms) = (self.incarnation, self.offset_ms);
+        let (incarnation, offset_ms, named) = (self.incarnation, self.offset_ms, self.named.clone());
         let disk = SimulatedDisk::new(directory(self.id, number), seed);
-        *self = Node { disk, incarnation, offset_ms, must_be_admitted: true, ..Node::new(self.id, seed) };
+        *self =
+            Node { disk, incarnation, offset_ms, named, must_be_admitted: true, ..Node::new(self.id, seed) };
     }
 
     pub fn place(&self) -> Place {
@@ -149,7 +162,8 @@ impl Node {
 
     /// Whether what it holds is exactly what its vector says.
     pub fn is_pure(&self) -> bool {
-        let covers = |process: &Process| process.vector.covers(&self.ahead);
+        let covers =
+            |process: &Process| process.vector.covers(&self.ahead) && process.replica.excess().is_empty();
         !self.is_damaged && self.process.as_ref().is_none_or(covers)
     }
 
@@ -192,7 +206,10 @@ impl Node {
         let mut replica = Replica::new(Start {
             place: self.place(),
             history,
-            named: (1..=nodes).map(named).collect(),
+            named: (1..=nodes)
+                .filter(|id| self.named.is_empty() || self.named.contains(id))
+                .map(named)
+                .collect(),
             begins_anew: self.begins_anew,
             origins: Box::new(move || next_random(&mut drawn) as Origin),
         });
@@ -213,6 +230,7 @@ impl Node {
             walk: None,
             admitting: BTreeSet::new(),
             conflicts: Vec::new(),
+            knows_eviction: false,
         });
         member_changes
     }

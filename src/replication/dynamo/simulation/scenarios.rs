@@ -11,19 +11,19 @@ use crate::replication::dynamo::mistake::Mistake;
 const SOON_MS: u64 = 20_000;
 
 /// So many nodes that know each other.
-fn met(seed: u64, nodes: u64) -> Cluster {
+pub fn met(seed: u64, nodes: u64) -> Cluster {
     let mut cluster = Cluster::calm(seed, nodes, None);
     settle(&mut cluster);
     cluster
 }
 
-fn settle(cluster: &mut Cluster) {
+pub fn settle(cluster: &mut Cluster) {
     // What was written is not an entry yet.
     cluster.run_until(cluster.now_ms + 100);
     cluster.run_while(SOON_MS, "settle", |cluster| !cluster.has_settled());
 }
 
-fn write(cluster: &mut Cluster, place: usize, key: usize, what: Write) {
+pub fn write(cluster: &mut Cluster, place: usize, key: usize, what: Write) {
     assert!(cluster.write(place, &[KEYS[key]], what), "node {} takes no writes", place + 1);
 }
 
@@ -32,7 +32,7 @@ fn conflicts(cluster: &mut Cluster) -> Vec<usize> {
     processes.map(|process| std::mem::take(&mut process.conflicts).len()).collect()
 }
 
-fn shown(cluster: &Cluster, place: usize, key: &[u8]) -> Option<Entry> {
+pub fn shown(cluster: &Cluster, place: usize, key: &[u8]) -> Option<Entry> {
     let process = cluster.nodes[place].process.as_ref()?;
     let hash = placement().hash(key);
     process.slices[placement().shard(hash)].table().get(key, hash).cloned()

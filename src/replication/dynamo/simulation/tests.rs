@@ -1,6 +1,7 @@
 //! The runs.
 
 use super::cluster::{Cluster, Figures, Report};
+use super::endings::evicted_beside_an_older_copy;
 use super::scenarios::older_copy;
 use crate::replication::dynamo::mistake::Mistake;
 
@@ -42,6 +43,8 @@ fn add(sum: &mut Figures, more: &Figures) {
         (&mut sum.broken_transfers, more.broken_transfers),
         (&mut sum.repairs, more.repairs),
         (&mut sum.evictions, more.evictions),
+        (&mut sum.evicted_together, more.evicted_together),
+        (&mut sum.excessive, more.excessive),
         (&mut sum.stranded, more.stranded),
         (&mut sum.restored, more.restored),
         (&mut sum.moved, more.moved),
@@ -108,7 +111,8 @@ fn caught(mistake: Mistake) -> Option<(u64, String)> {
     const TRIED_MAX: u64 = 60;
     (0..TRIED_MAX).find_map(|seed| {
         let run = std::panic::catch_unwind(|| match mistake {
-            Mistake::OriginReused | Mistake::SpeaksUnsure => drop(older_copy(seed, Some(mistake))),
+            Mistake::SpeaksUnsure => drop(older_copy(seed, Some(mistake))),
+            Mistake::EndedStreamsTaken => evicted_beside_an_older_copy(seed, Some(mistake)),
             _ => drop(Cluster::new(seed, 3, Some(mistake)).run(RUN_MS)),
         });
         let said = run.err()?;
@@ -120,11 +124,12 @@ fn caught(mistake: Mistake) -> Option<(u64, String)> {
 
 #[test]
 fn every_seeded_mistake_is_caught() {
-    const ALL: [Mistake; 5] = [
+    const ALL: [Mistake; 6] = [
         Mistake::NoPlusOne,
         Mistake::TombstonesByTime,
         Mistake::TombstonesWhenAllHaveThem,
         Mistake::OriginReused,
+        Mistake::EndedStreamsTaken,
         Mistake::SpeaksUnsure,
     ];
     let hook = std::panic::take_hook();

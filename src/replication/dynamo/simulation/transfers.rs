@@ -52,7 +52,11 @@ impl Cluster {
         let reaches = link.is_up && self.nodes[source].process.is_some();
         let Some(puller) = &self.nodes[place].process else { return };
         let ours = bucket_hashes(puller);
-        let Some(process) = self.nodes[source].process.as_mut().filter(|_| reaches) else {
+        let serves = self.nodes[source].process.as_ref().is_some_and(|process| {
+            let replica = &process.replica;
+            replica.excess().is_empty() && puller.replica.may_take(&replica.history().state())
+        });
+        let Some(process) = self.nodes[source].process.as_mut().filter(|_| reaches && serves) else {
             return self.after(50, Event::PullFailed(place, incarnations.1));
         };
         let differing = bucket_hashes(process).differing(ours.hashes()).unwrap_or_default();

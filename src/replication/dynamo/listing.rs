@@ -1,0 +1,141 @@
+//! Telling peers whom this node takes for members, and hearing it from them.
+//!
+//! A change of the members is an entry, and comes in its stream's order: who joins may hear the entries
+//! of a node that was evicted before it hears of the eviction, and a node that only one's flags name is in
+//! no entry at all. So each node says its list of members to each peer when a connection is opened, ahead
+//! of everything else on it.
+//!
+//! ```text
+//!   start ─► hears lists ─┬─ all peers have said theirs ───────────────────────┬─► reports on what has ended,
+//!                         └─ two seconds are over, and one names this node ────┘   and takes entries
+//! ```
+
+use super::members::Members;
+use super::message::{Effect, Message};
+use super::replica::Replica;
+use super::vector::Row;
+use crate::replication::message::NodeId;
+
+/// From this version of the peers' protocol on nodes tell each other lists of members, and report on
+/// streams that have ended.
+pub const PROTOCOL_LISTS: u32 = 2;
+/// So many ticks a node that has started waits for lists of peers that it doesn't reach.
+const LISTS_TICKS: u64 = 40;
+
+impl Members {
+    /// As a frame's body.
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing plain fields into memory can't fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Members::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Option<Members> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+impl Replica {
+    /// A connection to a peer or from it was opened, on which this version of the protocol is spoken.
+    pub fn speaks(&mut self, peer: NodeId, protocol: u32, now_ms: u64) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.protocol = protocol;
+        self.send_list(peer);
+        // It may wait for a word from anyone before it takes writes.
+        self.send(peer, Message::Vector { vector: self.history.vector.clone(), again: false });
+        self.listen(now_ms);
+    }
+
+    /// Says to a peer whom this node takes for members, if its version reads that.
+    pub(super) fn send_list(&mut self, to: NodeId) {
+        if self.peers.get(&to).is_some_and(|peer| peer.protocol >= PROTOCOL_LISTS) {
+            self.send(to, Message::Members(self.history.members.clone()));
+        }
+    }
+
+    /// A peer's list of members.
+    pub fn heard_list(&mut self, from: NodeId, list: &Members, now_ms: u64) {
+        if self.is_cut_off(from) {
+            return;
+        }
+        let own = list.member(self.place.node_id).map(|place| place.directory);
+        let names_this = own.is_some_and(|known| known.is_none_or(|known| known == self.directory));
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.is_listed = true;
+            peer.names_this = names_this;
+        }
+        let mut merged = self.history.members.clone();
+        merged.merge_list(list);
+        if merged != self.history.members {
+            self.history.members = merged;
+            self.follow_members();
+            self.effects.push(Effect::MembersChanged);
+            // What flags say is in no entry: others may hear of it from here alone.
+            for to in self.peers.keys().copied().filter(|to| *to != from).collect::<Vec<_>>() {
+                self.send_list(to);
+            }
+        }
+        self.listen(now_ms);
+    }
+
+    /// Takes entries from now on, if enough is known of who the members are.
+    pub(super) fn listen(&mut self, now_ms: u64) {
+        if self.listens {
+            return;
+        }
+        let mut peers = self.peers.values();
+        let all_have_said = self.peers.values().all(|peer| peer.is_listed || peer.is_of_earlier_version());
+        let is_named = peers.len() == 0 || peers.any(|peer| peer.names_this || peer.is_of_earlier_version());
+        if !is_named || !(all_have_said || self.tick >= LISTS_TICKS) {
+            return;
+        }
+        self.listens = true;
+        self.report_if_due(now_ms);
+        for to in self.peers.keys().copied().collect::<Vec<_>>() {
+            // What they have sent meanwhile was not taken.
+            self.send(to, Message::Vector { vector: self.history.vector.clone(), again: true });
+        }
+    }
+
+    /// Members in contact whose version can't read what is to be said of streams that have ended.
+    pub fn earlier_versions(&self) -> Vec<NodeId> {
+        let is_earlier = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.is_of_earlier_version());
+        self.in_contact().into_iter().filter(is_earlier).collect()
+    }
+
+    /// Says what this node has of each stream that has ended, if it hasn't yet.
+    pub(super) fn report_if_due(&mut self, now_ms: u64) {
+        let is_on_its_way = self.report_index >= self.history.next_index();
+        let takes_over = matches!(self.pulling, Some((_, false)));
+        if !self.may_owe_report || is_on_its_way || takes_over || !self.listens || self.origin == 0 {
+            return;
+        }
+        // An older copy may be about to hear what it has reported before.
+        if self.lost_entries || !self.is_sure() || !self.earlier_versions().is_empty() || self.was_evicted() {
+            return;
+        }
+        match self.history.members.due_report(self.directory, &self.ordered) {
+            Some(report) => self.report_index = self.order_own_change(&report, now_ms),
+            None => self.may_owe_report = false,
+        }
+    }
+
+    /// What this node's directory has beyond all that counts of streams that have ended.
+    pub fn excess(&self) -> Vec<Row> {
+        // Only an ended stream can be exceeded.
+        if self.limits.is_empty() {
+            return Vec::new();
+        }
+        self.history.members.excess(self.directory, &self.history.vector)
+    }
+
+    /// Whether this entry is of a stream that has ended, and beyond what counts of it.
+    pub(super) fn exceeds(&self, row: &Row) -> bool {
+        self.ends_streams() && self.limits.get(&row.origin).is_some_and(|limit| row.sequence > *limit)
+    }
+
+    /// Whether this directory was evicted.
+    pub fn was_evicted(&self) -> bool {
+        self.history.members.is_evicted(self.directory)
+    }
+}
