@@ -2,7 +2,8 @@
 //! a node of the version before is in it, nothing is done that this one can't read.
 //!
 //! `--peer-protocol` makes a node say only what versions before said to its peers: with 1 nothing of members
-//! that change, with 2 nothing of nodes in doubt.
+//! that change, with 2 nothing of nodes in doubt. In dynamo mode, with 1, nothing of whom a node takes for members
+//! and of streams that have ended.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use cluster::Cluster;
 use cluster::directories::Back;
+use cluster::members::members;
 use cluster::network::Id;
 use cluster::under_load::UnderLoad;
 use common::random;
@@ -293,4 +295,60 @@ fn nodes_that_know_no_doubt_are_upgraded_under_load_and_their_directories_are_no
         clients.wait_for_answers(&cluster, ANSWERS);
     }
     clients.finish(&mut cluster);
+}
+
+#[test]
+fn in_dynamo_mode_nobody_is_evicted_while_a_member_can_t_read_what_is_said_of_it() {
+    let mut cluster = Cluster::prepared(3, &[]);
+    [1, 3].into_iter().for_each(|id| cluster.set_dynamo_flags(id, &[]));
+    cluster.set_dynamo_flags(2, &BEFORE);
+    cluster.restart_all();
+    cluster.wait_for_contact(&[1, 2, 3]);
+    for id in [1, 2, 3] {
+        cluster.ok_at(id, &json!({"op": "set", "key": format!("by-{id}"), "value": "v", "w": "all"}));
+    }
+    cluster.kill(3);
+    cluster.ok_at(2, &json!({"op": "delete", "key": "by-3", "w": 2}));
+    let evict = json!({"op": "evict", "node_id": 3});
+    let error = cluster.refused(1, &evict);
+    assert_eq!(
+        (&error["code"], &error["outcome"]),
+        (&json!("bad_request"), &json!("not_applied")),
+        "{error}"
+    );
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("members [2] run an earlier version"), "{message}");
+    for id in [1, 2] {
+        assert!(members(&cluster.view(id).unwrap()).contains(&3), "it stays a member");
+        cluster.ok_at(id, &json!({"op": "set", "key": format!("more-by-{id}"), "value": "v", "w": 2}));
+        cluster.wait_for_view(id, "keeps the delete for it", |view| {
+            let tombstones = &view["dynamo"]["tombstones"];
+            tombstones["kept"] == 1 && tombstones["held_by"] == json!([3])
+        });
+    }
+
+    cluster.terminate(2);
+    cluster.set_dynamo_flags(2, &[]);
+    cluster.restart(2);
+    cluster.wait_for_contact(&[1, 2]);
+    cluster.evict(1, 3);
+    cluster.wait_until("both have said what they have of it, and forget deletes", |cluster| {
+        [1, 2].iter().all(|id| cluster.tombstones(*id) == 0)
+    });
+    cluster.settled_among(&[1, 2]);
+
+    // What was said it can't read any more.
+    cluster.terminate(2);
+    cluster.set_dynamo_flags(2, &BEFORE);
+    cluster.restart(2);
+    cluster.wait_until_refused(2, &set("reaches nobody", "v"), "read_only");
+    let error = cluster.refused(2, &set("reaches nobody", "v"));
+    assert!(error["message"].as_str().unwrap().contains("start node 2 with this version"), "{error}");
+    cluster.ok_at(1, &set("after", "v"));
+    cluster.terminate(2);
+    cluster.set_dynamo_flags(2, &[]);
+    cluster.restart(2);
+    cluster.wait_for_contact(&[1, 2]);
+    let contents = cluster.settled_among(&[1, 2]);
+    assert!(contents.contains_key("after") && !contents.contains_key("by-3"));
 }
