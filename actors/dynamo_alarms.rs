@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use datastore::limits::MEMBERS_MAX;
+use datastore::persistence::NodeUuid;
 use datastore::query::{Alarm, utc};
 use datastore::replication::dynamo::clock::SKEW_MAX_MS;
 use datastore::replication::dynamo::{Ahead, Fork, beyond_most};
@@ -14,7 +15,7 @@ use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 pub(crate) fn alarms(cluster: &DynamoCluster, view: &DynamoView) -> Vec<Alarm> {
     let (me, now_ms) = (cluster.place.node_id, cluster.now_ms());
     let ahead = view.ahead.iter().map(|ahead| clock_ahead(me, ahead, now_ms));
-    let forks = view.forks.iter().map(forked);
+    let forks = view.forks.iter().map(forked).chain(view.unknown_members.iter().map(unknown_member));
     excess_writes(cluster).into_iter().chain(too_many_members(view)).chain(ahead).chain(forks).collect()
 }
 
@@ -48,6 +49,17 @@ fn clock_ahead(me: NodeId, ahead: &Ahead, now_ms: u64) -> Alarm {
         utc(stamped_ms)
     );
     Alarm::of("clock_ahead", node_id, message)
+}
+
+/// Another member has let a node in by its flags that no member has admitted: two that joined at once, say.
+fn unknown_member((node_id, directory): &(NodeId, NodeUuid)) -> Alarm {
+    let message = format!(
+        "another member takes directory {directory} for node {node_id}, which is no member here: its flags name node \
+         {node_id}, and nobody has admitted that directory. What it writes doesn't come here, and no delete is \
+         forgotten meanwhile: export what it has, `evict` node {node_id} at the member that it reaches, and start it \
+         on an empty directory"
+    );
+    Alarm::of("unknown_member", *node_id, message)
 }
 
 /// Parted nodes have each admitted as many as there were places.

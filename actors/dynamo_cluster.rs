@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use datastore::engine::Conflict;
 use datastore::error::{Code, Error, LeaderAddress};
 use datastore::limits;
+use datastore::persistence::NodeUuid;
 use datastore::replication::dynamo::{
     Ahead, Fork, MemberView, Members, Place, Skew, Stability, VersionVector,
 };
@@ -82,6 +83,8 @@ pub struct DynamoView {
     pub vector: VersionVector,
     /// Which deletes may be forgotten, and who holds the others back.
     pub stability: Stability,
+    /// Numbers and directories that only a peer takes for members'.
+    pub unknown_members: Vec<(NodeId, NodeUuid)>,
     /// How this node's clock stands.
     pub skew: Skew,
     /// Streams that two nodes have otherwise.

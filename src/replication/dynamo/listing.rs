@@ -14,6 +14,7 @@ use super::members::Members;
 use super::message::{Effect, Message};
 use super::replica::Replica;
 use super::vector::Row;
+use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
 
 /// From this version of the peers' protocol on nodes tell each other lists of members, and report on
@@ -21,6 +22,8 @@ use crate::replication::message::NodeId;
 pub const PROTOCOL_LISTS: u32 = 2;
 /// So many ticks a node that has started waits for lists of peers that it doesn't reach.
 const LISTS_TICKS: u64 = 40;
+/// For so many ticks the entry that lets a node in may be on its way, behind a list that names it.
+const UNKNOWN_TICKS: u64 = 100;
 
 impl Members {
     /// As a frame's body.
@@ -64,8 +67,12 @@ impl Replica {
             peer.is_listed = true;
             peer.names_this = names_this;
         }
+        let places = list.node_ids().into_iter().filter_map(|node_id| list.member(node_id));
+        let named = places.filter(|place| place.node_id != from && place.node_id != self.place.node_id);
+        self.heard_of.extend(named.filter_map(|place| Some((place.node_id, place.directory?))));
+        self.prune_heard_of();
         let mut merged = self.history.members.clone();
-        merged.merge_list(list);
+        merged.merge_list(list, from);
         if merged != self.history.members {
             self.history.members = merged;
             self.follow_members();
@@ -76,6 +83,28 @@ impl Replica {
             }
         }
         self.listen(now_ms);
+    }
+
+    /// Whoever is let in or evicted by now is no longer only heard of.
+    pub(super) fn prune_heard_of(&mut self) {
+        let members = &self.history.members;
+        let is_open = |(node_id, directory): &(NodeId, NodeUuid)| {
+            let known = members.member(*node_id).and_then(|place| place.directory);
+            known != Some(*directory) && !members.is_evicted(*directory)
+        };
+        self.heard_of.retain(is_open);
+        self.heard_of.sort_by_key(|(node_id, directory)| (*node_id, directory.0));
+        self.heard_of.dedup();
+        if self.heard_of.is_empty() {
+            self.heard_of_tick = self.tick;
+        }
+    }
+
+    /// Numbers and directories that a peer takes for members', and that nobody has let in here for so long that
+    /// nobody will: its node met them by its flags alone.
+    pub fn unknown_members(&self) -> &[(NodeId, NodeUuid)] {
+        let are_new = self.tick < self.heard_of_tick + UNKNOWN_TICKS;
+        if are_new { &[] } else { &self.heard_of }
     }
 
     /// Takes entries from now on, if enough is known of who the members are.

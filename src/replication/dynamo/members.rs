@@ -189,7 +189,7 @@ impl Members {
     /// With what a peer's list of members says: who was evicted, which streams there are, what was reported, and
     /// who has which number that nobody here has met. Another directory of a number that was met is let in by the
     /// entry that says so: the peer may have let it in by its flags alone.
-    pub(super) fn merge_list(&mut self, list: &Members) {
+    pub(super) fn merge_list(&mut self, list: &Members, from: NodeId) {
         let gone = Members { records: BTreeMap::new(), ..list.clone() };
         self.merge(&gone);
         for node_id in list.records.keys() {
@@ -199,7 +199,8 @@ impl Members {
                     let record = list.records.get(node_id).and_then(|records| records.iter().find(of_it));
                     let is_met = |known: &Record| known.version > (0, 0);
                     let is_known = self.records.get(node_id).is_some_and(|known| known.iter().any(is_met));
-                    if let Some(record) = record.filter(|_| !is_known) {
+                    // What a node says of its own number may be that of a directory that nobody has let in.
+                    if let Some(record) = record.filter(|_| !is_known && *node_id != from) {
                         self.set(*node_id, record.version, record.place.clone());
                     }
                 }

@@ -74,6 +74,7 @@ impl Replica {
         let limit = |origin: Origin| (origin, members.limit(origin));
         let limits = members.ended_streams().map(|stream| limit(stream.origin)).collect();
         self.may_owe_report = true;
+        self.prune_heard_of();
         if self.limits != limits {
             self.limits = limits;
             // Cursors have passed over what didn't count.

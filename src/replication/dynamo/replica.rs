@@ -108,6 +108,10 @@ pub struct Replica {
     pub(super) lost_entries: bool,
     /// Enough is known of who the members are for entries to be taken.
     pub(super) listens: bool,
+    /// Directories that a peer takes for members', and that no entry has let in here yet.
+    pub(super) heard_of: Vec<(NodeId, NodeUuid)>,
+    /// Since when there are such.
+    pub(super) heard_of_tick: u64,
     /// All members there were at some time have been heard since this process began.
     pub(super) has_met_all: bool,
     /// How much counts of each stream that has ended.
@@ -163,6 +167,8 @@ impl Replica {
             is_older_copy: false,
             lost_entries,
             listens: false,
+            heard_of: Vec::new(),
+            heard_of_tick: 0,
             has_met_all: false,
             limits: BTreeMap::new(),
             may_owe_report: true,

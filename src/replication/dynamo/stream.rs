@@ -55,7 +55,8 @@ impl Replica {
 
     /// Whether every other member has said what it has since this process began.
     pub(super) fn has_heard_all(&self) -> bool {
-        self.peers.values().all(|peer| peer.heard_tick > 0 && peer.is_known())
+        // Who is only heard of may have what nobody else has.
+        self.heard_of.is_empty() && self.peers.values().all(|peer| peer.heard_tick > 0 && peer.is_known())
     }
 
     /// Whether writes must wait until a peer was heard: they might be earlier than

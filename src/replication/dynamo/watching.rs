@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::entry::Content;
 use super::message::Effect;
 use super::replica::Replica;
-use super::stability::stability;
+use super::stability::{Stability, stability};
 use super::vector::VersionVector;
 use crate::replication::message::NodeId;
 
@@ -78,6 +78,10 @@ impl Replica {
         vectors.insert(self.place.node_id, self.history.vector.clone());
         let stable = stability(&self.history.members, &vectors);
         self.stable = self.unless_forked(stable);
+        if !self.heard_of.is_empty() {
+            let held_by = self.heard_of.iter().map(|(node_id, _)| *node_id).collect();
+            self.stable = Stability { through: 0, held_by };
+        }
         let through = self.stable_through(tombstones, now_ms);
         // Earlier ones may have come back from a peer that hadn't forgotten them yet.
         let is_news = through > self.collected || tombstones <= through;

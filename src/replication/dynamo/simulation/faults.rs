@@ -30,8 +30,8 @@ impl Cluster {
             16 => self.nodes[place].offset_ms += self.below(100) as i64 - 50,
             17 => self.clock_jumps(place),
             18 | 19 => {
-                self.evict(place, other);
-                if count > 4 && self.below(3) == 0 {
+                let evicts = self.evict(place, other);
+                if evicts && count > 4 && self.below(3) == 0 {
                     // Another one with it, whether it was lost before the first one or not.
                     let third = (0..count).find(|third| ![place, other].contains(third));
                     third.into_iter().for_each(|third| self.evict_too(third, other));
@@ -99,17 +99,17 @@ impl Cluster {
         all.len() == left.len() && agree && left.iter().all(settled) && !all.iter().any(evicts)
     }
 
-    /// An operator gives a node up.
-    pub fn evict(&mut self, victim: usize, by: usize) {
+    /// An operator gives a node up. Says whether.
+    pub fn evict(&mut self, victim: usize, by: usize) -> bool {
         if !self.all_agree() || self.nodes.len() < 3 {
-            return;
+            return false;
         }
         let (id, directory) = (self.nodes[victim].id, self.nodes[victim].disk.directory);
         let now_ms = self.nodes[by].clock_ms(self.now_ms);
-        let Some(process) = &mut self.nodes[by].process else { return };
+        let Some(process) = &mut self.nodes[by].process else { return false };
         let known = process.replica.members().member(id).and_then(|place| place.directory);
         if known != Some(directory) {
-            return;
+            return false;
         }
         process.replica.evict(id, now_ms);
         self.is_dirty.insert(by);
@@ -118,6 +118,7 @@ impl Cluster {
         if self.below(2) == 0 {
             self.crash_for_a_while(victim);
         }
+        true
     }
 
     /// An operator gives another node up, right behind one.
@@ -148,8 +149,9 @@ impl Cluster {
         let is_stranded = |node: &Node| {
             let Some(process) = node.process.as_ref().filter(|_| !node.is_evicted) else { return false };
             let knows_another = |other: &Node| {
-                let known = process.replica.members().member(other.id).and_then(|place| place.directory);
-                known.is_some_and(|known| known != other.disk.directory)
+                let is_another = |known| known != other.disk.directory;
+                let known = process.replica.members().member(other.id);
+                known.is_none_or(|place| place.directory.is_some_and(is_another))
             };
             let is_alone = self.nodes.iter().filter(|other| other.id != node.id).all(knows_another);
             is_alone || !process.replica.excess().is_empty()
@@ -162,6 +164,8 @@ impl Cluster {
             }
             return self.give_up(victim);
         }
+        self.empty_unknown();
+        self.give_up_astray();
         self.let_in_stranded();
     }
 
@@ -181,6 +185,44 @@ impl Cluster {
                 false => self.wipe(place),
             }
         }
+    }
+
+    /// Whom only some take for a member, by their flags, is evicted by one of these.
+    fn give_up_astray(&mut self) {
+        let unknown = self.processes().find_map(|process| process.replica.unknown_members().first().copied());
+        let Some((node_id, directory)) = unknown else { return };
+        let knows = |node: &Node| {
+            let members = node.process.as_ref().map(|process| process.replica.members());
+            let known = members.and_then(|members| members.member(node_id)?.directory);
+            node.id != node_id && !node.is_evicted && known == Some(directory)
+        };
+        if let Some(by) = self.nodes.iter().position(knows) {
+            self.figures.stranded += 1;
+            self.evict_now(node_id as usize - 1, by);
+        }
+    }
+
+    /// Who was admitted by one that was evicted before the others heard of it has to begin empty, though it has
+    /// taken writes meanwhile: they are lost.
+    fn empty_unknown(&mut self) {
+        let is_known = |node: &Node| {
+            let knows = |other: &Node| {
+                let members = other.process.as_ref().map(|process| process.replica.members());
+                let known = members.and_then(|members| members.member(node.id)?.directory);
+                other.id != node.id && known == Some(node.disk.directory)
+            };
+            self.nodes.iter().any(knows)
+        };
+        let is_unknown = |node: &Node| {
+            let process = node.process.as_ref().filter(|_| !node.is_evicted && !node.must_be_admitted);
+            process.is_some_and(|process| process.replica.in_contact().is_empty()) && !is_known(node)
+        };
+        let Some(place) = self.nodes.iter().position(is_unknown) else { return };
+        self.figures.stranded += 1;
+        self.nodes[place].is_evicted = true;
+        let left = self.member_vectors();
+        self.registry.left(&left);
+        self.wipe(place);
     }
 
     /// An operator evicts a number, at the member that is in contact with most others.
