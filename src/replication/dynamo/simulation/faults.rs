@@ -154,7 +154,11 @@ impl Cluster {
                 known.is_none_or(|place| place.directory.is_some_and(is_another))
             };
             let is_alone = self.nodes.iter().filter(|other| other.id != node.id).all(knows_another);
-            is_alone || !process.replica.excess().is_empty()
+            // One of the others has to be a member, who says so.
+            let is_member =
+                |other: &Node| other.id != node.id && !other.is_evicted && !other.must_be_admitted;
+            let has_others = self.nodes.iter().any(is_member);
+            has_others && (is_alone || !process.replica.excess().is_empty())
         };
         if let Some(victim) = self.nodes.iter().position(is_stranded) {
             let process = self.nodes[victim].process.as_ref();
