@@ -135,7 +135,7 @@ impl Asks {
             let members = replica.members().node_ids();
             return refuse(format!("`node_id` {node_id} is no member; the members are {members:?}"));
         }
-        // They would take nothing of this node any more that it wrote after its report.
+        // A member of an earlier version can't read a report, and takes nothing that this node writes behind one.
         let earlier: Vec<NodeId> =
             replica.earlier_versions().into_iter().filter(|member| *member != node_id).collect();
         if !earlier.is_empty() {
@@ -216,7 +216,7 @@ fn too_few_answered(came: usize, wanted: usize) -> Error {
     Error::new(Code::TooStale, message)
 }
 
-/// What all these copies of a key come to.
+/// The state of a key that its copies, merged, come to.
 fn newest(key: &[u8], copies: &[Bytes]) -> Option<Entry> {
     let placement = Placement::new((0, 0), 1);
     let mut slice: Slice<()> = Slice::new(Table::new(placement, 0).with_tombstones(), 0);

@@ -24,7 +24,7 @@ pub(crate) fn own(cluster: &DynamoCluster, to: NodeId, lane: Lane) -> Greeting {
     }
 }
 
-/// What is spoken with a peer that was let in, or has let this node in.
+/// Notes the latest version of the protocol that both this node and a peer speak.
 pub(crate) fn speaks(cluster: &DynamoCluster, theirs: &Greeting) {
     cluster.links.speaks(theirs.from.node_id, theirs.protocol.1.min(cluster.protocol.1));
 }

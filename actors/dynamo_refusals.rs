@@ -17,7 +17,7 @@ use datastore::replication::message::NodeId;
 
 use crate::mailbox::lock;
 
-/// What a peer says is shown up to here, in characters: it may be a stranger.
+/// So many characters of a peer's refusal are shown: the peer may be a stranger that says anything.
 const SHOWN_MAX: usize = 300;
 
 /// A peer, and where it was looked for.

@@ -165,7 +165,8 @@ fn memory_bytes(frame: &PeerFrame) -> usize {
                 let root = pulse.root.as_ref().map_or(0, |root| root.vector.memory_bytes());
                 pulse.vector.memory_bytes() + root
             }
-            dynamo::Message::TooFarBehind | dynamo::Message::Members(_) => 0,
+            dynamo::Message::Members(members) => members.memory_bytes(),
+            dynamo::Message::TooFarBehind => 0,
         },
         PeerFrame::Converging(
             Converging::KeyState { state: bytes, .. } | Converging::KeyWanted { key: bytes, .. },

@@ -13,7 +13,7 @@
 use super::members::Members;
 use super::message::{Effect, Message};
 use super::replica::Replica;
-use super::vector::Row;
+use super::vector::{Origin, Row};
 use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
 
@@ -69,6 +69,9 @@ impl Replica {
         }
         let places = list.node_ids().into_iter().filter_map(|node_id| list.member(node_id));
         let named = places.filter(|place| place.node_id != from && place.node_id != self.place.node_id);
+        if self.heard_of.is_empty() {
+            self.heard_of_tick = self.tick;
+        }
         self.heard_of.extend(named.filter_map(|place| Some((place.node_id, place.directory?))));
         self.prune_heard_of();
         let mut merged = self.history.members.clone();
@@ -95,9 +98,6 @@ impl Replica {
         self.heard_of.retain(is_open);
         self.heard_of.sort_by_key(|(node_id, directory)| (*node_id, directory.0));
         self.heard_of.dedup();
-        if self.heard_of.is_empty() {
-            self.heard_of_tick = self.tick;
-        }
     }
 
     /// Numbers and directories that a peer takes for members', and that nobody has let in here for so long that
@@ -136,26 +136,29 @@ impl Replica {
     pub(super) fn report_if_due(&mut self, now_ms: u64) {
         let is_on_its_way = self.report_index >= self.history.next_index();
         let takes_over = matches!(self.pulling, Some((_, false)));
-        if !self.may_owe_report || is_on_its_way || takes_over || !self.listens || self.origin == 0 {
+        if !self.may_owe_report || is_on_its_way || self.origin == 0 {
             return;
         }
+        let Some(report) = self.history.members.due_report(self.directory, &self.ordered) else {
+            self.may_owe_report = false;
+            return;
+        };
         // An older copy may be about to hear what it has reported before.
-        if self.lost_entries || !self.is_sure() || !self.earlier_versions().is_empty() || self.was_evicted() {
-            return;
-        }
-        match self.history.members.due_report(self.directory, &self.ordered) {
-            Some(report) => self.report_index = self.order_own_change(&report, now_ms),
-            None => self.may_owe_report = false,
+        let may = self.listens && !takes_over && !self.lost_entries && self.is_sure();
+        if may && self.earlier_versions().is_empty() && !self.was_evicted() {
+            self.report_index = self.order_own_change(&report, now_ms);
         }
     }
 
     /// What this node's directory has beyond all that counts of streams that have ended.
     pub fn excess(&self) -> Vec<Row> {
-        // Only an ended stream can be exceeded.
-        if self.limits.is_empty() {
+        // What is to be reported first counts as soon as it is.
+        if self.may_owe_report {
             return Vec::new();
         }
-        self.history.members.excess(self.directory, &self.history.vector)
+        let row = |origin: &Origin| self.history.vector.row(*origin);
+        let exceeds = |row: &Row| self.limits.get(&row.origin).is_some_and(|limit| row.sequence > *limit);
+        self.limits.keys().map(row).filter(exceeds).collect()
     }
 
     /// Whether this entry is of a stream that has ended, and beyond what counts of it.
@@ -166,5 +169,52 @@ impl Replica {
     /// Whether this directory was evicted.
     pub fn was_evicted(&self) -> bool {
         self.history.members.is_evicted(self.directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::dynamo::replica::Start;
+    use crate::replication::dynamo::{History, MemberChange, Place, SnapshotVector};
+    use crate::version::Version;
+
+    const NOW_MS: u64 = 1_000;
+
+    fn place(node_id: u8) -> Place {
+        let directory = Some(NodeUuid([node_id; 16]));
+        Place { node_id: node_id.into(), directory, host: "h".into(), port: 1 }
+    }
+
+    /// A list that says that node 3 has another directory than the one of `place`.
+    fn list() -> Members {
+        let mut list = Members::default();
+        let stranger = Place { directory: Some(NodeUuid([33; 16])), ..place(3) };
+        list.apply(&MemberChange::Begin { origin: 33, node: stranger }, Version { index: 9, ordinal: 33 });
+        list
+    }
+
+    #[test]
+    fn a_directory_that_only_a_peer_names_is_told_when_no_entry_has_let_it_in_for_a_while() {
+        let mut history = History::new(0, SnapshotVector::default());
+        history
+            .members
+            .apply(&MemberChange::Begin { origin: 3, node: place(3) }, Version { index: 1, ordinal: 3 });
+        let named = |node_id| Place { directory: None, ..place(node_id) };
+        let mut replica = Replica::new(Start {
+            place: place(1),
+            history,
+            named: vec![named(2)],
+            begins_anew: false,
+            origins: Box::new(|| 7),
+        });
+        replica.begin(NOW_MS);
+        replica.persisted(u64::MAX);
+        // However long the node has run before.
+        (0..2 * UNKNOWN_TICKS).for_each(|_| replica.tick(NOW_MS, 0));
+        replica.heard_list(2, &list(), NOW_MS);
+        assert_eq!(replica.unknown_members(), [], "its entry may be on its way");
+        (0..UNKNOWN_TICKS).for_each(|_| replica.tick(NOW_MS, 0));
+        assert_eq!(replica.unknown_members(), [(3, NodeUuid([33; 16]))]);
     }
 }

@@ -209,6 +209,20 @@ impl Members {
         }
     }
 
+    /// What it occupies beside its handle, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let records = self.records.values().flatten();
+        let records: usize = records
+            .map(|record| {
+                size_of_val(record) + record.place.as_ref().map_or(0, |place| place.host.capacity())
+            })
+            .sum();
+        records
+            + self.streams.capacity() * size_of::<Stream>()
+            + self.evicted.capacity() * size_of::<(NodeUuid, (u64, u32))>()
+            + self.reports.iter().map(Report::memory_bytes).sum::<usize>()
+    }
+
     /// Whether a directory was evicted.
     pub fn is_evicted(&self, directory: NodeUuid) -> bool {
         self.evicted.iter().any(|(evicted, _)| *evicted == directory)
