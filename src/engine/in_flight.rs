@@ -82,7 +82,7 @@ pub(super) struct WaitingWrite<T> {
 pub(super) enum Waiter<T> {
     /// A `get` or `get_vector`; ready when no ticket below `before` is
     /// outstanding. `None` behind a waiting write, whose ticket isn't drawn yet:
-    /// it is set when the read comes to the front.
+    /// it is set when that is decided.
     Read { token: T, before: Option<u64> },
     /// One key of a `bulk_get`.
     GroupRead { group: usize, position: u32, before: Option<u64> },
@@ -167,13 +167,23 @@ impl<T> KeyState<T> {
         }
     }
 
-    /// Takes the first waiter if its time has come. `next_ticket` is the one
-    /// that the next write will draw.
-    pub(super) fn next_ready(&mut self, next_ticket: u64) -> Option<Waiter<T>> {
+    /// The write ahead of the first waiters is decided. Reads among these see it, and none that draws
+    /// `next_ticket` or a later one, however long others keep them from the front.
+    pub(super) fn decided(&mut self, next_ticket: u64) {
+        for waiter in &mut self.waiters {
+            match waiter {
+                Waiter::Read { before, .. } | Waiter::GroupRead { before, .. } => *before = Some(next_ticket),
+                Waiter::Write(_) => return,
+            }
+        }
+    }
+
+    /// Takes the first waiter if its time has come.
+    pub(super) fn next_ready(&mut self) -> Option<Waiter<T>> {
         let oldest = self.outstanding.first().copied().unwrap_or(u64::MAX);
-        let ready = match self.waiters.front_mut()? {
+        let ready = match self.waiters.front()? {
             Waiter::Read { before, .. } | Waiter::GroupRead { before, .. } => {
-                oldest >= *before.get_or_insert(next_ticket)
+                before.is_none_or(|before| oldest >= before)
             }
             Waiter::Write(write) => write.condition == Condition::None || self.outstanding.is_empty(),
         };

@@ -16,7 +16,7 @@ use super::absent_deletes::AbsentDeletes;
 use super::converge::{Conflict, Seen};
 use super::effect::{Effect, encode_effect, encode_request_header};
 use super::entry::{Change, Entry};
-use super::in_flight::{Condition, InFlightKeys, Waiter, WaitingWrite, WriteKind, refusal};
+use super::in_flight::{Condition, InFlightKeys, KeyState, Waiter, WaitingWrite, WriteKind, refusal};
 use super::table::Table;
 use crate::error::Error;
 use crate::version::Version;
@@ -423,7 +423,7 @@ impl<T> Slice<T> {
         if let Some(state) = self.keys.get_mut(key, hash) {
             state.settle(ticket);
         }
-        while let Some(waiter) = self.keys.get_mut(key, hash).and_then(|s| s.next_ready(self.next_ticket)) {
+        while let Some(waiter) = self.keys.get_mut(key, hash).and_then(KeyState::next_ready) {
             match waiter {
                 Waiter::Read { token, .. } => {
                     let entry = self.table.get(key, hash).cloned();
@@ -432,6 +432,8 @@ impl<T> Slice<T> {
                 Waiter::GroupRead { group, position, .. } => self.read_for_group(group, position, key, hash),
                 Waiter::Write(waiting) => {
                     self.decide(waiting, key.clone(), hash);
+                    let next_ticket = self.next_ticket;
+                    self.keys.get_mut(key, hash).into_iter().for_each(|state| state.decided(next_ticket));
                 }
             }
         }

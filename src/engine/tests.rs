@@ -449,3 +449,34 @@ fn a_condition_behind_a_refused_write_goes_on() {
     assert_eq!(world.queue.len(), 1, "the key is still absent: the second goes to the log");
     world.finish();
 }
+
+/// Reads behind a condition see what it wrote, however many they are, and nothing that came behind them.
+#[test]
+fn a_read_behind_another_one_behind_a_condition_sees_no_later_write() {
+    let placement = Placement::new((3, 4), 1);
+    let mut slice: Slice<u32> = Slice::new(Table::new(placement, 0), 0);
+    let key = Bytes::from_static(b"k");
+    let hash = placement.hash(&key);
+    let set = || WriteKind::Set(Bytes::from_static(b"1"));
+    let appended = |slice: &mut Slice<u32>| std::mem::take(&mut slice.output().append).writes;
+    slice.write(0, &key, &key, hash, WriteKind::Delete, Condition::None);
+    slice.write(1, &key, &key, hash, set(), Condition::Absent);
+    slice.get(2, &key, hash);
+    slice.get(3, &key, hash);
+    let delete = appended(&mut slice);
+    slice.committed(1, &[(delete[0], 0)]);
+    let written = appended(&mut slice);
+    slice.write(4, &key, &key, hash, WriteKind::Delete, Condition::None);
+    slice.get(5, &key, hash);
+    let deleted = appended(&mut slice);
+    slice.committed(2, &[(written[0], 0)]);
+    slice.committed(3, &[(deleted[0], 0)]);
+    let mut found = BTreeMap::new();
+    for (token, answer) in std::mem::take(&mut slice.output().answers) {
+        if let Answer::Entry(entry) = answer {
+            found.insert(token, entry.is_some());
+        }
+    }
+    assert_eq!(found, BTreeMap::from([(2, true), (3, true), (5, false)]));
+    assert!(slice.is_quiet());
+}
