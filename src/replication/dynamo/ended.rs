@@ -201,12 +201,17 @@ impl Members {
     }
 
     /// Who has evicted a number may never have met its directory. A new directory of that number may begin its
-    /// stream by a clock that knows nothing of that yet.
+    /// stream by a clock that knows nothing of that yet. And the entry that evicted a directory may be lost, while
+    /// another directory was let in with its number later.
     fn gone(&self, stream: &Stream) -> Option<(u64, u32)> {
-        let is_member =
-            self.member(stream.node_id).is_some_and(|place| place.directory == Some(stream.directory));
+        let directory = self.member(stream.node_id).and_then(|place| place.directory);
+        if directory == Some(stream.directory) {
+            return None;
+        }
+        let successors = self.streams().iter().filter(|later| Some(later.directory) == directory);
+        let successors = successors.map(|later| later.began).filter(|version| *version > stream.began);
         let mut evictions = self.evictions_of(stream.node_id).filter(|version| *version > stream.began);
-        evictions.next().filter(|_| !is_member)
+        evictions.next().or(successors.min())
     }
 }
 
@@ -261,6 +266,21 @@ mod tests {
         assert_eq!(members.due_report(A, &has(4)), None, "nothing has ended");
         evict(&mut members, 3, 100);
         members
+    }
+
+    #[test]
+    fn a_stream_has_ended_whose_number_another_directory_has_later() {
+        let mut members = Members::default();
+        (1..=3).for_each(|id| begin(&mut members, id));
+        let successor = Place { node_id: 3, directory: Some(NodeUuid([4; 16])), host: "h".into(), port: 1 };
+        members.apply(&MemberChange::Admit { node: successor.clone() }, at(9));
+        assert_eq!(members.ended(members.stream(ENDED).unwrap()), None, "it may be about to begin");
+        members.apply(&MemberChange::Begin { origin: 4, node: successor }, at(10));
+        let stream = members.stream(ENDED).unwrap().clone();
+        assert_eq!(members.ended(&stream).map(|version| version.index), Some(10));
+        report(&mut members, A, 5, 20);
+        assert_eq!(members.through(&stream), Some(5), "what members have of it counts");
+        assert!(members.expects(&stream));
     }
 
     #[test]

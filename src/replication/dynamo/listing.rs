@@ -69,11 +69,15 @@ impl Replica {
         }
         let places = list.node_ids().into_iter().filter_map(|node_id| list.member(node_id));
         let named = places.filter(|place| place.node_id != from && place.node_id != self.place.node_id);
-        if self.heard_of.is_empty() {
+        let named = named.filter_map(|place| Some((place.node_id, place.directory?))).collect();
+        let were_any = !self.heard_of.is_empty();
+        // Whom only an earlier list has named is no longer waited for: it was evicted, or another directory has
+        // its number, and members report on its stream.
+        self.heard_of.insert(from, named);
+        self.prune_heard_of();
+        if !were_any {
             self.heard_of_tick = self.tick;
         }
-        self.heard_of.extend(named.filter_map(|place| Some((place.node_id, place.directory?))));
-        self.prune_heard_of();
         let mut merged = self.history.members.clone();
         merged.merge_list(list, from);
         if merged != self.history.members {
@@ -95,16 +99,20 @@ impl Replica {
             let known = members.member(*node_id).and_then(|place| place.directory);
             known != Some(*directory) && !members.is_evicted(*directory)
         };
-        self.heard_of.retain(is_open);
-        self.heard_of.sort_by_key(|(node_id, directory)| (*node_id, directory.0));
-        self.heard_of.dedup();
+        self.heard_of.values_mut().for_each(|named| named.retain(is_open));
+        self.heard_of.retain(|_, named| !named.is_empty());
     }
 
     /// Numbers and directories that a peer takes for members', and that nobody has let in here for so long that
     /// nobody will: its node met them by its flags alone.
-    pub fn unknown_members(&self) -> &[(NodeId, NodeUuid)] {
-        let are_new = self.tick < self.heard_of_tick + UNKNOWN_TICKS;
-        if are_new { &[] } else { &self.heard_of }
+    pub fn unknown_members(&self) -> Vec<(NodeId, NodeUuid)> {
+        if self.tick < self.heard_of_tick + UNKNOWN_TICKS {
+            return Vec::new();
+        }
+        let mut unknown: Vec<_> = self.heard_of.values().flatten().copied().collect();
+        unknown.sort_by_key(|(node_id, directory)| (*node_id, directory.0));
+        unknown.dedup();
+        unknown
     }
 
     /// Takes entries from now on, if enough is known of who the members are.
@@ -176,7 +184,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::replication::dynamo::replica::Start;
-    use crate::replication::dynamo::{History, MemberChange, Place, SnapshotVector};
+    use crate::replication::dynamo::{History, MemberChange, Place, SnapshotVector, VersionVector};
     use crate::version::Version;
 
     const NOW_MS: u64 = 1_000;
@@ -216,5 +224,33 @@ mod tests {
         assert_eq!(replica.unknown_members(), [], "its entry may be on its way");
         (0..UNKNOWN_TICKS).for_each(|_| replica.tick(NOW_MS, 0));
         assert_eq!(replica.unknown_members(), [(3, NodeUuid([33; 16]))]);
+        assert!(!replica.has_heard_all());
+        let mut known = Members::default();
+        known.named(3, "h", 1);
+        replica.heard_list(2, &known, NOW_MS);
+        assert_eq!(replica.unknown_members(), [], "its peer no longer names it");
+        replica.heard_vector(2, VersionVector::default(), false, NOW_MS);
+        replica.heard_list(3, &known, NOW_MS);
+        replica.heard_vector(3, VersionVector::default(), false, NOW_MS);
+        assert!(replica.has_heard_all(), "it is no longer waited for");
+    }
+
+    #[test]
+    fn whoever_is_let_in_is_said_to_all_peers() {
+        let history = History::new(0, SnapshotVector::default());
+        let named = vec![Place { directory: None, ..place(2) }];
+        let start = Start { place: place(1), history, named, begins_anew: false, origins: Box::new(|| 7) };
+        let mut replica = Replica::new(start);
+        replica.begin(NOW_MS);
+        replica.persisted(u64::MAX);
+        replica.speaks(2, PROTOCOL_LISTS, NOW_MS);
+        replica.take_effects();
+        replica.order_own_change(&MemberChange::Admit { node: place(4) }, NOW_MS);
+        replica.persisted(u64::MAX);
+        let lists = replica.take_effects().into_iter().filter_map(|effect| match effect {
+            Effect::Send { to: 2, message: Message::Members(list) } => Some(list),
+            _ => None,
+        });
+        assert_eq!(lists.last().and_then(|list| list.member(4).cloned()), Some(place(4)));
     }
 }

@@ -108,8 +108,8 @@ pub struct Replica {
     pub(super) lost_entries: bool,
     /// Enough is known of who the members are for entries to be taken.
     pub(super) listens: bool,
-    /// Directories that a peer takes for members', and that no entry has let in here yet.
-    pub(super) heard_of: Vec<(NodeId, NodeUuid)>,
+    /// Directories that each peer takes for members', by its newest list, and that no entry has let in here yet.
+    pub(super) heard_of: BTreeMap<NodeId, Vec<(NodeId, NodeUuid)>>,
     /// Since when there are such.
     pub(super) heard_of_tick: u64,
     /// All members there were at some time have been heard since this process began.
@@ -167,7 +167,7 @@ impl Replica {
             is_older_copy: false,
             lost_entries,
             listens: false,
-            heard_of: Vec::new(),
+            heard_of: BTreeMap::new(),
             heard_of_tick: 0,
             has_met_all: false,
             limits: BTreeMap::new(),
@@ -261,6 +261,8 @@ impl Replica {
         if members {
             self.follow_members();
             self.effects.push(Effect::MembersChanged);
+            // Whom an earlier list named may be none any more.
+            self.peers.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| self.send_list(id));
         }
         if foreign {
             let vector = &self.history.vector;
@@ -287,6 +289,7 @@ impl Replica {
         let me = self.place.node_id;
         for gone in self.peers.keys().copied().filter(|id| !ids.contains(id)).collect::<Vec<_>>() {
             self.peers.remove(&gone);
+            self.heard_of.remove(&gone);
             self.clocks.forget(gone);
             self.roots.forget(gone);
             self.transfers.retain(|_, (to, _)| *to != gone);

@@ -79,7 +79,7 @@ impl Replica {
         let stable = stability(&self.history.members, &vectors);
         self.stable = self.unless_forked(stable);
         if !self.heard_of.is_empty() {
-            let held_by = self.heard_of.iter().map(|(node_id, _)| *node_id).collect();
+            let held_by = self.heard_of.values().flatten().map(|(node_id, _)| *node_id).collect();
             self.stable = Stability { through: 0, held_by };
         }
         let through = self.stable_through(tombstones, now_ms);
