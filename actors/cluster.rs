@@ -16,6 +16,7 @@ use crate::conditions::Conditions;
 use crate::mailbox::lock;
 use crate::node::Permits;
 use crate::peer_links::PeerLinks;
+use crate::refusals::Refusals;
 
 /// Shared by every actor of a node that is a member of a cluster.
 pub struct Cluster {
@@ -58,6 +59,8 @@ pub struct Cluster {
     pub(crate) conditions: Conditions,
     /// What the sockets to and from the peers share.
     pub(crate) links: PeerLinks,
+    /// Why peers don't let this node in.
+    pub(crate) refusals: Refusals,
 }
 
 /// How this node sees its cluster.
@@ -146,6 +149,7 @@ impl Cluster {
             state_differences: AtomicU64::new(0),
             conditions: Conditions::default(),
             links: PeerLinks::default(),
+            refusals: Refusals::default(),
         }
     }
 

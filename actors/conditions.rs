@@ -15,6 +15,10 @@ use crate::peer_links::RarelySaid;
 /// What a leader has found of a peer holds for so long after the last time.
 const FOUND_FOR: Duration = Duration::from_secs(3);
 
+/// A leader that was paused, and doesn't lead any more, finds that out sooner than this: what came meanwhile it
+/// hasn't forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
+
 /// What is to be done about a log that contradicts its leader's.
 const WAY_OUT: &str = "export what you need of it (reads with \"consistency\":\"local\" go on), stop it, say remove_member \
      and then add_member of it to the node that leads, and start it with --role secondary on an empty directory";
@@ -29,11 +33,26 @@ struct Peer {
     said: RarelySaid,
 }
 
+/// A node that is a member by an entry that this leader's log doesn't have.
+struct Forgotten {
+    since: Instant,
+    greeted: Instant,
+    said: RarelySaid,
+    why: String,
+}
+
+impl Forgotten {
+    fn is_sure(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= FORGOTTEN_AFTER
+    }
+}
+
 /// What is known of all.
 #[derive(Default)]
 pub(crate) struct Conditions {
     own: Mutex<(Condition, String)>,
     peers: Mutex<BTreeMap<NodeId, Peer>>,
+    forgotten: Mutex<BTreeMap<NodeId, Forgotten>>,
 }
 
 impl Conditions {
@@ -98,6 +117,37 @@ impl Conditions {
         if is_found { Condition::Conflicting } else { known.says }
     }
 
+    /// A node has greeted that is a member by an entry that this leader's log doesn't have, and so isn't let in:
+    /// whether it has done so for long enough that this leader will never hear of that entry.
+    pub(crate) fn is_forgotten(&self, node_id: NodeId, why: &str) -> bool {
+        self.forgotten_at(Instant::now(), node_id, why)
+    }
+
+    fn forgotten_at(&self, now: Instant, node_id: NodeId, why: &str) -> bool {
+        let mut forgotten = lock(&self.forgotten);
+        forgotten.retain(|_, known| now.duration_since(known.greeted) < FOUND_FOR);
+        let known = forgotten.entry(node_id).or_insert_with(|| Forgotten {
+            since: now,
+            greeted: now,
+            said: RarelySaid::default(),
+            why: String::new(),
+        });
+        (known.greeted, known.why) = (now, why.to_string());
+        let is_sure = known.is_sure(now);
+        if is_sure && known.said.is_due(why) {
+            tracing::error!(peer = node_id, "{why}");
+        }
+        is_sure
+    }
+
+    /// Nodes that have greeted so until now, and why they aren't let in.
+    pub(crate) fn forgotten(&self) -> Vec<(NodeId, String)> {
+        let (now, forgotten) = (Instant::now(), lock(&self.forgotten));
+        let counts = |known: &Forgotten| known.is_sure(now) && now.duration_since(known.greeted) < FOUND_FOR;
+        let counting = forgotten.iter().filter(|(_, known)| counts(known));
+        counting.map(|(node_id, known)| (*node_id, known.why.clone())).collect()
+    }
+
     /// It is no member any more.
     pub(crate) fn forget(&self, peer: NodeId) {
         lock(&self.peers).remove(&peer);
@@ -149,5 +199,13 @@ mod tests {
         assert_eq!(conditions.of_peer(3), Condition::Conflicting, "it doesn't know yet");
         conditions.forget(3);
         assert_eq!(conditions.of_peer(3), Condition::Well);
+    }
+
+    #[test]
+    fn who_was_forgotten_is_said_once_no_leader_would_still_believe_that_it_leads() {
+        let (conditions, begin) = (Conditions::default(), Instant::now());
+        let greets = |seconds| conditions.forgotten_at(begin + Duration::from_secs(seconds), 4, "why");
+        assert_eq!([0, 2, 4, 6].map(greets), [false, false, false, true]);
+        assert!(!greets(20), "it was away, or let in, meanwhile");
     }
 }

@@ -18,10 +18,10 @@ use datastore::replication::message::NodeId;
 use datastore::settings::Peer;
 
 use crate::dynamo_alarms;
-use crate::dynamo_refusals::Refusals;
 use crate::mailbox::lock;
 use crate::node::Permits;
 use crate::peer_links::PeerLinks;
+use crate::refusals::Refusals;
 
 /// Shared by every actor of a node of dynamo mode.
 pub struct DynamoCluster {

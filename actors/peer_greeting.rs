@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use datastore::error::{Code, LeaderAddress};
 use datastore::messaging::peer_hello::{Answer, hello_line, read_answer};
 use datastore::persistence::Membership;
 use datastore::replication::doubt::Condition;
@@ -39,11 +40,13 @@ pub(crate) fn own(cluster: &Cluster) -> Own {
     let (node_id, node, membership) = (cluster.node_id, cluster.node, cluster.membership());
     let applied = cluster.applied_index.load(Ordering::Relaxed);
     let applied = (applied, cluster.term_of_committed(applied).unwrap_or_default());
-    let (protocol, leads) = (cluster.protocol, cluster.role().role == Role::Leader);
+    let role = cluster.role();
+    let (protocol, leads) = (cluster.protocol, role.role == Role::Leader);
+    let has_all = leads && applied.1 == role.term;
     let is_lost = cluster.leaderless_for().is_some_and(|time| time >= LOST_AFTER);
-    let follows = cluster.role().leader.is_some_and(|leader| leader != node_id);
+    let follows = role.leader.is_some_and(|leader| leader != node_id);
     let in_doubt = cluster.conditions.own() == Condition::InDoubt && !follows;
-    Own { node_id, node, membership, protocol, leads, applied, is_lost, in_doubt }
+    Own { node_id, node, membership, protocol, leads, applied, has_all, is_lost, in_doubt }
 }
 
 /// The first line to a peer.
@@ -78,9 +81,25 @@ fn for_newcomer(cluster: &Cluster, peer: NodeId, mut membership: Membership) -> 
 }
 
 /// Takes a peer's answer. A directory that is met here is noted, durably, when this returns.
-pub(crate) fn answered(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted {
+pub(crate) fn answered(cluster: &Cluster, address: &LeaderAddress, line: &[u8]) -> Greeted {
+    let answer = read_answer(line);
+    match &answer {
+        Ok(Answer::Refused { message, retryable: false, .. }) => {
+            cluster.refusals.refused(address, Code::BadRequest.rule().0, message);
+        }
+        _ => cluster.refusals.let_in(address.node_id),
+    }
+    judged(cluster, address.node_id, answer)
+}
+
+/// Takes the answer of a peer whose lanes are connected.
+pub(crate) fn answered_again(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted {
+    judged(cluster, peer, read_answer(line))
+}
+
+fn judged(cluster: &Cluster, peer: NodeId, answer: Result<Answer, String>) -> Greeted {
     let own = own(cluster);
-    match read_answer(line) {
+    match answer {
         Err(reason) => Greeted::Refused(reason),
         Ok(Answer::Refused { message, retryable, cluster: theirs }) => {
             let ours = own.membership.as_ref().map(|membership| &membership.cluster);

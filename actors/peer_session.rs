@@ -125,6 +125,7 @@ impl Session {
                     tracing::error!("{refusal}");
                     self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::LeftBehind));
                 }
+                let refusal = self.said(refusal);
                 self.refuse(hello.node_id, &refusal_error(&refusal)).await;
                 return None;
             }
@@ -206,6 +207,18 @@ impl Session {
             Err(error) => Error::new(Code::Internal, error.to_string()),
         };
         self.refuse(from, &error).await;
+    }
+
+    /// What is answered: a leader may be about to find out that it leads no more, and to hear of its members.
+    fn said(&self, refusal: Refusal) -> Refusal {
+        match &refusal {
+            Refusal::Forgotten { node_id, leader, .. }
+                if !self.cluster.conditions.is_forgotten(*node_id, &refusal.to_string()) =>
+            {
+                Refusal::Lags { node_id: *leader }
+            }
+            _ => refusal,
+        }
     }
 
     async fn refuse(&self, node_id: NodeId, error: &Error) {

@@ -85,15 +85,16 @@ impl Peering {
     /// What became of it, by the answer that came from there.
     pub(crate) fn answered(&self, address: &LeaderAddress, line: &[u8]) -> Greeted {
         match self {
-            Peering::Leader(cluster) => peer_greeting::answered(cluster, address.node_id, line),
+            Peering::Leader(cluster) => peer_greeting::answered(cluster, address, line),
             Peering::Dynamo(cluster) => dynamo_greeting::answered(cluster, address, line),
         }
     }
 
     /// Nobody answers there.
     pub(crate) fn is_silent(&self, address: &LeaderAddress) {
-        if let Peering::Dynamo(cluster) = self {
-            cluster.refusals.is_silent(address);
+        match self {
+            Peering::Leader(cluster) => cluster.refusals.is_silent(address),
+            Peering::Dynamo(cluster) => cluster.refusals.is_silent(address),
         }
     }
 }

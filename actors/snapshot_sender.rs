@@ -35,7 +35,7 @@ use crate::cluster::Cluster;
 use crate::log_reader::log_entry;
 use crate::mailbox::Mailbox;
 use crate::node::Node;
-use crate::peer_greeting::{Greeted, answered, greeting};
+use crate::peer_greeting::{Greeted, answered_again, greeting};
 use crate::peer_thread::{BlockingPeer, out_of_place};
 use crate::replication_messages::{ReplicationMessage, SnapshotToSend};
 use crate::start::{Cast, spawn};
@@ -248,7 +248,7 @@ impl Stream {
         let given_up = || self.is_given_up();
         let hello = greeting(&self.cluster, self.peer, Lane::Snapshot, false);
         let (mut peer, line) = BlockingPeer::greet(&self.address, &hello, &given_up)?;
-        match answered(&self.cluster, self.peer, &line) {
+        match answered_again(&self.cluster, self.peer, &line) {
             Greeted::Connected => {}
             Greeted::Adopt | Greeted::NotYet => return Err(SendError::Refused("it is not adopted".into())),
             Greeted::Refused(reason) => return Err(SendError::Refused(reason)),

@@ -7,7 +7,7 @@ use datastore::persistence::{Member, host_of, is_witness};
 use datastore::query::{Alarm, MemberStanding, Standing};
 use datastore::replication::raft::Role;
 
-use crate::cluster::{Cluster, MemberView};
+use crate::cluster::{Cluster, MemberView, View};
 use crate::conditions::{conflict_of, doubt_of};
 use crate::node::{Node, lock};
 use crate::standing_dynamo;
@@ -93,9 +93,20 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
         epoch,
         state_checked_index: Some(cluster.state_checked_index.load(Ordering::Relaxed)),
         state_differences: cluster.state_differences.load(Ordering::Relaxed),
-        alarms: view.members.iter().filter_map(alarm).collect(),
+        alarms: alarms(cluster, &view),
         dynamo: None,
     }
+}
+
+fn alarms(cluster: &Cluster, view: &View) -> Vec<Alarm> {
+    let mut alarms: Vec<Alarm> = view.members.iter().filter_map(alarm).collect();
+    let is_member = |peer| view.members.iter().any(|member| member.node_id == peer);
+    alarms.extend(cluster.refusals.told(|peer, _, _, _| is_member(peer)).map(|told| {
+        Alarm::of("not_let_in", cluster.node_id, format!("peers don't let this node in: {told}"))
+    }));
+    let forgotten = cluster.conditions.forgotten();
+    alarms.extend(forgotten.into_iter().map(|(node_id, why)| Alarm::of("forgotten_member", node_id, why)));
+    alarms
 }
 
 /// What is to be said of a member, by its state.

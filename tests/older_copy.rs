@@ -445,3 +445,49 @@ fn what_a_disk_that_was_set_back_has_lost_is_said_when_the_one_returns_that_has_
     let contents = cluster.converge();
     assert_eq!((contents.get("w"), &contents["other"]["value"]), (None, &json!("here")));
 }
+
+/// All but the last are set back to the time before it was let in: none of them has heard of it. Nobody is left to
+/// tell them, so it is said by who leads, and by the one that was forgotten.
+#[test]
+fn a_member_that_whoever_leads_has_never_heard_of_is_said() {
+    let mut cluster = Cluster::founded(3, 4, &[]);
+    cluster.ok(&set("before", "here"));
+    wait_until_they_have(&cluster, &[1, 2, 3], "before");
+    [1, 2, 3].into_iter().for_each(|id| cluster.terminate(id));
+    let kept = [1, 2, 3].map(|id| cluster.backup(id));
+    cluster.restart_all();
+    cluster.add(4);
+    cluster.ok(&set("w", "here"));
+    wait_until_they_have(&cluster, &[1, 2, 3, 4], "w");
+    [1, 2, 3, 4].into_iter().for_each(|id| cluster.kill(id));
+    for (id, kept) in (1..).zip(&kept) {
+        cluster.put_back(id, kept.path(), Back::RolledBack);
+        cluster.restart(id);
+    }
+    let leader = cluster.wait_for_leader_among(&[1, 2, 3]);
+    cluster.ok_among(&[1, 2, 3], &set("since", "here"));
+    cluster.restart(4);
+    for (at, code, of) in [(leader, "forgotten_member", 4), (4, "not_let_in", 4)] {
+        cluster.wait_until(&format!("node {at} says {code}"), |cluster| {
+            let view = cluster.view(at);
+            let alarms = view.as_ref().and_then(|view| view["alarms"].as_array());
+            alarms.is_some_and(|alarms| {
+                let is_it = |alarm: &Value| alarm["code"] == code && alarm["node_id"] == of;
+                let says = |alarm: &Value| alarm["message"].to_string().contains("FORGOTTEN MEMBER");
+                alarms.iter().any(|alarm| is_it(alarm) && says(alarm))
+            })
+        });
+        let stats = cluster.call(at, &json!({"op": "stats", "section": "replication"})).expect("it answers");
+        assert_eq!(stats["replication"]["alarms"][0]["code"], code);
+    }
+    let said = cluster.wait_for_log(leader, "FORGOTTEN MEMBER: node 4");
+    assert!(said.contains("add_member") && said.contains("empty directory"), "{said}");
+    assert_eq!((local(&cluster, 4, "w"), local(&cluster, leader, "w")), (json!("here"), Value::Null));
+    // What it says to do ends it.
+    cluster.kill(4);
+    cluster.wipe(4);
+    cluster.restart(4);
+    cluster.wait_for_members();
+    nobody_is_in_doubt(&cluster);
+    assert_eq!(local(&cluster, 4, "since"), json!("here"));
+}

@@ -144,6 +144,8 @@ pub struct Own {
     pub protocol: (u32, u32),
     /// It leads.
     pub leads: bool,
+    /// It leads, and has applied an entry of its own term: it has all that is committed.
+    pub has_all: bool,
     /// Index and term of the last entry that it has applied; (0, 0) for none.
     pub applied: (u64, u64),
     /// It has heard of no leader for a while.
@@ -320,6 +322,11 @@ fn try_decide(own: &Own, hello: &Hello) -> Result<Decision, Refusal> {
 /// The members have changed while this node was away: it begins anew with those that
 /// it is told. What it has stays as it is.
 fn lags(own: &Own, known: &Membership, hello: &Hello, protocol: u32) -> Result<Decision, Refusal> {
+    if own.has_all && !own.in_doubt {
+        // Its leader will never tell it of that entry: it leads itself, without it.
+        let (node_id, index) = (hello.node_id, hello.configuration);
+        return Err(Refusal::Forgotten { node_id, leader: own.node_id, index });
+    }
     if !own.is_lost && !own.in_doubt {
         return Err(Refusal::Lags { node_id: own.node_id });
     }
@@ -439,7 +446,8 @@ mod tests {
     }
 
     fn own(node_id: NodeId, met: Option<&[NodeId]>) -> Own {
-        let (protocol, leads, applied, is_lost, in_doubt) = (PROTOCOL, false, (0, 0), true, false);
+        let (protocol, applied) = (PROTOCOL, (0, 0));
+        let (leads, has_all, is_lost, in_doubt) = (false, false, true, false);
         Own {
             node_id,
             node: uuid(node_id),
@@ -447,6 +455,7 @@ mod tests {
             protocol,
             leads,
             applied,
+            has_all,
             is_lost,
             in_doubt,
         }
@@ -706,6 +715,11 @@ mod tests {
         let follows = super::Own { is_lost: false, ..own.clone() };
         assert_eq!(refusal(&follows, &told), Refusal::Lags { node_id: 2 });
         assert!(Refusal::Lags { node_id: 2 }.passes(), "it learns of them by its leader");
+        let leads = super::Own { leads: true, has_all: true, ..follows.clone() };
+        let Refusal::Forgotten { node_id, leader: 2, index } = refusal(&leads, &told) else { panic!() };
+        assert_eq!((node_id, index), (told.node_id, told.configuration), "it will never hear of it");
+        let alone_in_doubt = super::Own { in_doubt: true, ..leads };
+        assert!(matches!(decide(&alone_in_doubt, &told), Decision::Rejoin { .. }), "it is told");
         let replaced = Hello { configuration: 40, node: uuid(9), ..hello(3, 2) };
         assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 3 });
         let earlier = Hello { configuration: 0, ..replaced };

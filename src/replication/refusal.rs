@@ -65,6 +65,15 @@ pub enum Refusal {
         /// Which node.
         node_id: NodeId,
     },
+    /// The greeting node is a member by an entry that this leader's log doesn't have.
+    Forgotten {
+        /// The greeting node.
+        node_id: NodeId,
+        /// Who leads.
+        leader: NodeId,
+        /// The entry.
+        index: u64,
+    },
     /// It hasn't heard of the newest members yet, and will from its leader.
     Lags {
         /// Which node.
@@ -121,6 +130,15 @@ impl fmt::Display for Refusal {
                     "node {node_id} hasn't heard of the newest members yet, and will from its leader"
                 )
             }
+            Refusal::Forgotten { node_id, leader, index } => write!(
+                formatter,
+                "FORGOTTEN MEMBER: node {node_id} knows the members as of entry {index}, by which it is one, and the log of \
+                 node {leader}, which leads, has no such entry. Acknowledged writes may be lost, since directories or disks \
+                 were set back to states before that; node {node_id} may have them. If what node {leader} leads is to be \
+                 kept, export what you need of node {node_id} (reads with \"consistency\":\"local\" go on), start it with \
+                 --role secondary on an empty directory, and say add_member of it to node {leader}. If node {node_id} is right, \
+                 do so with the nodes that were set back"
+            ),
             Refusal::Diverged { node_id, applied, through } => write!(
                 formatter,
                 "LEFT BEHIND BY `promote` WITH `force`: node {node_id} has applied entries up to {applied} that are not \

@@ -140,6 +140,9 @@ impl Replica {
         }
         self.doubts.heard.insert(message.from);
         let message = self.note_doubt(message);
+        if self.node.raft.state == StateRole::Leader && self.must_go() {
+            return self.leads_no_more();
+        }
         match message.kind {
             MessageKind::HeartbeatResponse => self.round_answered(message),
             _ if !message.reject => self.acknowledged(message),
@@ -265,15 +268,25 @@ impl Replica {
         }
     }
 
-    /// A leader that no quorum has answered for an election timeout leads no more, and neither does
-    /// one that has come to need all votes and was elected by fewer: in its term there may have
-    /// been others.
+    /// A leader that has come to need all votes and was elected by fewer leads no more: in its term there may
+    /// have been others.
+    fn must_go(&self) -> bool {
+        let members = &self.configuration().members;
+        let needs_all = !is_majority(members, |voter| !self.is_doubted(voter)) && !self.is_alone();
+        needs_all && !self.elections.is_of_all(self.node.raft.term)
+    }
+
+    fn leads_no_more(&mut self) {
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, 0);
+    }
+
+    /// A leader that no quorum has answered for an election timeout leads no more.
     fn check_quorum(&mut self) {
         self.doubts.heard_ticks += 1;
         let members = &self.configuration().members;
         let me = self.options.node_id;
-        let needs_all = !is_majority(members, |voter| !self.is_doubted(voter)) && !self.is_alone();
-        let must_go = needs_all && !self.elections.is_of_all(self.node.raft.term);
+        let must_go = self.must_go();
         if self.doubts.heard_ticks < self.options.election_ticks && !must_go {
             return;
         }
@@ -283,8 +296,7 @@ impl Replica {
         self.doubts.heard.clear();
         self.doubts.heard_ticks = 0;
         if must_go || !is_heard {
-            let term = self.node.raft.term;
-            self.node.raft.become_follower(term, 0);
+            self.leads_no_more();
         }
     }
 

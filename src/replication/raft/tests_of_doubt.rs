@@ -351,3 +351,58 @@ fn nobody_hands_over_to_a_node_in_doubt() {
     assert!(!wires.take_effect(1, |effect| matches!(effect, Effect::Dropped(_))), "nothing is handed over");
     assert!(wires.status(1).followers.iter().any(|(id, _, is_there)| *id == 2 && !is_there));
 }
+
+/// As soon as so many are in doubt that all votes are needed, who was elected by fewer leads no more: not at its next
+/// tick.
+#[test]
+fn who_comes_to_need_all_votes_leads_no_more_at_once() {
+    let mut wires = led(3, &[]);
+    let before = [2, 3].map(|id| wires.copy(id));
+    wires.write_at(1, "w");
+    wires.run(&ALL_OF_3, 4);
+    wires.lose(|_| true);
+    wires.set_back(2, &before[0], true);
+    wires.tick(1, 2);
+    wires.deliver_among(&ALL_OF_3);
+    assert!(wires.leads(1), "two are without doubt");
+    wires.set_back(3, &before[1], true);
+    wires.lose(|_| true);
+    wires.set_back(2, &before[0], true);
+    wires.tick(1, 2);
+    assert!(wires.leads(1), "it hasn't heard of that");
+    wires.deliver_among(&ALL_OF_3);
+    assert!(!wires.leads(1));
+    wires.run(&ALL_OF_3, LONG);
+    let leader = leader_of(&wires, &ALL_OF_3);
+    wires.write_at(leader, "after");
+    wires.run(&ALL_OF_3, LONG);
+    assert!(wires.is_committed("after") && !wires.in_doubt(2) && !wires.in_doubt(3));
+}
+
+/// While the host of the witness leads in doubt, all three votes are needed: the witness' too, that it would keep to
+/// itself beside a follower that has everything.
+#[test]
+fn of_two_nodes_the_one_with_the_witness_may_lead_in_doubt() {
+    let mut wires = Wires::new(2, &[]);
+    wires.run(&[1, 2], 2 * ELECTION_TICKS);
+    assert!(wires.leads(1) && wires.members().voters.len() == 3);
+    wires.stop(1);
+    wires.run(&[2], LONG);
+    wires.write_at(2, "w");
+    wires.run(&[2], LONG);
+    assert!(wires.is_committed("w"), "by two votes in one node");
+    let whole = wires.copy(2);
+    wires.lose(|_| true);
+    wires.set_back(2, &whole, true);
+    wires.start(1, false);
+    // The witness says what is on the disk before the host has heard that the other one is there, if that is fast.
+    wires.disk_is_slow(2);
+    wires.run(&[1, 2], LONG);
+    assert!(wires.leads(2) && wires.in_doubt(2), "the other one lacks what is committed");
+    wires.disk_is_fast();
+    wires.run(&[1, 2], 4);
+    assert!(wires.leads(2) && !wires.in_doubt(2), "before the witness takes the other one for stuck");
+    wires.write_at(2, "after");
+    wires.run(&[1, 2], LONG);
+    assert!(wires.is_committed("after"));
+}

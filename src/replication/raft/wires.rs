@@ -38,6 +38,8 @@ pub struct Wires {
     committed: BTreeMap<u64, (u64, Bytes)>,
     mistakes: Vec<Mistake>,
     starts: u64,
+    /// Whose disk keeps entries waiting, and the syncs that have been asked for, with what is said behind them.
+    slow_disk: Option<(NodeId, Vec<(u64, Vec<Message>)>)>,
 }
 
 impl Wires {
@@ -55,6 +57,7 @@ impl Wires {
             committed: BTreeMap::new(),
             mistakes: mistakes.to_vec(),
             starts: 0,
+            slow_disk: None,
         };
         (1..=count).for_each(|id| wires.start(id, false));
         wires
@@ -126,9 +129,17 @@ impl Wires {
                 match effect {
                     Effect::Send(message) => self.messages.push(message),
                     Effect::Persist(persist) => {
-                        persisted = Some(persist.number);
+                        let waits = !persist.entries.is_empty();
                         self.write(id, persist.hard_state, persist.entries);
-                        self.messages.extend(persist.then_send);
+                        match &mut self.slow_disk {
+                            Some((slow, late)) if *slow == id && (waits || !late.is_empty()) => {
+                                late.push((persist.number, persist.then_send));
+                            }
+                            _ => {
+                                persisted = Some(persist.number);
+                                self.messages.extend(persist.then_send);
+                            }
+                        }
                     }
                     Effect::Fetch { number, low, high, .. } => {
                         let entries = self.disks[&id].log[low as usize - 1..high as usize - 1].to_vec();
@@ -162,6 +173,19 @@ impl Wires {
         let is = (entry.term, entry.payload.clone());
         let known = self.committed.entry(entry.index).or_insert_with(|| is.clone());
         assert_eq!(*known, is, "node {id} has another entry {}", entry.index);
+    }
+
+    /// From now on entries get to this node's disk, and stay on their way to it until `disk_is_fast`.
+    pub fn disk_is_slow(&mut self, id: NodeId) {
+        self.slow_disk = Some((id, Vec::new()));
+    }
+
+    pub fn disk_is_fast(&mut self) {
+        let Some((id, late)) = self.slow_disk.take() else { return };
+        for (number, then_send) in late {
+            self.messages.extend(then_send);
+            self.step(id, Input::Persisted(number));
+        }
     }
 
     /// Time passes at one node.

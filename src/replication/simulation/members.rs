@@ -140,6 +140,8 @@ impl Cluster {
                 .map(|known| Membership { epochs: self.epochs_of(Some(&known)), ..known }),
             protocol: PROTOCOL,
             leads: process.is_some_and(|process| process.leads()),
+            has_all: process
+                .is_some_and(|process| process.leads() && term == process.replica.status().role.term),
             applied: (applied, term),
             is_lost: process.is_none_or(|process| process.replica.status().role.leader.is_none()),
             in_doubt: process.is_some_and(|process| {

@@ -6,8 +6,9 @@
 //!   refused for mode, number, protocol    as long as somebody answers there
 //! ```
 //!
-//! A node that every peer it reaches refuses takes no writes: what it took would reach nobody,
-//! and a newcomer that has taken any is let in no more.
+//! A node of dynamo mode that every peer it reaches refuses takes no writes: what it took would reach
+//! nobody, and a newcomer that has taken any is let in no more. In leader mode it has no majority, and
+//! its alarms say why.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -18,7 +19,7 @@ use datastore::replication::message::NodeId;
 use crate::mailbox::lock;
 
 /// So many characters of a peer's refusal are shown: the peer may be a stranger that says anything.
-const SHOWN_MAX: usize = 300;
+const SHOWN_MAX: usize = 800;
 
 /// A peer, and where it was looked for.
 type At = (NodeId, String, u16);
