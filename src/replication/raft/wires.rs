@@ -38,8 +38,14 @@ pub struct Wires {
     committed: BTreeMap<u64, (u64, Bytes)>,
     mistakes: Vec<Mistake>,
     starts: u64,
-    /// Whose disk keeps entries waiting, and the syncs that have been asked for, with what is said behind them.
-    slow_disk: Option<(NodeId, Vec<(u64, Vec<Message>)>)>,
+    slow_disk: Option<SlowDisk>,
+}
+
+/// A disk that keeps entries waiting.
+struct SlowDisk {
+    of: NodeId,
+    /// The syncs that have been asked for, and what is said behind each.
+    late: Vec<(u64, Vec<Message>)>,
 }
 
 impl Wires {
@@ -132,8 +138,8 @@ impl Wires {
                         let waits = !persist.entries.is_empty();
                         self.write(id, persist.hard_state, persist.entries);
                         match &mut self.slow_disk {
-                            Some((slow, late)) if *slow == id && (waits || !late.is_empty()) => {
-                                late.push((persist.number, persist.then_send));
+                            Some(disk) if disk.of == id && (waits || !disk.late.is_empty()) => {
+                                disk.late.push((persist.number, persist.then_send));
                             }
                             _ => {
                                 persisted = Some(persist.number);
@@ -177,11 +183,11 @@ impl Wires {
 
     /// From now on entries get to this node's disk, and stay on their way to it until `disk_is_fast`.
     pub fn disk_is_slow(&mut self, id: NodeId) {
-        self.slow_disk = Some((id, Vec::new()));
+        self.slow_disk = Some(SlowDisk { of: id, late: Vec::new() });
     }
 
     pub fn disk_is_fast(&mut self) {
-        let Some((id, late)) = self.slow_disk.take() else { return };
+        let Some(SlowDisk { of: id, late }) = self.slow_disk.take() else { return };
         for (number, then_send) in late {
             self.messages.extend(then_send);
             self.step(id, Input::Persisted(number));
