@@ -83,13 +83,16 @@ fn for_newcomer(cluster: &Cluster, peer: NodeId, mut membership: Membership) -> 
 /// Takes a peer's answer. A directory that is met here is noted, durably, when this returns.
 pub(crate) fn answered(cluster: &Cluster, address: &LeaderAddress, line: &[u8]) -> Greeted {
     let answer = read_answer(line);
-    match &answer {
-        Ok(Answer::Refused { message, retryable: false, .. }) => {
-            cluster.refusals.refused(address, Code::BadRequest.rule().0, message);
-        }
-        _ => cluster.refusals.let_in(address.node_id),
+    if let Ok(Answer::Refused { message, retryable: false, .. }) = &answer {
+        cluster.refusals.refused(address, Code::BadRequest.rule().0, message);
     }
-    judged(cluster, address.node_id, answer)
+    let greeted = judged(cluster, address.node_id, answer);
+    match greeted {
+        Greeted::Connected | Greeted::Adopt => cluster.refusals.let_in(address.node_id),
+        Greeted::NotYet => cluster.refusals.is_silent(address),
+        Greeted::Refused(_) => {}
+    }
+    greeted
 }
 
 /// Takes the answer of a peer whose lanes are connected.

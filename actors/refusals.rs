@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a peer lets it in                     nothing that this peer has said before counts
-//!   refused for its directory             it lasts: that a peer is gone doesn't make this node a member
+//!   refused for its directory             it lasts in dynamo mode: that a peer is gone makes this node no member
 //!   refused for mode, number, protocol    as long as somebody answers there
 //! ```
 //!

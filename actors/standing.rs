@@ -100,10 +100,8 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
 
 fn alarms(cluster: &Cluster, view: &View) -> Vec<Alarm> {
     let mut alarms: Vec<Alarm> = view.members.iter().filter_map(alarm).collect();
-    let is_member = |peer| view.members.iter().any(|member| member.node_id == peer);
-    alarms.extend(cluster.refusals.told(|peer, _, _, _| is_member(peer)).map(|told| {
-        Alarm::of("not_let_in", cluster.node_id, format!("peers don't let this node in: {told}"))
-    }));
+    let refused = cluster.shut_out().map(|told| format!("members don't let this node in: {told}"));
+    alarms.extend(refused.map(|message| Alarm::of("not_let_in", cluster.node_id, message)));
     let forgotten = cluster.conditions.forgotten();
     alarms.extend(forgotten.into_iter().map(|(node_id, why)| Alarm::of("forgotten_member", node_id, why)));
     alarms

@@ -11,7 +11,8 @@ and, for some, a vector, `delete`, also of keys that are not there, rewrites of
 20 hot keys; the others are `get`, `scan`, `search_text`, `search_by_value` and
 `vector_search`. The number of keys is bounded, so memory must come to rest. One line a
 minute: what the system says is resident, per node in MiB, and what the node explains of it.
-The last line compares the median of the last quarter with that of the second.
+The last lines compare the median of the last quarter with that of the second; the exit code is 1 if it has grown by more
+than a quarter.
 """
 
 import argparse
@@ -29,6 +30,8 @@ import time
 KEYS = 20_000
 # Small, so that many snapshots are made and many segments go while it runs.
 SNAPSHOT_EVERY_BYTES = 16 * 2**20
+# By how much the last quarter may exceed the second one: what fills up at the beginning is still filling then.
+GROWTH_MAX = 0.25
 WORDS = [f"word{number}" for number in range(2_000)]
 
 
@@ -47,8 +50,42 @@ class Client:
         self.stream.flush()
         line = self.stream.readline()
         if not line:
-            raise ConnectionError("the node closed the connection")
+            raise ConnectionError(f"the node at port {self.port} closed the connection")
         return json.loads(line)
+
+
+def leader_place(clients):
+    """Where writes go, once somebody leads."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for client in clients:
+            try:
+                leader = client.call({"op": "cluster"}).get("leader")
+            except OSError:
+                client.stream = None
+                continue
+            if leader is not None:
+                return leader["node_id"] - 1
+        time.sleep(0.1)
+    raise TimeoutError("nobody leads")
+
+
+def wait_for_all(clients):
+    """Waits until each node answers."""
+    deadline = time.monotonic() + 60
+    for client in clients:
+        while not answers(client):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the node at port {client.port} doesn't answer")
+            time.sleep(0.1)
+
+
+def answers(client):
+    try:
+        return client.call({"op": "count"})["ok"]
+    except OSError:
+        client.stream = None
+        return False
 
 
 def free_ports(count):
@@ -122,14 +159,18 @@ def sample(minute, outcomes, clients, processes):
 
 def load(arguments, ports, processes, randomness):
     clients = [Client(port) for port in ports]
+    wait_for_all(clients)
+    leader = leader_place(clients) if arguments.mode == "leader" else None
     outcomes, samples, asked = {}, [], 0
     begin = time.monotonic()
     print("minute, then of each node: resident MiB, entries and indexes MiB, explained; then replies so far")
     while len(samples) < arguments.minutes:
         request, writes = request_of(randomness)
-        place = 0 if writes and arguments.mode == "leader" else asked % 3
+        place = leader if writes and leader is not None else asked % 3
         reply = clients[place].call(request)
         outcome = "ok" if reply["ok"] else reply["error"]["code"]
+        if outcome in ("not_leader", "no_leader"):
+            leader = leader_place(clients)
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
         asked += 1
         elapsed = time.monotonic() - begin
@@ -140,35 +181,45 @@ def load(arguments, ports, processes, randomness):
 
 
 def verdict(samples):
-    quarter = max(1, len(samples) // 4)
+    quarter, is_flat = max(1, len(samples) // 4), True
     for place in range(3):
         of_node = [row[place] for row in samples]
         second = statistics.median(of_node[quarter : 2 * quarter] or of_node)
         last = statistics.median(of_node[-quarter:])
         print(f"node {place + 1}: second quarter {second:.1f} MiB, last {last:.1f} MiB, {last / second - 1:+.1%}")
+        is_flat = is_flat and last <= second * (1 + GROWTH_MAX)
+    return is_flat
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default="target/release/datastore-node")
     parser.add_argument("--mode", choices=["leader", "dynamo"], default="leader")
-    parser.add_argument("--minutes", type=int, default=120)
+    parser.add_argument("--minutes", type=int, default=120, help="at least 1")
     parser.add_argument("--rate", type=float, default=150.0, help="requests a second")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = parser.parse_args()
+    if arguments.minutes < 1:
+        parser.error("--minutes: at least 1")
     print(f"mode {arguments.mode}, {arguments.rate:.0f} requests a second, seed {arguments.seed}")
     directory = tempfile.mkdtemp(prefix="memory-curve-")
     ports, processes = start(arguments.binary, arguments.mode, directory)
     try:
-        time.sleep(3)
-        verdict(load(arguments, ports, processes, random.Random(arguments.seed)))
+        is_flat = verdict(load(arguments, ports, processes, random.Random(arguments.seed)))
+    except BaseException:
+        print(f"what the nodes said is kept: {directory}", file=sys.stderr)
+        raise
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait()
-        shutil.rmtree(directory)
-    return 0
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    shutil.rmtree(directory)
+    return 0 if is_flat else 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@
 //! a part        never waits: two multi-shard writes that each waited for the
 //!               other's key on another shard would wait for ever
 //! ```
+//!
+//! So a read behind another connection's waiting condition may see a part that came behind the read:
+//! the condition waits for that part, too.
 
 use std::collections::VecDeque;
 

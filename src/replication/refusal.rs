@@ -165,8 +165,8 @@ impl fmt::Display for Refusal {
             Refusal::NoMember { node_id, members } => {
                 write!(
                     formatter,
-                    "node {node_id} is no member of this cluster (any more), whose nodes are {members:?}: add_member takes it in, \
-                     with an empty directory"
+                    "node {node_id} is no member of this cluster (any more), whose nodes are {members:?}: export what you need \
+                     of it first, if anything; add_member takes it in, with an empty directory"
                 )
             }
             Refusal::LostData { node_id, known, found } => write!(

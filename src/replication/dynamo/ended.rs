@@ -202,16 +202,24 @@ impl Members {
 
     /// Who has evicted a number may never have met its directory. A new directory of that number may begin its
     /// stream by a clock that knows nothing of that yet. And the entry that evicted a directory may be lost, while
-    /// another directory was let in with its number later.
+    /// another directory was let in with its number.
     fn gone(&self, stream: &Stream) -> Option<(u64, u32)> {
         let directory = self.member(stream.node_id).and_then(|place| place.directory);
         if directory == Some(stream.directory) {
             return None;
         }
-        let successors = self.streams().iter().filter(|later| Some(later.directory) == directory);
-        let successors = successors.map(|later| later.began).filter(|version| *version > stream.began);
         let mut evictions = self.evictions_of(stream.node_id).filter(|version| *version > stream.began);
-        evictions.next().or(successors.min())
+        evictions.next().or_else(|| self.displaced(stream))
+    }
+
+    /// What gave a directory's number to another one, which writes by now: a stream that it began later, or an entry
+    /// that let it in later though it had begun before.
+    fn displaced(&self, stream: &Stream) -> Option<(u64, u32)> {
+        let (member, since) = self.member_since(stream.node_id)?;
+        let its = self.streams().iter().filter(|other| Some(other.directory) == member.directory);
+        let began = its.map(|other| other.began).min()?;
+        let is_later = self.last_word(stream.node_id, stream.directory).is_some_and(|word| word < since);
+        (is_later || began > stream.began).then(|| began.max(since))
     }
 }
 
@@ -281,6 +289,28 @@ mod tests {
         report(&mut members, A, 5, 20);
         assert_eq!(members.through(&stream), Some(5), "what members have of it counts");
         assert!(members.expects(&stream));
+    }
+
+    #[test]
+    fn of_two_directories_that_two_parted_members_let_in_the_one_that_came_in_earlier_has_ended() {
+        let place = |directory: u8| Place {
+            node_id: 3,
+            directory: Some(NodeUuid([directory; 16])),
+            host: "h".into(),
+            port: 1,
+        };
+        // By the one on the one side, by the other on the other side, each of which had begun by itself.
+        let changes = [
+            (MemberChange::Begin { origin: 4, node: place(4) }, at(80)),
+            (MemberChange::Begin { origin: 3, node: place(3) }, at(85)),
+            (MemberChange::Admit { node: place(3) }, at(86)),
+            (MemberChange::Admit { node: place(4) }, at(100)),
+        ];
+        let mut members = Members::default();
+        (1..=2).for_each(|id| begin(&mut members, id));
+        changes.iter().for_each(|(change, version)| members.apply(change, *version));
+        let ended = |origin| members.ended(members.stream(origin).unwrap()).map(|version| version.index);
+        assert_eq!((ended(3), ended(4)), (Some(100), None));
     }
 
     #[test]

@@ -230,12 +230,29 @@ impl Members {
 
     /// A member, `None` if it is none (any more).
     pub fn member(&self, node_id: NodeId) -> Option<&Place> {
+        self.last_record(node_id)?.place.as_ref()
+    }
+
+    /// A member, and the version of the last word about it.
+    pub(super) fn member_since(&self, node_id: NodeId) -> Option<(&Place, (u64, u32))> {
+        let record = self.last_record(node_id)?;
+        Some((record.place.as_ref()?, record.version))
+    }
+
+    /// The version of the last word about a directory with this number.
+    pub(super) fn last_word(&self, node_id: NodeId, directory: NodeUuid) -> Option<(u64, u32)> {
+        let is_its = |place: &Place| place.directory == Some(directory);
+        let mut records = self.records.get(&node_id)?.iter();
+        records.find(|record| record.place.as_ref().is_some_and(is_its)).map(|record| record.version)
+    }
+
+    fn last_record(&self, node_id: NodeId) -> Option<&Record> {
         // What an evicted directory still says of itself counts for nothing.
         let counts = |record: &&Record| {
             let directory = record.place.as_ref().and_then(|place| place.directory);
             directory.is_none_or(|directory| !self.is_evicted(directory))
         };
-        self.records.get(&node_id)?.iter().rev().find(counts)?.place.as_ref()
+        self.records.get(&node_id)?.iter().rev().find(counts)
     }
 
     /// The numbers of all members, ascending.
