@@ -226,7 +226,7 @@ impl ConvergingLog {
         // The disk thread ends only with the process.
         if self.disk.send(order).is_err() {
             tracing::error!("the disk thread is gone; stopping");
-            std::process::abort();
+            crate::logging::abort();
         }
     }
 }

@@ -31,6 +31,7 @@ mod idle_memory;
 mod index_manager;
 mod log_reader;
 mod log_replayer;
+pub mod logging;
 mod mailbox;
 mod membership_changes;
 mod memory_figures;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use datastore::settings::Settings;
-use datastore_node::flags::{Flags, LogFormat};
-use datastore_node::{server, start};
+use datastore_node::flags::Flags;
+use datastore_node::{logging, server, start};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,13 +21,20 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    log_to_stderr(flags.log_format);
-    stop_on_any_panic();
+    logging::begin(flags.log_format);
+    logging::abort_on_any_panic();
+    let ended = run_as(flags);
+    // What ends the process is said by then, if anyone takes it.
+    logging::flush();
+    ended
+}
+
+fn run_as(flags: Flags) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut settings = match flags.into_settings().validate(cores) {
         Ok(settings) => settings,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            logging::say(&format!("error: {reason}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -97,6 +104,7 @@ fn begin_anew(port: u16) -> String {
         Ok(program) => program,
         Err(error) => return format!("the node stopped to begin anew, and can't find its program: {error}"),
     };
+    logging::flush();
     let error = std::process::Command::new(program).args(arguments_with(port)).exec();
     format!("the node stopped to begin anew, and can't: {error}; start it again with the same command")
 }
@@ -115,29 +123,4 @@ fn arguments_with(port: u16) -> Vec<OsString> {
     }
     arguments.extend(["--port".into(), port.to_string().into()]);
     arguments
-}
-
-fn log_to_stderr(format: LogFormat) {
-    use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-}
-
-/// A panic in the log or in a shard leaves memory and disk apart: the process
-/// ends, and recovery, which trusts only the log, begins anew. The actor
-/// runtime would catch the panic and go on with one actor fewer.
-fn stop_on_any_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
-    }));
 }

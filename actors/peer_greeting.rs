@@ -152,7 +152,7 @@ fn stop_if_lost(own: &Own, peer: NodeId, theirs: &str) {
         "this node has just founded a cluster, and its peer belongs to another one: if this directory was lost, \
          bring it back; a directory that is new must start with --role secondary, or with peers that are new, too"
     );
-    std::process::exit(1);
+    crate::logging::exit(1);
 }
 
 /// What every connection between peers is given. `unanswered_max` is how long

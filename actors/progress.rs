@@ -1,13 +1,19 @@
 //! How far recovery is: a bar on a terminal, a line in the log elsewhere.
 
 use std::cell::Cell;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+
+use crate::logging;
+use crate::mailbox::lock;
 
 /// Elsewhere than on a terminal, a line this often is enough.
 const LINE_EVERY: Duration = Duration::from_secs(2);
+/// On a terminal.
+const DRAWS_PER_S: u8 = 10;
 
 /// Something long under way.
 pub(crate) struct Progress {
@@ -41,8 +47,67 @@ fn bar(what: &'static str, bytes_total: u64) -> ProgressBar {
     } else {
         (ProgressBar::new_spinner(), "{msg} {spinner} {bytes} {bytes_per_sec}")
     };
+    bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::default()), DRAWS_PER_S));
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style).with_message(what)
+}
+
+/// A terminal as lines of the log get there: one that is halted holds up nobody.
+#[derive(Debug, Default)]
+struct Terminal {
+    drawn: Mutex<String>,
+}
+
+impl Terminal {
+    fn draw(&self, text: &str) -> io::Result<()> {
+        lock(&self.drawn).push_str(text);
+        Ok(())
+    }
+
+    /// Moves the cursor: `A` up, `B` down, `C` right, `D` left.
+    fn move_cursor(&self, by: usize, to: char) -> io::Result<()> {
+        if by == 0 { Ok(()) } else { self.draw(&format!("\x1b[{by}{to}")) }
+    }
+}
+
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| size.ws_col)
+    }
+
+    fn move_cursor_up(&self, by: usize) -> io::Result<()> {
+        self.move_cursor(by, 'A')
+    }
+
+    fn move_cursor_down(&self, by: usize) -> io::Result<()> {
+        self.move_cursor(by, 'B')
+    }
+
+    fn move_cursor_right(&self, by: usize) -> io::Result<()> {
+        self.move_cursor(by, 'C')
+    }
+
+    fn move_cursor_left(&self, by: usize) -> io::Result<()> {
+        self.move_cursor(by, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.draw(text)?;
+        self.draw("\r\n")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.draw(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.draw("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        logging::draw(&std::mem::take(&mut *lock(&self.drawn)));
+        Ok(())
+    }
 }
 
 impl Drop for Progress {

@@ -426,6 +426,6 @@ pub(crate) fn stop_after_fatal_error(error: &Error) {
     tracing::error!(%error, "the log can't go on; the node stops");
     actix_rt::spawn(async {
         tokio::time::sleep(GRACE).await;
-        std::process::exit(1);
+        crate::logging::exit(1);
     });
 }

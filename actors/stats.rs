@@ -7,6 +7,7 @@ use datastore::indexing::{Size, Sizes};
 use datastore::query::{alarms_body, dynamo_body, member_body};
 use serde_json::{Map, Value, json};
 
+use crate::logging;
 use crate::mailbox::{Gauge, Percentiles, percentiles};
 use crate::memory_figures::Resident;
 use crate::node::{Node, ShardFigures, lock};
@@ -52,7 +53,7 @@ fn memory(node: &Node) -> Value {
 }
 
 /// Each kind of place, and what is kept there: they add up.
-fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 14] {
+fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 15] {
     let shards = &node.shard_figures;
     let of_shards = |figure: fn(&ShardFigures) -> u64| shards.iter().map(figure).sum::<u64>();
     let memory = &node.memory;
@@ -75,6 +76,7 @@ fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 14] {
         ("log_buffer_bytes", memory.log_buffer.bytes() as u64),
         ("peers_bytes", memory.peers.bytes() as u64),
         ("snapshots_bytes", memory.snapshots.bytes() as u64),
+        ("logging_bytes", logging::queued_bytes() as u64),
         ("conflicts_bytes", node.dynamo.as_ref().map_or(0, |dynamo| dynamo.conflicts_bytes()) as u64),
     ]
 }
@@ -111,6 +113,7 @@ fn node_section(node: &Node, port: u16) -> Value {
         "uptime_ms": node.started.elapsed().as_millis() as u64,
         "drop_rate": settings.drop_rate,
         "disk_full": node.permits.is_disk_full(),
+        "log_lines_dropped": logging::lines_dropped(),
     })
 }
 

@@ -330,7 +330,7 @@ impl WalWriter {
         // The disk thread ends only with the process.
         if self.disk.send(order).is_err() {
             tracing::error!("the disk thread is gone; stopping");
-            std::process::abort();
+            crate::logging::abort();
         }
     }
 

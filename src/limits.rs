@@ -87,6 +87,8 @@ pub const ABSENT_TOMBSTONES_DIVISOR: u64 = 16;
 pub const CONFLICTS_KEPT_MAX: usize = 1_000;
 /// Bytes of their keys and values; the newest is kept, however large it is.
 pub const CONFLICTS_KEPT_BYTES_MAX: usize = 8 * MIB;
+/// What the node says on its standard error, and nobody has taken yet.
+pub const LOGGING_QUEUE_BYTES_MAX: usize = MIB;
 /// The highest node id: every client can say it, and a witness' number is never one.
 pub const NODE_ID_MAX: u64 = 9_007_199_254_740_991;
 /// The longest frame between peers. An entry is never cut, so whatever a log frame can hold fits.

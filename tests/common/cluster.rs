@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use datastore_utilities::linearizability::{Client, Load, Place};
 use serde_json::{Value, json};
 
-use super::common::{Node, Options, PATIENCE, signal, temporary_directory};
+use super::common::{LogReader, Node, Options, PATIENCE, signal, temporary_directory};
 use network::{Id, Network, network};
 
 /// A bound on one request: longer than an election, shorter than a node's own patience.
@@ -459,6 +459,11 @@ impl Cluster {
     pub fn log(&mut self, id: Id) -> String {
         self.nodes.get_mut(&id).expect("it runs").log()
     }
+    /// From its next line on a node's log is read no more.
+    pub fn leave_log(&self, id: Id, to: LogReader) {
+        self.nodes[&id].leave_log(to);
+    }
+
     /// Waits until a node has logged something that contains `text`; gives that line.
     pub fn wait_for_log(&mut self, id: Id, text: &str) -> String {
         self.nodes.get_mut(&id).expect("it runs").wait_for_log(text)

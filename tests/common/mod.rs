@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -92,16 +92,28 @@ impl Options {
         let mut child = self.command().spawn().expect("the node's binary starts");
         let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = channel();
+        let (reader, read) = sync_channel(1);
         std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    // Nobody listens any more; the pipe must still be emptied.
-                    continue;
+            let mut output = BufReader::new(stderr).lines();
+            while let Some(line) = output.by_ref().map_while(Result::ok).next() {
+                // Where nobody listens any more the pipe must still be emptied.
+                let _ = sender.send(line);
+                match read.try_recv() {
+                    Ok(LogReader::Gone) => return,
+                    // Until the node is dropped.
+                    Ok(LogReader::Halted) => drop(read.recv()),
+                    Err(_) => {}
                 }
             }
         });
-        let mut node =
-            Node { options: self, child, lines, log: Vec::new(), address: ([127, 0, 0, 1], 0).into() };
+        let mut node = Node {
+            options: self,
+            child,
+            lines,
+            reader,
+            log: Vec::new(),
+            address: ([127, 0, 0, 1], 0).into(),
+        };
         loop {
             match node.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
@@ -133,14 +145,35 @@ pub struct Node {
     options: Options,
     child: Child,
     lines: Receiver<String>,
+    reader: SyncSender<LogReader>,
     log: Vec<String>,
     pub address: SocketAddr,
+}
+
+/// What becomes of whoever reads a node's log, behind the next line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReader {
+    /// It ends: there is nobody at the other end of the pipe.
+    Gone,
+    /// It reads no more, and the pipe fills up.
+    Halted,
 }
 
 impl Node {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// From its next line on its log is read no more.
+    pub fn leave_log(&self, to: LogReader) {
+        if to == LogReader::Halted {
+            // As small as it gets: a few lines fill it.
+            let path = format!("/proc/{}/fd/2", self.pid());
+            let pipe = std::fs::File::options().write(true).open(path).expect("its pipe");
+            rustix::pipe::fcntl_setpipe_size(&pipe, 4_096).expect("a size that pipes may have");
+        }
+        self.reader.send(to).expect("it reads");
     }
 
     /// A client of its own connection.
