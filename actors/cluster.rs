@@ -61,6 +61,8 @@ pub struct Cluster {
     pub(crate) links: PeerLinks,
     /// Why peers don't let this node in.
     pub(crate) refusals: Refusals,
+    /// The file of the members lags behind what the log says of them.
+    members_unstored: AtomicBool,
 }
 
 /// How this node sees its cluster.
@@ -150,6 +152,7 @@ impl Cluster {
             conditions: Conditions::default(),
             links: PeerLinks::default(),
             refusals: Refusals::default(),
+            members_unstored: AtomicBool::new(false),
         }
     }
 
@@ -214,9 +217,7 @@ impl Cluster {
         if to.index > known.configuration.index {
             known.changed(to.clone());
             // The log has it; the file is what the next start greets its peers by.
-            if let Err(error) = known.store(&self.directory) {
-                tracing::warn!(%error, "the members could not be stored; the log has them");
-            }
+            self.store_members(known);
         }
         let now = known.node_ids();
         drop(membership);
@@ -229,6 +230,24 @@ impl Cluster {
         }
         view.members.sort_by_key(|member| member.node_id);
         before.into_iter().filter(|id| !now.contains(id)).collect()
+    }
+
+    fn store_members(&self, known: &Membership) -> bool {
+        let stored = known.store(&self.directory);
+        if let Err(error) = &stored {
+            tracing::warn!(%error, "the members could not be stored; the log has them");
+        }
+        self.members_unstored.store(stored.is_err(), Ordering::Relaxed);
+        stored.is_ok()
+    }
+
+    /// Whether the file has the members as this node knows them; tries it again if not. Else a start might go by
+    /// those before, and need one for its majority that was removed since.
+    pub(crate) fn has_stored_members(&self) -> bool {
+        if !self.members_unstored.load(Ordering::Relaxed) {
+            return true;
+        }
+        lock(&self.membership).as_ref().is_none_or(|known| self.store_members(known))
     }
 
     /// The members as of an entry.

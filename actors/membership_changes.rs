@@ -14,21 +14,26 @@ use std::time::{Duration, Instant};
 
 use datastore::error::{Code, Error};
 use datastore::persistence::Configuration;
+use datastore::replication::doubt::Condition;
 use datastore::replication::handshake::PROTOCOL_MEMBERS;
+use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, Status};
-use datastore::replication::reconfiguration::{ChangeError, add, next, nodes_that_vote, remove};
+use datastore::replication::reconfiguration::{Answering, ChangeError, add, next, nodes_that_vote, remove};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MemberView};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::Mailbox;
 use crate::replication_messages::Wish;
 
 /// What a change may take, one before it included.
 const CHANGE_MAX: Duration = Duration::from_secs(8);
+/// Whoever hasn't been heard for so long after a node was to be removed doesn't answer: several heartbeats.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 struct Change {
     wish: Wish,
     asked_by: (Mailbox<Connection>, u64),
+    asked: Instant,
     until: Instant,
     /// It may be in the log.
     is_proposed: bool,
@@ -49,8 +54,8 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn ask(&mut self, wish: Wish, asked_by: (Mailbox<Connection>, u64)) {
-        let until = Instant::now() + CHANGE_MAX;
-        self.pending.push(Change { wish, asked_by, until, is_proposed: false });
+        let asked = Instant::now();
+        self.pending.push(Change { wish, asked_by, asked, until: asked + CHANGE_MAX, is_proposed: false });
     }
 
     /// Answers what is decided; says what to do next.
@@ -69,7 +74,7 @@ impl Changes {
         while let Some(change) = self.pending.first_mut() {
             let step = match earlier {
                 Some(node_id) if !change.is_proposed => Err(ChangeError::EarlierVersion(node_id)),
-                _ => step(&change.wish, &known, cluster, change.is_proposed),
+                _ => step(change, &known, cluster),
             };
             match step {
                 // One is under way: this leader goes on with that below.
@@ -84,7 +89,9 @@ impl Changes {
         }
         // What has begun is ended, whoever came meanwhile.
         let goes_on = earlier.is_none() || known.members.is_joint();
-        let by_itself = if goes_on { next(&known, status, cluster.node_id) } else { None };
+        let recently = Instant::now().checked_sub(ANSWERS_WITHIN);
+        let answering = answering_since(cluster, recently);
+        let by_itself = if goes_on { next(&known, status, cluster.node_id, &answering) } else { None };
         by_itself.map(Step::Propose)
     }
 
@@ -120,18 +127,35 @@ fn answer(change: Change, outcome: Result<(), Error>) {
     connection.send(ConnectionMessage::MembersChanged { sequence, outcome });
 }
 
-/// What brings the wish about; `Ok(None)`: it is so.
-fn step(
-    wish: &Wish,
-    known: &Configuration,
-    cluster: &Cluster,
-    is_proposed: bool,
-) -> Result<Option<Step>, ChangeError> {
-    match wish {
+/// Members that this node has heard since then, and itself.
+fn answering_since(cluster: &Cluster, then: Option<Instant>) -> Answering {
+    let condition = |id: &NodeId| cluster.condition(*id);
+    let is_heard = |member: &MemberView| {
+        let is_recent = member.last_seen.is_some_and(|seen| then.is_none_or(|then| seen >= then));
+        member.node_id == cluster.node_id || is_recent
+    };
+    let view = cluster.view();
+    let nodes = view.members.iter().filter(|member| is_heard(member)).map(|member| member.node_id);
+    let nodes: Vec<NodeId> = nodes.filter(|id| condition(id) != Condition::Conflicting).collect();
+    let doubted = nodes.iter().copied().filter(|id| condition(id) == Condition::InDoubt).collect();
+    Answering { nodes, doubted }
+}
+
+/// What brings the wish about; `Ok(None)`: it is so. `Busy`: not yet.
+fn step(change: &Change, known: &Configuration, cluster: &Cluster) -> Result<Option<Step>, ChangeError> {
+    match &change.wish {
         Wish::Add(member) => Ok(add(known, member.clone())?.map(Step::Propose)),
-        Wish::Remove(node_id) if is_proposed && known.node(*node_id).is_none() => Ok(None),
+        Wish::Remove(node_id) if change.is_proposed && known.node(*node_id).is_none() => {
+            // Its directory may be emptied from here on.
+            if cluster.has_stored_members() { Ok(None) } else { Err(ChangeError::Busy) }
+        }
         Wish::Remove(node_id) => {
             let to = remove(known, *node_id, cluster.node_id)?;
+            let is_allowed = answering_since(cluster, Some(change.asked)).allows(known, &to, cluster.node_id);
+            if is_allowed.is_err() && change.asked.elapsed() < ANSWERS_WITHIN {
+                return Err(ChangeError::Busy);
+            }
+            is_allowed?;
             let removes_itself = *node_id == cluster.node_id && nodes_that_vote(known).len() > 1;
             Ok(Some(if removes_itself { Step::HandOver } else { Step::Propose(to) }))
         }

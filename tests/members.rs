@@ -329,3 +329,30 @@ fn a_node_without_company_keeps_its_vote() {
     let contents = cluster.converge();
     assert_eq!(contents.keys().collect::<Vec<_>>(), ["before", "between"]);
 }
+
+/// While some are dead, no member is removed whom the others need: writes go on, and it is said who can be removed.
+#[test]
+fn with_dead_members_no_living_one_is_removed_that_the_others_need() {
+    for (count, dead) in [(3, &[3][..]), (5, &[4, 5][..])] {
+        let mut cluster = Cluster::start(count);
+        cluster.wait_until_leads(1);
+        dead.iter().for_each(|id| cluster.kill(*id));
+        cluster.ok(&set("before", "v"));
+        for needed in (1..=count).filter(|id| !dead.contains(id)) {
+            let reply =
+                cluster.call(1, &json!({"op": "remove_member", "node_id": needed})).expect("it answers");
+            let error = &reply["error"];
+            assert_eq!((&error["code"], &error["outcome"]), (&json!("bad_request"), &json!("not_applied")));
+            let message = error["message"].as_str().unwrap();
+            let said = format!("remove one of {dead:?} instead");
+            assert!(message.contains("nothing was changed") && message.contains(&said), "{message}");
+            cluster.ok(&set("after", "v"));
+        }
+        assert_eq!(members(&cluster.view(1).expect("it answers")), (1..=count).collect());
+        for id in dead {
+            let reply = cluster.call(1, &json!({"op": "remove_member", "node_id": id})).expect("it answers");
+            assert_eq!(reply["ok"], true, "{reply}");
+            cluster.ok(&set("without", "v"));
+        }
+    }
+}

@@ -20,10 +20,11 @@
 use std::fmt;
 
 use super::message::NodeId;
+use super::quorum::is_quorum;
 use super::raft::Status;
 use crate::limits::{CAUGHT_UP_LAG_ENTRIES_MAX, MEMBERS_MAX, NODE_ID_MAX};
 use crate::persistence::{
-    Configuration, Forced, Member, Members, Membership, WITNESS, is_witness, voters_of,
+    Configuration, Forced, Member, Members, Membership, WITNESS, host_of, is_witness, voters_of,
 };
 
 /// Why members don't change so.
@@ -48,6 +49,13 @@ pub enum ChangeError {
     },
     /// It is the only one that votes.
     LastVoter,
+    /// Those that answer now could decide nothing any more.
+    NoQuorum {
+        /// Who would vote and doesn't answer.
+        silent: Vec<NodeId>,
+        /// Who doesn't answer, and can be removed.
+        instead: Vec<NodeId>,
+    },
     /// A node of the cluster runs an earlier version, which can't read such an entry.
     EarlierVersion(NodeId),
 }
@@ -72,6 +80,20 @@ impl fmt::Display for ChangeError {
             }
             ChangeError::LastVoter => {
                 write!(formatter, "without this node nobody votes: add another one first and let it catch up")
+            }
+            ChangeError::NoQuorum { silent, instead } => {
+                write!(
+                    formatter,
+                    "nothing was changed: of the nodes that would vote then {silent:?} don't answer, and without them \
+                     there would be no majority; "
+                )?;
+                match instead[..] {
+                    [] => write!(formatter, "bring one of them back first"),
+                    _ => write!(
+                        formatter,
+                        "bring one of them back first, or remove one of {instead:?} instead"
+                    ),
+                }
             }
             ChangeError::EarlierVersion(node_id) => write!(
                 formatter,
@@ -136,10 +158,54 @@ pub fn remove(
     Ok(to)
 }
 
+/// Who answers a leader now, the leader included.
+#[derive(Clone, Debug, Default)]
+pub struct Answering {
+    /// All of them.
+    pub nodes: Vec<NodeId>,
+    /// Those among them that may be older copies of themselves.
+    pub doubted: Vec<NodeId>,
+}
+
+impl Answering {
+    /// Whether these can decide while such members count: in a change that is under way by both sets.
+    pub fn can_decide(&self, members: &Members) -> bool {
+        let answers = |voter| self.nodes.contains(&host_of(voter));
+        is_quorum(members, answers, |voter| self.doubted.contains(&host_of(voter)))
+    }
+
+    /// Refuses a change after which these, if they go on answering, could not decide: neither while it is under way
+    /// nor when it has ended. `leader` is the node that asks.
+    pub fn allows(
+        &self,
+        current: &Configuration,
+        to: &Configuration,
+        leader: NodeId,
+    ) -> Result<(), ChangeError> {
+        if self.can_decide(&to.members) {
+            return Ok(());
+        }
+        let is_silent = |id: &NodeId| !self.nodes.contains(id);
+        let silent = nodes_that_vote(to).into_iter().filter(is_silent).collect();
+        let helps = |id: &NodeId| {
+            is_silent(id)
+                && remove(current, *id, leader).is_ok_and(|without| self.can_decide(&without.members))
+        };
+        let instead = nodes_that_vote(current).into_iter().filter(helps).collect();
+        Err(ChangeError::NoQuorum { silent, instead })
+    }
+}
+
 /// What a leader does next: ends the change that is under way, makes a voter of a
-/// learner that has caught up, gives two nodes their witness. `current` knows the
-/// directories that were met; `leader` is the node that asks.
-pub fn next(current: &Configuration, status: &Status, leader: NodeId) -> Option<Configuration> {
+/// learner that has caught up, gives two nodes their witness, unless those that answer
+/// could not decide then. `current` knows the directories that were met; `leader` is the
+/// node that asks.
+pub fn next(
+    current: &Configuration,
+    status: &Status,
+    leader: NodeId,
+    answering: &Answering,
+) -> Option<Configuration> {
     let mut to = current.clone();
     if current.members.is_joint() {
         // Who leaves hands over first.
@@ -167,7 +233,7 @@ pub fn next(current: &Configuration, status: &Status, leader: NodeId) -> Option<
         return None;
     }
     to.members = both(&current.members, voters);
-    Some(to)
+    answering.can_decide(&to.members).then_some(to)
 }
 
 /// The membership after `force`: this node alone votes, the others listen, each on
@@ -241,13 +307,18 @@ mod tests {
         }
     }
 
+    fn answer(nodes: &[NodeId]) -> Answering {
+        Answering { nodes: nodes.to_vec(), doubted: vec![] }
+    }
+
     /// From step to step until nothing is left to do.
     fn settle(mut configuration: Configuration, learners: &[(NodeId, u64, bool)]) -> Vec<Members> {
         let mut steps = vec![];
         loop {
             let there =
                 learners.iter().copied().filter(|(id, ..)| configuration.members.learners.contains(id));
-            let Some(to) = next(&configuration, &leads(&there.collect::<Vec<_>>()), 1) else { return steps };
+            let status = leads(&there.collect::<Vec<_>>());
+            let Some(to) = next(&configuration, &status, 1, &answer(&[1, 2, 3])) else { return steps };
             steps.push(to.members.clone());
             configuration = to;
             configuration.nodes.iter_mut().for_each(|node| node.node = Some(NodeUuid([7; 16])));
@@ -275,13 +346,42 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_removed_whom_those_that_answer_need() {
+        // Members, who answers the leader, node 1; who may be removed, and who is named instead of the others.
+        for (members, answering, may, instead) in [
+            (&[1, 2, 3][..], &[1, 2][..], &[3][..], &[3][..]),
+            (&[1, 2, 3], &[1, 2, 3], &[1, 2, 3], &[]),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3], &[4, 5], &[4, 5]),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3, 4], &[1, 2, 3, 4, 5], &[]),
+            (&[1, 2, 3, 4], &[1, 2, 3], &[1, 2, 3, 4], &[]),
+            (&[1, 2], &[1, 2], &[1, 2], &[]),
+        ] {
+            let current = of(members);
+            for id in members {
+                let to = remove(&current, *id, 1).unwrap();
+                let allowed = answer(answering).allows(&current, &to, 1);
+                if may.contains(id) {
+                    assert_eq!(allowed, Ok(()), "{members:?} without {id}");
+                } else {
+                    let Err(ChangeError::NoQuorum { instead: named, .. }) = allowed else { panic!("{id}") };
+                    assert_eq!(named, instead, "{members:?} without {id}");
+                }
+            }
+        }
+        let (current, mut doubtful) = (of(&[1, 2, 3, 4, 5]), answer(&[1, 2, 3, 4]));
+        doubtful.doubted.push(4);
+        let without = |id| doubtful.allows(&current, &remove(&current, id, 1).unwrap(), 1);
+        assert!(without(3).is_err() && without(5).is_ok(), "who is in doubt answers for nobody");
+    }
+
+    #[test]
     fn a_node_less_and_two_that_are_left_get_a_witness_where_the_leader_is_not() {
         let to = remove(&of(&[1, 2, 3]), 2, 3).unwrap();
         assert_eq!((&to.members.voters[..], to.node(2).is_some()), (&[1, 3, witness_in(1)][..], true));
-        let left = next(&to, &leads(&[]), 3).unwrap();
+        let left = next(&to, &leads(&[]), 3, &answer(&[1, 3])).unwrap();
         assert_eq!((left.members.is_joint(), left.node_ids()), (false, vec![1, 3]));
-        assert_eq!(next(&left, &leads(&[]), 3), None);
-        assert_eq!(next(&to, &leads(&[]), 2), None, "node 2 is about to leave");
+        assert_eq!(next(&left, &leads(&[]), 3, &answer(&[1, 3])), None);
+        assert_eq!(next(&to, &leads(&[]), 2, &answer(&[1, 2, 3])), None, "node 2 is about to leave");
         assert_eq!(remove(&of(&[1, 2]), 2, 1).unwrap().members.voters, [1]);
         assert_eq!(remove(&of(&[1]), 1, 1), Err(ChangeError::LastVoter));
     }

@@ -383,6 +383,7 @@ impl Cluster {
             return;
         }
         self.witness_is_elected(place, &message);
+        self.nodes[place].heard.insert(host_of(message.from), self.now_ms);
         let Some(process) = &mut self.nodes[place].process else { return };
         if let (Some(mark), Some(state)) = (&message.snapshot, state) {
             process.received.insert(mark.index, state);

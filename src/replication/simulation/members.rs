@@ -52,6 +52,11 @@ impl Directory {
         }
     }
 
+    /// The file is written that lagged behind the log.
+    pub fn catch_up(&mut self) {
+        self.stored = self.membership.clone();
+    }
+
     /// What the log says of the members, if the file lags behind it.
     pub fn started(&mut self, to: &Configuration) {
         if self.membership.as_ref().is_some_and(|known| known.configuration.index < to.index) {

@@ -40,6 +40,8 @@ mod force_tests;
 mod history;
 mod log_writer;
 mod members;
+#[cfg(test)]
+mod members_tests;
 mod node;
 mod older_copies;
 #[cfg(test)]
@@ -61,6 +63,8 @@ use crate::replication::raft::Mistake;
 /// one has had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
+    /// Members change whoever answers.
+    ChangesBlindly,
     /// A write is durable as soon as it is ordered.
     PersistedBeforeSync,
     /// A follower's promises leave before what they promise is durable.

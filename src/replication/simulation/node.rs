@@ -91,6 +91,8 @@ pub struct Node {
     pub disk: SimulatedDisk,
     /// What disks had that were lost, or set back: it counted when it was asked for.
     pub lost: Vec<Held>,
+    /// When a message of each other node came last.
+    pub heard: BTreeMap<NodeId, u64>,
     /// Older copies of disk and directory.
     pub copies: Vec<OlderCopy>,
     /// What the disk is to note about doubt: that it begins, or ends.
@@ -122,6 +124,7 @@ impl Node {
             id,
             disk,
             lost: Vec::new(),
+            heard: BTreeMap::new(),
             copies: Vec::new(),
             doubt_orders: VecDeque::new(),
             directory: Directory::new(id),

@@ -11,7 +11,10 @@ use super::members::member;
 use crate::persistence::Configuration;
 use crate::replication::message::NodeId;
 use crate::replication::raft::Input;
-use crate::replication::reconfiguration::{add, next, nodes_that_vote, remove};
+use crate::replication::reconfiguration::{Answering, add, next, nodes_that_vote, remove};
+
+/// Several heartbeats.
+const ANSWERS_WITHIN_MS: u64 = 500;
 
 /// What the operator is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +118,16 @@ impl Cluster {
         nodes.iter().all(|id| known(id).is_some_and(|known| known.configuration.index >= newest.index))
     }
 
+    /// Whether all members know it over a crash, too.
+    fn is_stored(&self, newest: &Configuration) -> bool {
+        let stored = |id: &NodeId| self.nodes[*id as usize - 1].directory.stored.as_ref();
+        let nodes = nodes_that_vote(newest);
+        nodes.iter().all(|id| stored(id).is_some_and(|stored| stored.configuration.index >= newest.index))
+    }
+
     /// Whether what was acknowledged survives the loss, and a majority that can replace the node.
     fn may_lose_disk(&self, id: NodeId, newest: &Configuration) -> bool {
-        if !self.is_known(newest) {
+        if !self.is_stored(newest) {
             return false;
         }
         if self.mutant == Some(Mutant::WipedVotes) {
@@ -177,6 +187,10 @@ impl Cluster {
             if let Some(operator) = &mut self.operator {
                 operator.lost.remove(&id);
             }
+            // It is answered when that is stored: what an emptied node knew is not needed any more.
+            for voter in nodes_that_vote(newest) {
+                self.nodes[voter as usize - 1].directory.catch_up();
+            }
             // Some are wiped at once; others go on with what they have, or are restarted with it.
             if self.below(2) == 0 {
                 self.wipe(id as usize - 1);
@@ -190,15 +204,30 @@ impl Cluster {
     pub fn ask_to_remove(&mut self, id: NodeId) {
         let Some((place, current)) = self.asked() else { return };
         let leader = self.nodes[place].id;
+        let Ok(to) = remove(&current, id, leader) else { return };
+        if self.answering(place).allows(&current, &to, leader).is_err() {
+            return;
+        }
         let others: Vec<NodeId> =
             nodes_that_vote(&current).into_iter().filter(|other| *other != id).collect();
         if id == leader && !others.is_empty() {
             let to = others[self.below(others.len() as u64) as usize];
             return self.step(place, Input::TransferTo(to));
         }
-        if let Ok(to) = remove(&current, id, leader) {
-            self.reconfigure(place, to);
+        self.reconfigure(place, to);
+    }
+
+    /// Members that a leader has heard within the last moments, and itself.
+    fn answering(&self, place: usize) -> Answering {
+        let node = &self.nodes[place];
+        if self.mutant == Some(Mutant::ChangesBlindly) {
+            return Answering { nodes: self.nodes.iter().map(|node| node.id).collect(), doubted: Vec::new() };
         }
+        let is_recent = |at: &u64| *at + ANSWERS_WITHIN_MS > self.now_ms;
+        let nodes = node.heard.iter().filter(|(_, at)| is_recent(at)).map(|(id, _)| *id);
+        let nodes: Vec<NodeId> = nodes.chain([node.id]).collect();
+        let is_doubted = |id: &NodeId| self.nodes[*id as usize - 1].directory.in_doubt;
+        Answering { doubted: nodes.iter().copied().filter(is_doubted).collect(), nodes }
     }
 
     /// Who leads, as far as one can ask, and who belongs to the cluster, as it knows them.
@@ -222,7 +251,8 @@ impl Cluster {
         if !process.leads() {
             return;
         }
-        if let Some(to) = next(&membership.configuration, &process.replica.status(), node.id) {
+        let answering = self.answering(place);
+        if let Some(to) = next(&membership.configuration, &process.replica.status(), node.id, &answering) {
             self.reconfigure(place, to);
         }
     }
