@@ -18,6 +18,9 @@ use crate::node::Permits;
 use crate::peer_links::PeerLinks;
 use crate::refusals::Refusals;
 
+/// A file of the members that could not be written is tried again after so long.
+const STORED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Shared by every actor of a node that is a member of a cluster.
 pub struct Cluster {
     /// This node's number.
@@ -61,8 +64,8 @@ pub struct Cluster {
     pub(crate) links: PeerLinks,
     /// Why peers don't let this node in.
     pub(crate) refusals: Refusals,
-    /// The file of the members lags behind what the log says of them.
-    members_unstored: AtomicBool,
+    /// When the file of the members was last tried, if it lags behind what the log says of them.
+    members_unstored: Mutex<Option<Instant>>,
 }
 
 /// How this node sees its cluster.
@@ -152,7 +155,7 @@ impl Cluster {
             conditions: Conditions::default(),
             links: PeerLinks::default(),
             refusals: Refusals::default(),
-            members_unstored: AtomicBool::new(false),
+            members_unstored: Mutex::default(),
         }
     }
 
@@ -237,15 +240,16 @@ impl Cluster {
         if let Err(error) = &stored {
             tracing::warn!(%error, "the members could not be stored; the log has them");
         }
-        self.members_unstored.store(stored.is_err(), Ordering::Relaxed);
+        *lock(&self.members_unstored) = stored.is_err().then(Instant::now);
         stored.is_ok()
     }
 
-    /// Whether the file has the members as this node knows them; tries it again if not. Else a start might go by
-    /// those before, and need one for its majority that was removed since.
+    /// Whether the file has the members as this node knows them; tries it again now and then if not. Else a start
+    /// might go by those before, and need one for its majority that was removed since.
     pub(crate) fn has_stored_members(&self) -> bool {
-        if !self.members_unstored.load(Ordering::Relaxed) {
-            return true;
+        let Some(tried) = *lock(&self.members_unstored) else { return true };
+        if tried.elapsed() < STORED_AGAIN_AFTER {
+            return false;
         }
         lock(&self.membership).as_ref().is_none_or(|known| self.store_members(known))
     }

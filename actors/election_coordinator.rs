@@ -151,13 +151,15 @@ impl ElectionCoordinator {
             tracing::info!(to, "handing leadership over to the lowest id that is there");
             self.tell(ReplicationMessage::TransferTo(to));
         }
+        // What the changes go by is as it is now, however long this node was held up.
+        self.see_members(Some(status));
+        self.cluster.has_stored_members();
         match self.changes.tick(&self.cluster, status) {
             Some(Step::Propose(to)) => self.tell(ReplicationMessage::Reconfigure(Box::new(to))),
             Some(Step::HandOver) => self.hand_over_to_the_best(),
             None => {}
         }
         self.settle_promotions(status.role.leader);
-        self.see_members(Some(status));
     }
 
     fn is_in_contact(&self, node_id: NodeId) -> bool {

@@ -84,12 +84,14 @@ impl Queue {
                 lines += 1;
                 next = if bytes.len() < WRITE_BYTES { self.taken.try_recv().ok() } else { None };
             }
-            if !write_all(output, &bytes) {
+            let is_out = write_all(output, &bytes);
+            if !is_out {
                 self.lines_dropped.fetch_add(lines, Ordering::Relaxed);
             }
             drop(next);
             let dropped = self.lines_dropped.load(Ordering::Relaxed);
-            if dropped > dropped_before && self.taken.is_empty() {
+            // Behind what went out alone: where nothing does, saying so would never end.
+            if is_out && lines > 0 && dropped > dropped_before && self.taken.is_empty() {
                 tracing::warn!(
                     lines = dropped - dropped_before,
                     "lines of the log were dropped: nobody took them"

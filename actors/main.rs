@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use datastore::settings::Settings;
-use datastore_node::flags::Flags;
+use datastore_node::flags::{Flags, LogFormat};
 use datastore_node::{logging, server, start};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) if error.use_stderr() => {
+            logging::begin(LogFormat::Text);
+            logging::say(error.to_string().trim_end());
+            logging::flush();
+            return ExitCode::from(EXIT_USAGE);
+        }
+        // What was asked for, on the standard output.
+        Err(asked) => asked.exit(),
+    };
     logging::begin(flags.log_format);
     logging::abort_on_any_panic();
     let ended = run_as(flags);

@@ -29,11 +29,15 @@ use crate::replication_messages::Wish;
 const CHANGE_MAX: Duration = Duration::from_secs(8);
 /// Whoever hasn't been heard for so long after a node was to be removed doesn't answer: several heartbeats.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// In as many beats of this node, which may itself have been held up for longer.
+const ANSWERS_WITHIN_BEATS: u32 = 20;
 
 struct Change {
     wish: Wish,
     asked_by: (Mailbox<Connection>, u64),
     asked: Instant,
+    /// Of this node, since it is this change's turn.
+    beats: u32,
     until: Instant,
     /// It may be in the log.
     is_proposed: bool,
@@ -55,7 +59,14 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn ask(&mut self, wish: Wish, asked_by: (Mailbox<Connection>, u64)) {
         let asked = Instant::now();
-        self.pending.push(Change { wish, asked_by, asked, until: asked + CHANGE_MAX, is_proposed: false });
+        self.pending.push(Change {
+            wish,
+            asked_by,
+            asked,
+            beats: 0,
+            until: asked + CHANGE_MAX,
+            is_proposed: false,
+        });
     }
 
     /// Answers what is decided; says what to do next.
@@ -72,6 +83,7 @@ impl Changes {
         let own = Some(cluster.node_id).filter(|_| cluster.protocol.1 < PROTOCOL_MEMBERS);
         let earlier = own.or_else(|| cluster.links.speaks_earlier_than(PROTOCOL_MEMBERS));
         while let Some(change) = self.pending.first_mut() {
+            change.beats += 1;
             let step = match earlier {
                 Some(node_id) if !change.is_proposed => Err(ChangeError::EarlierVersion(node_id)),
                 _ => step(change, &known, cluster),
@@ -84,6 +96,9 @@ impl Changes {
                     return Some(step);
                 }
                 Ok(None) => self.answer_first(Ok(())),
+                Err(error @ ChangeError::NotStored) => {
+                    self.answer_first(Err(Error::new(Code::Internal, error.to_string())));
+                }
                 Err(error) => self.answer_first(Err(Error::new(Code::BadRequest, error.to_string()))),
             }
         }
@@ -145,14 +160,19 @@ fn answering_since(cluster: &Cluster, then: Option<Instant>) -> Answering {
 fn step(change: &Change, known: &Configuration, cluster: &Cluster) -> Result<Option<Step>, ChangeError> {
     match &change.wish {
         Wish::Add(member) => Ok(add(known, member.clone())?.map(Step::Propose)),
-        Wish::Remove(node_id) if change.is_proposed && known.node(*node_id).is_none() => {
-            // Its directory may be emptied from here on.
-            if cluster.has_stored_members() { Ok(None) } else { Err(ChangeError::Busy) }
+        // Its directory may be emptied as soon as that is answered.
+        Wish::Remove(node_id) if known.node(*node_id).is_none() && !cluster.has_stored_members() => {
+            let waits = change.beats < ANSWERS_WITHIN_BEATS;
+            Err(if waits { ChangeError::Busy } else { ChangeError::NotStored })
         }
+        Wish::Remove(node_id) if change.is_proposed && known.node(*node_id).is_none() => Ok(None),
         Wish::Remove(node_id) => {
             let to = remove(known, *node_id, cluster.node_id)?;
-            let is_allowed = answering_since(cluster, Some(change.asked)).allows(known, &to, cluster.node_id);
-            if is_allowed.is_err() && change.asked.elapsed() < ANSWERS_WITHIN {
+            // What was heard before it was asked, or long ago, says nothing of now.
+            let recently = Instant::now().checked_sub(ANSWERS_WITHIN);
+            let since = recently.map_or(change.asked, |recently| recently.max(change.asked));
+            let is_allowed = answering_since(cluster, Some(since)).allows(known, &to, cluster.node_id);
+            if is_allowed.is_err() && change.beats < ANSWERS_WITHIN_BEATS {
                 return Err(ChangeError::Busy);
             }
             is_allowed?;

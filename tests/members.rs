@@ -356,3 +356,27 @@ fn with_dead_members_no_living_one_is_removed_that_the_others_need() {
         }
     }
 }
+
+/// By its file a node starts with the members from before: before that has the change, nobody may empty what was removed.
+#[test]
+fn a_removal_that_the_leader_can_t_store_is_not_answered_as_done() {
+    let mut cluster = Cluster::start(3);
+    cluster.wait_until_leads(1);
+    let blocked = cluster.directory(1).join("cluster.new");
+    std::fs::create_dir_all(blocked.join("in the way")).expect("its directory is there");
+    let remove = json!({"op": "remove_member", "node_id": 3});
+    for _ in 0..2 {
+        let reply = cluster.call(1, &remove).expect("it answers");
+        assert_eq!(reply["error"]["code"], "internal", "{reply}");
+        let message = reply["error"]["message"].as_str().unwrap();
+        assert!(message.contains("keep the removed node's directory"), "{message}");
+    }
+    std::fs::remove_dir_all(&blocked).expect("it is there");
+    cluster.wait_until("it is stored", |cluster| {
+        let reply = cluster.call(1, &remove).expect("it answers");
+        reply["error"]["message"].to_string().contains("node 3 is no member")
+    });
+    cluster.kill(1);
+    cluster.restart(1);
+    cluster.ok_among(&[1, 2], &set("without the third", "v"));
+}

@@ -56,6 +56,8 @@ pub enum ChangeError {
         /// Who doesn't answer, and can be removed.
         instead: Vec<NodeId>,
     },
+    /// They have changed, and the disk doesn't take that.
+    NotStored,
     /// A node of the cluster runs an earlier version, which can't read such an entry.
     EarlierVersion(NodeId),
 }
@@ -95,6 +97,11 @@ impl fmt::Display for ChangeError {
                     ),
                 }
             }
+            ChangeError::NotStored => write!(
+                formatter,
+                "the node is out by the log, and this node can't store that (its log says why): keep the removed node's \
+                 directory, mend the disk, and ask again"
+            ),
             ChangeError::EarlierVersion(node_id) => write!(
                 formatter,
                 "node {node_id} speaks a version of the peers' protocol that knows no changes of members: upgrade it \
