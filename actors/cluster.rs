@@ -289,16 +289,6 @@ impl Cluster {
         lock(&self.view).role
     }
 
-    /// What members say that don't let this node in, though it is a member by all that it knows.
-    pub(crate) fn shut_out(&self) -> Option<String> {
-        let known = self.membership()?;
-        known.member(self.node_id)?;
-        self.refusals.told(|peer, host, port, _| {
-            let is_there = |place: &LeaderAddress| place.host == host && place.port == port;
-            known.member(peer).is_some() && self.places_to_look(peer).iter().any(is_there)
-        })
-    }
-
     /// For how long it has known of no leader.
     pub fn leaderless_for(&self) -> Option<Duration> {
         lock(&self.view).leaderless_since.map(|since| since.elapsed())

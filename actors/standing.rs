@@ -100,11 +100,21 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
 
 fn alarms(cluster: &Cluster, view: &View) -> Vec<Alarm> {
     let mut alarms: Vec<Alarm> = view.members.iter().filter_map(alarm).collect();
-    let refused = cluster.shut_out().map(|told| format!("members don't let this node in: {told}"));
+    let refused = shut_out(cluster).map(|told| format!("members don't let this node in: {told}"));
     alarms.extend(refused.map(|message| Alarm::of("not_let_in", cluster.node_id, message)));
     let forgotten = cluster.conditions.forgotten();
     alarms.extend(forgotten.into_iter().map(|(node_id, why)| Alarm::of("forgotten_member", node_id, why)));
     alarms
+}
+
+/// What members say that don't let this node in, though it is a member by all that it knows.
+fn shut_out(cluster: &Cluster) -> Option<String> {
+    let known = cluster.membership()?;
+    known.member(cluster.node_id)?;
+    cluster.refusals.told(|peer, host, port, _| {
+        let is_there = |place: &LeaderAddress| place.host == host && place.port == port;
+        known.member(peer).is_some() && cluster.places_to_look(peer).iter().any(is_there)
+    })
 }
 
 /// What is to be said of a member, by its state.
