@@ -43,7 +43,7 @@ impl ConvergingLog {
             peers: self.replica.view(TICK_MS),
             vector: self.replica.vector().clone(),
             stability: self.replica.stability().clone(),
-            unknown_members: self.replica.unknown_members().to_vec(),
+            unknown_members: self.replica.unknown_members(),
             skew: self.replica.skew(),
             forks: self.replica.forks(),
             ahead,

@@ -265,11 +265,7 @@ impl DynamoCluster {
         if peers.iter().any(|peer| self.links.is_reached(*peer)) {
             return None;
         }
-        self.refusals.told(|peer, host, port, lasts| {
-            let is_there = |place: &LeaderAddress| place.host == host && place.port == port;
-            // Where nobody looks any more nobody answers, either.
-            peers.contains(&peer) && (lasts || self.places_to_look(peer).iter().any(is_there))
-        })
+        self.refusals.told(|peer| peers.contains(&peer).then(|| self.places_to_look(peer)))
     }
 
     /// Races were lost, and more of them than are to be kept.

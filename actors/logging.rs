@@ -1,4 +1,4 @@
-//! What the node says, line by line on its standard error: best effort.
+//! The node writes its own log, line by line, to its standard error as best it can.
 //!
 //! ```text
 //!   whoever says something ─► queue, bounded by bytes ─► thread "logging" ─► standard error
@@ -23,7 +23,7 @@ use crate::flags::LogFormat;
 
 /// Lines that wait are written together, up to so many bytes.
 const WRITE_BYTES: usize = 64 * 1024;
-/// What a line costs beside its bytes.
+/// What a line in the queue costs in memory beside its bytes.
 const LINE_OVERHEAD_BYTES: usize = 64;
 /// For so long the end of the process waits for the lines before it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ pub fn lines_dropped() -> u64 {
     QUEUE.lines_dropped.load(Ordering::Relaxed)
 }
 
-/// What waits to be written.
+/// Bytes of the lines that wait in the queue.
 pub fn queued_bytes() -> usize {
     QUEUE.bytes.load(Ordering::Relaxed)
 }
@@ -191,9 +191,10 @@ pub fn begin(format: LogFormat) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
-    let writing = std::thread::Builder::new().name("logging".into());
-    let writing = writing.spawn(|| QUEUE.write_to(&mut std::io::stderr()));
-    if let (Err(error), _) = (begun, &writing) {
+    // Without that thread lines are dropped when the queue is full, as without a reader.
+    let thread = std::thread::Builder::new().name("logging".into());
+    let _ = thread.spawn(|| QUEUE.write_to(&mut std::io::stderr()));
+    if let Err(error) = begun {
         say(&format!("error: no log: {error}"));
     }
 }

@@ -29,14 +29,14 @@ use crate::replication_messages::Wish;
 const CHANGE_MAX: Duration = Duration::from_secs(8);
 /// Whoever hasn't been heard for so long after a node was to be removed doesn't answer: several heartbeats.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// In as many beats of this node, which may itself have been held up for longer.
+/// The same time in beats of this node: a node that was held up itself has heard nobody meanwhile.
 const ANSWERS_WITHIN_BEATS: u32 = 20;
 
 struct Change {
     wish: Wish,
     asked_by: (Mailbox<Connection>, u64),
     asked: Instant,
-    /// Of this node, since it is this change's turn.
+    /// Beats of this node since this change came to the front of the queue.
     beats: u32,
     until: Instant,
     /// It may be in the log.
@@ -156,7 +156,7 @@ fn answering_since(cluster: &Cluster, then: Option<Instant>) -> Answering {
     Answering { nodes, doubted }
 }
 
-/// What brings the wish about; `Ok(None)`: it is so. `Busy`: not yet.
+/// The step that brings the wish about. `Ok(None)` says that the wish is fulfilled, `Busy` that it has to wait.
 fn step(change: &Change, known: &Configuration, cluster: &Cluster) -> Result<Option<Step>, ChangeError> {
     match &change.wish {
         Wish::Add(member) => Ok(add(known, member.clone())?.map(Step::Propose)),

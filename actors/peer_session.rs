@@ -209,7 +209,8 @@ impl Session {
         self.refuse(from, &error).await;
     }
 
-    /// What is answered: a leader may be about to find out that it leads no more, and to hear of its members.
+    /// The refusal that the peer is told. A leader that was paused may only be about to find out that it leads no more:
+    /// until it is sure it says that it lags.
     fn said(&self, refusal: Refusal) -> Refusal {
         match &refusal {
             Refusal::Forgotten { node_id, leader, .. }

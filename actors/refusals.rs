@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a peer lets it in                     nothing that this peer has said before counts
-//!   refused for its directory             it lasts in dynamo mode: that a peer is gone makes this node no member
+//!   refused for its directory             in dynamo mode it lasts: this node is no member, whether the peer is gone or not
 //!   refused for mode, number, protocol    as long as somebody answers there
 //! ```
 //!
@@ -18,7 +18,7 @@ use datastore::replication::message::NodeId;
 
 use crate::mailbox::lock;
 
-/// So many characters of a peer's refusal are shown: the peer may be a stranger that says anything.
+/// A peer's refusal is shown up to this number of characters: the peer may be a stranger that says anything.
 const SHOWN_MAX: usize = 800;
 
 /// A peer, and where it was looked for.
@@ -66,12 +66,15 @@ impl Refusals {
         lock(&self.said).is_empty()
     }
 
-    /// What the peers say, each reason once; `counts` says of a peer at a place whether it still does.
-    pub(crate) fn told(&self, counts: impl Fn(NodeId, &str, u16, bool) -> bool) -> Option<String> {
+    /// What the peers say, each reason once. `places` gives where a peer is looked for, and `None` for who is no peer:
+    /// where nobody looks any more nobody answers, either.
+    pub(crate) fn told(&self, places: impl Fn(NodeId) -> Option<Vec<LeaderAddress>>) -> Option<String> {
         let said = lock(&self.said);
         let mut by_reason: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
         for ((peer, host, port), refusal) in said.iter() {
-            if counts(*peer, host, *port, refusal.lasts) {
+            let is_there = |place: &LeaderAddress| place.host == *host && place.port == *port;
+            let counts = |places: Vec<LeaderAddress>| refusal.lasts || places.iter().any(is_there);
+            if places(*peer).is_some_and(counts) {
                 let peers = by_reason.entry(&refusal.reason).or_default();
                 if !peers.contains(peer) {
                     peers.push(*peer);
@@ -95,8 +98,8 @@ mod tests {
         LeaderAddress { node_id, host: "h".into(), port }
     }
 
-    fn all(_: NodeId, _: &str, _: u16, _: bool) -> bool {
-        true
+    fn all(peer: NodeId) -> Option<Vec<LeaderAddress>> {
+        Some((1..=3).map(|port| address(peer, port)).collect())
     }
 
     #[test]
@@ -117,7 +120,7 @@ mod tests {
         }
         refusals.is_silent(&address(3, 2));
         assert_eq!(refusals.told(all).as_deref(), Some("node 2 says \"no member\""));
-        assert_eq!(refusals.told(|peer, _, _, _| peer != 2), None, "it is no peer any more");
+        assert_eq!(refusals.told(|peer| all(peer).filter(|_| peer != 2)), None, "it is no peer any more");
         refusals.let_in(2);
         assert!(refusals.is_empty());
     }

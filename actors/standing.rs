@@ -111,10 +111,7 @@ fn alarms(cluster: &Cluster, view: &View) -> Vec<Alarm> {
 fn shut_out(cluster: &Cluster) -> Option<String> {
     let known = cluster.membership()?;
     known.member(cluster.node_id)?;
-    cluster.refusals.told(|peer, host, port, _| {
-        let is_there = |place: &LeaderAddress| place.host == host && place.port == port;
-        known.member(peer).is_some() && cluster.places_to_look(peer).iter().any(is_there)
-    })
+    cluster.refusals.told(|peer| known.member(peer).map(|_| cluster.places_to_look(peer)))
 }
 
 /// What is to be said of a member, by its state.

@@ -15,6 +15,8 @@
 //! nothing of it can come that they must suppress. Reports of members that are evicted later count no
 //! more; each eviction makes all others report anew.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::members::{MemberChange, Members, Stream};
@@ -122,6 +124,11 @@ impl Members {
             !self.is_evicted(report.directory) && newest.is_some_and(|newest| newest == *report)
         };
         self.reports.iter().filter(counts).filter_map(|report| report.of(origin)).max().unwrap_or(0)
+    }
+
+    /// How much counts of each stream that has ended.
+    pub(super) fn limits(&self) -> BTreeMap<Origin, u64> {
+        self.ended_streams().map(|stream| (stream.origin, self.limit(stream.origin))).collect()
     }
 
     /// Up to which sequence an entry that begins or continues this stream is taken; `None`: it goes on.

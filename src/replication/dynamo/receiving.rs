@@ -7,7 +7,6 @@ use super::members::{MemberChange, Stream};
 use super::message::Message;
 use super::peer::Peer;
 use super::replica::Replica;
-use super::vector::Origin;
 use crate::replication::message::NodeId;
 
 impl Replica {
@@ -70,9 +69,7 @@ impl Replica {
 
     /// How much of each stream that has ended counts now.
     pub(super) fn follow_ends(&mut self) {
-        let members = &self.history.members;
-        let limit = |origin: Origin| (origin, members.limit(origin));
-        let limits = members.ended_streams().map(|stream| limit(stream.origin)).collect();
+        let limits = self.history.members.limits();
         self.may_owe_report = true;
         self.prune_heard_of();
         if self.limits != limits {

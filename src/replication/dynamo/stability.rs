@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 
 use super::members::Members;
-use super::vector::VersionVector;
+use super::vector::{Origin, VersionVector};
 use crate::replication::message::NodeId;
 
 /// Up to which time everyone has everything.
@@ -39,8 +39,13 @@ pub struct Stability {
 }
 
 /// Of the members with what each of them has, durably; one that is missing in
-/// `vectors` has nothing, as far as this node knows.
-pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -> Stability {
+/// `vectors` has nothing, as far as this node knows. `limits` says how much counts of each
+/// stream that has ended.
+pub fn stability(
+    members: &Members,
+    limits: &BTreeMap<Origin, u64>,
+    vectors: &BTreeMap<NodeId, VersionVector>,
+) -> Stability {
     let nothing = VersionVector::default();
     let of = |node_id: &NodeId| vectors.get(node_id).unwrap_or(&nothing);
     let node_ids = members.node_ids();
@@ -48,7 +53,7 @@ pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -
     let counts = |origin| match members.stream(origin).and_then(|stream| members.ended(stream)) {
         None => true,
         Some(_) => {
-            let limit = members.limit(origin);
+            let limit = limits.get(&origin).copied().unwrap_or(0);
             let have_it = all.iter().all(|vector| vector.sequence(origin) == limit);
             !(have_it && members.all_have_reported(origin))
         }
@@ -89,6 +94,10 @@ pub fn stability(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn stable(members: &Members, vectors: &BTreeMap<NodeId, VersionVector>) -> Stability {
+        stability(members, &members.limits(), vectors)
+    }
     use crate::persistence::NodeUuid;
     use crate::replication::dynamo::members::{MemberChange, Place};
     use crate::replication::dynamo::vector::Row;
@@ -120,7 +129,7 @@ mod tests {
     fn it_is_the_lowest_of_all_streams_at_all_members() {
         let vectors =
             BTreeMap::from([(1, has(&[90, 80, 70])), (2, has(&[85, 80, 60])), (3, has(&[90, 75, 70]))]);
-        assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![2] });
+        assert_eq!(stable(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![2] });
     }
 
     #[test]
@@ -128,21 +137,21 @@ mod tests {
         // Node 3 is down: the others have all that it has written, and go on.
         let vectors =
             BTreeMap::from([(1, has(&[90, 80, 60])), (2, has(&[90, 80, 60])), (3, has(&[55, 50, 60]))]);
-        assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 50, held_by: vec![3] });
+        assert_eq!(stable(&begun(&[1, 2, 3]), &vectors), Stability { through: 50, held_by: vec![3] });
         let vectors =
             BTreeMap::from([(1, has(&[90, 80, 60])), (2, has(&[90, 80, 60])), (3, has(&[90, 80, 60]))]);
-        assert_eq!(stability(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![3] });
+        assert_eq!(stable(&begun(&[1, 2, 3]), &vectors), Stability { through: 60, held_by: vec![3] });
     }
 
     #[test]
     fn who_was_not_heard_or_has_begun_nothing_holds_all_back() {
         let vectors = BTreeMap::from([(1, has(&[90, 80])), (2, has(&[90, 80]))]);
         let mut members = begun(&[1, 2]);
-        assert_eq!(stability(&members, &vectors).through, 80);
+        assert_eq!(stable(&members, &vectors).through, 80);
         members.named(3, "h", 1);
-        assert_eq!(stability(&members, &vectors), Stability { through: 0, held_by: vec![3] });
+        assert_eq!(stable(&members, &vectors), Stability { through: 0, held_by: vec![3] });
         let heard = BTreeMap::from([(1, has(&[90, 80]))]);
-        assert_eq!(stability(&begun(&[1, 2]), &heard), Stability { through: 0, held_by: vec![2] });
+        assert_eq!(stable(&begun(&[1, 2]), &heard), Stability { through: 0, held_by: vec![2] });
     }
 
     #[test]
@@ -151,7 +160,7 @@ mod tests {
         let evict = MemberChange::Evict { node_id: 3, directory: Some(NodeUuid([3; 16])) };
         members.apply(&evict, Version { index: 95, ordinal: 1 });
         let vectors = |one: [u64; 3], other: [u64; 3]| BTreeMap::from([(1, has(&one)), (2, has(&other))]);
-        let through = |members: &Members, one, other| stability(members, &vectors(one, other)).through;
+        let through = |members: &Members, one, other| stable(members, &vectors(one, other)).through;
         assert_eq!(through(&members, [100, 100, 7], [96, 100, 7]), 7, "nobody has reported");
         for (id, sequence) in [(1u8, 7), (2, 6)] {
             let has = has(&[100, 100, sequence]);

@@ -76,7 +76,7 @@ impl Replica {
             vectors.extend(vector.map(|vector| (*id, vector)));
         }
         vectors.insert(self.place.node_id, self.history.vector.clone());
-        let stable = stability(&self.history.members, &vectors);
+        let stable = stability(&self.history.members, &self.limits, &vectors);
         self.stable = self.unless_forked(stable);
         if !self.heard_of.is_empty() {
             let held_by = self.heard_of.values().flatten().map(|(node_id, _)| *node_id).collect();

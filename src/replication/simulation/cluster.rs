@@ -172,6 +172,13 @@ impl Cluster {
         leaders.max_by_key(|(_, status)| status.role.term).map(|(id, _)| id)
     }
 
+    /// Time passes: gives how many writes were acknowledged meanwhile.
+    pub fn go_on(&mut self, milliseconds: u64) -> u64 {
+        let before = self.acknowledged();
+        self.run_until(self.now_ms + milliseconds);
+        self.acknowledged() - before
+    }
+
     /// How many writes were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.checker.counts.acknowledged

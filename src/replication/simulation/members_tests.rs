@@ -3,22 +3,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Cluster, Mutant};
-
-fn go_on(cluster: &mut Cluster, milliseconds: u64) -> u64 {
-    let before = cluster.acknowledged();
-    cluster.run_until(cluster.now_ms + milliseconds);
-    cluster.acknowledged() - before
-}
+use crate::replication::reconfiguration::nodes_that_vote;
 
 fn voters(cluster: &Cluster) -> Vec<u64> {
-    let members = cluster.checker.history.members();
-    crate::replication::reconfiguration::nodes_that_vote(members)
+    nodes_that_vote(cluster.checker.history.members())
 }
 
 fn is_asked_to_remove(cluster: &mut Cluster, id: u64) {
     for _ in 0..20 {
         cluster.ask_to_remove(id);
-        go_on(cluster, 100);
+        cluster.go_on(100);
     }
 }
 
@@ -30,19 +24,19 @@ fn nobody_is_removed_who_is_needed(mutant: Option<Mutant>) {
             cluster.run_until(3_000);
             assert_eq!(cluster.leader(), Some(1));
             dead.iter().for_each(|id| cluster.crash(*id as usize - 1));
-            assert!(go_on(&mut cluster, 3_000) > 0);
+            assert!(cluster.go_on(3_000) > 0);
             is_asked_to_remove(&mut cluster, needed);
-            assert!(go_on(&mut cluster, 3_000) > 0, "{nodes} nodes without {dead:?}, and {needed}");
+            assert!(cluster.go_on(3_000) > 0, "{nodes} nodes without {dead:?}, and {needed}");
             assert_eq!(voters(&cluster).len() as u64, nodes, "node {needed} is still there");
             for id in &dead {
                 is_asked_to_remove(&mut cluster, *id);
-                assert!(!voters(&cluster).contains(id) && go_on(&mut cluster, 3_000) > 0);
+                assert!(!voters(&cluster).contains(id) && cluster.go_on(3_000) > 0);
             }
             is_asked_to_remove(&mut cluster, needed);
             // A leader that hands over first is asked once more.
             is_asked_to_remove(&mut cluster, needed);
             assert!(!voters(&cluster).contains(&needed), "all that are left answer");
-            assert!(go_on(&mut cluster, 3_000) > 0);
+            assert!(cluster.go_on(3_000) > 0);
         }
     }
 }
