@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::limits;
-use datastore::persistence::{Configuration, FileDisk, IdentityError, Member, Membership, NodeUuid};
+use datastore::persistence::{Configuration, FileDisk, Member, Membership, NodeUuid};
 use datastore::replication::doubt::Condition;
+use datastore::replication::health::DiskHealth;
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{Role, RoleChange};
 use datastore::settings::Peer;
 
 use crate::conditions::Conditions;
+use crate::healths::Healths;
 use crate::mailbox::lock;
+use crate::members_file::MembersFile;
 use crate::node::Permits;
 use crate::peer_links::PeerLinks;
 use crate::refusals::Refusals;
-
-/// A file of the members that could not be written is tried again after so long.
-const STORED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Shared by every actor of a node that is a member of a cluster.
 pub struct Cluster {
@@ -32,11 +32,10 @@ pub struct Cluster {
     /// Where the others are, by this node's own flags: what was spread with the
     /// membership may be an address of another network.
     named: Vec<Peer>,
-    /// `None` until the cluster's founder has adopted this node.
-    membership: Mutex<Option<Membership>>,
+    /// Who belongs to it.
+    pub(crate) members: MembersFile,
     /// The members as entries have named them since the start, for snapshots.
     configurations: Mutex<Vec<Configuration>>,
-    directory: FileDisk,
     /// The versions of the peers' protocol that this node speaks.
     pub protocol: (u32, u32),
     view: Mutex<View>,
@@ -62,10 +61,10 @@ pub struct Cluster {
     pub(crate) conditions: Conditions,
     /// What the sockets to and from the peers share.
     pub(crate) links: PeerLinks,
+    /// How each member's disk and indexes are.
+    pub(crate) healths: Healths,
     /// Why peers don't let this node in.
     pub(crate) refusals: Refusals,
-    /// When the file of the members was last tried, if it lags behind what the log says of them.
-    members_unstored: Mutex<Option<Instant>>,
 }
 
 /// How this node sees its cluster.
@@ -92,8 +91,8 @@ pub struct MemberView {
     pub node_id: NodeId,
     /// It votes; else it only listens.
     pub votes: bool,
-    /// `serving`, `catching_up`, `in_doubt`, `conflicting`, `unreachable` or, where a replica can't
-    /// know, `unknown`.
+    /// `serving`, `catching_up`, `indexing`, `stalled`, `in_doubt`, `conflicting`, `unreachable` or, where
+    /// a replica can't know, `unknown`.
     pub state: &'static str,
     /// Entries that the leader has and it has not; `None` where only the leader knows.
     pub lag_entries: Option<u64>,
@@ -101,12 +100,14 @@ pub struct MemberView {
     pub lag_ms: Option<u64>,
     /// When it was last heard of; `None` for never.
     pub last_seen: Option<Instant>,
+    /// Its disk, as it says; `None`: it doesn't.
+    pub disk: Option<DiskHealth>,
 }
 
 impl MemberView {
     fn unknown(node_id: NodeId) -> MemberView {
-        let (lag_entries, lag_ms, last_seen) = (None, None, None);
-        MemberView { node_id, votes: true, state: "unknown", lag_entries, lag_ms, last_seen }
+        let (lag_entries, lag_ms, last_seen, disk) = (None, None, None, None);
+        MemberView { node_id, votes: true, state: "unknown", lag_entries, lag_ms, last_seen, disk }
     }
 }
 
@@ -138,9 +139,8 @@ impl Cluster {
             node,
             boot,
             named,
-            membership: Mutex::new(membership),
+            members: MembersFile::new(membership, directory),
             configurations: Mutex::default(),
-            directory,
             protocol,
             view: Mutex::new(view),
             committed_terms: Mutex::default(),
@@ -154,8 +154,8 @@ impl Cluster {
             state_differences: AtomicU64::new(0),
             conditions: Conditions::default(),
             links: PeerLinks::default(),
+            healths: Healths::default(),
             refusals: Refusals::default(),
-            members_unstored: Mutex::default(),
         }
     }
 
@@ -167,63 +167,18 @@ impl Cluster {
 
     /// The members as this node knows them; `None` until it is adopted.
     pub fn membership(&self) -> Option<Membership> {
-        lock(&self.membership).clone()
+        self.members.known()
     }
 
     /// Whether this node was adopted.
     pub fn membership_is_known(&self) -> bool {
-        lock(&self.membership).is_some()
-    }
-
-    /// Notes, durably, the identity of a member's directory.
-    pub fn meet(&self, node_id: NodeId, node: NodeUuid) -> Result<(), IdentityError> {
-        let mut membership = lock(&self.membership);
-        let Some(mut with) = membership.clone() else { return Ok(()) };
-        if with.meet(node_id, node) {
-            with.store(&self.directory)?;
-            *membership = Some(with);
-        }
-        Ok(())
-    }
-
-    /// Becomes a member, durably. Says whether that was news: who has a
-    /// membership keeps it.
-    pub fn adopted(&self, by: &Membership) -> Result<bool, IdentityError> {
-        let mut membership = lock(&self.membership);
-        if membership.is_some() {
-            return Ok(false);
-        }
-        by.store(&self.directory)?;
-        *membership = Some(by.clone());
-        Ok(true)
-    }
-
-    /// Takes over what was decided while this node was left behind, durably.
-    pub fn rejoins(&self, with: &Membership) -> Result<(), IdentityError> {
-        let mut membership = lock(&self.membership);
-        with.store(&self.directory)?;
-        *membership = Some(with.clone());
-        Ok(())
+        self.members.with(|known| known.is_some())
     }
 
     /// The log names these members from here on. Says whom it doesn't name any more.
     pub fn configured(&self, to: &Configuration) -> Vec<NodeId> {
         lock(&self.configurations).push(to.clone());
-        let mut membership = lock(&self.membership);
-        let Some(known) = membership.as_mut() else { return Vec::new() };
-        // Set by force a moment ago, for the next start: what the log says meanwhile counts no more.
-        if known.forced.as_ref().is_some_and(|forced| forced.through.is_none()) {
-            return Vec::new();
-        }
-        let before = known.node_ids();
-        // What this node has stored may be newer than what it has read of its log.
-        if to.index > known.configuration.index {
-            known.changed(to.clone());
-            // The log has it; the file is what the next start greets its peers by.
-            self.store_members(known);
-        }
-        let now = known.node_ids();
-        drop(membership);
+        let Some((before, now)) = self.members.configured(to) else { return Vec::new() };
         let mut view = lock(&self.view);
         view.members.retain(|member| now.contains(&member.node_id));
         for id in &now {
@@ -233,25 +188,6 @@ impl Cluster {
         }
         view.members.sort_by_key(|member| member.node_id);
         before.into_iter().filter(|id| !now.contains(id)).collect()
-    }
-
-    fn store_members(&self, known: &Membership) -> bool {
-        let stored = known.store(&self.directory);
-        if let Err(error) = &stored {
-            tracing::warn!(%error, "the members could not be stored; the log has them");
-        }
-        *lock(&self.members_unstored) = stored.is_err().then(Instant::now);
-        stored.is_ok()
-    }
-
-    /// Whether the file has the members as this node knows them; tries it again now and then if not. Else a start
-    /// might go by those before, and need one for its majority that was removed since.
-    pub(crate) fn has_stored_members(&self) -> bool {
-        let Some(tried) = *lock(&self.members_unstored) else { return true };
-        if tried.elapsed() < STORED_AGAIN_AFTER {
-            return false;
-        }
-        lock(&self.membership).as_ref().is_none_or(|known| self.store_members(known))
     }
 
     /// The members as of an entry.
@@ -350,7 +286,7 @@ impl Cluster {
     pub fn places_to_look(&self, node_id: NodeId) -> Vec<LeaderAddress> {
         let named = self.named.iter().find(|peer| peer.node_id == node_id);
         let named = named.map(|peer| LeaderAddress { node_id, host: peer.host.clone(), port: peer.port });
-        let membership = lock(&self.membership);
+        let membership = self.members.known();
         let at = |member: &Member| LeaderAddress { node_id, host: member.host.clone(), port: member.port };
         let spread = membership.as_ref().and_then(|known| known.member(node_id)).map(at);
         let founding = membership.as_ref().and_then(|known| known.base.node(node_id)).map(at);
@@ -381,7 +317,7 @@ impl Cluster {
 
     /// Whether the log has named the members without this node.
     pub fn is_removed(&self) -> bool {
-        lock(&self.membership).as_ref().is_some_and(|known| known.member(self.node_id).is_none())
+        self.members.with(|known| known.is_some_and(|known| known.member(self.node_id).is_none()))
     }
 
     fn no_quorum(&self) -> String {

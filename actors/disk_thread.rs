@@ -119,7 +119,9 @@ impl<D: Disk> DiskThread<D> {
         self.publish();
         let mut pending = None;
         loop {
+            self.node.disk_watch.ends();
             let next = pending.take().map_or_else(|| self.wait(), Next::Order);
+            self.node.disk_watch.begins();
             match next {
                 Next::Order(DiskOrder::Group(group)) => {
                     let (group, other) = self.gather(group);

@@ -14,18 +14,18 @@
 //! up for a while must not make up for it by many ticks at once, which would look
 //! like a leader that is silent.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use datastore::error::{Code, Error};
-use datastore::persistence::host_of;
+use datastore::persistence::{Membership, host_of};
 use datastore::replication::doubt::Condition;
+use datastore::replication::health::{DiskHealth, Health, INDEXED_ALL};
 use datastore::replication::message::{Members, NodeId};
-use datastore::replication::policy::HandOver;
+use datastore::replication::policy::{HandOver, Order, Reason, Seen, best_successor};
 use datastore::replication::quorum::is_quorum;
 use datastore::replication::raft::{Role, Status};
 use datastore::replication::reconfiguration::forced_by;
@@ -89,7 +89,7 @@ impl ElectionCoordinator {
     pub fn new(node: Arc<Node>, cast: Arc<Cast>, cluster: Arc<Cluster>) -> ElectionCoordinator {
         ElectionCoordinator {
             node,
-            policy: HandOver::new(cluster.node_id, ELECTION_TICKS),
+            policy: HandOver::new(cluster.node_id, TICK_MS, ELECTION_TICKS),
             cast,
             cluster,
             beats: 0,
@@ -109,6 +109,7 @@ impl ElectionCoordinator {
 
     fn beat(&mut self) {
         self.beats += 1;
+        self.see_own_health();
         if self.beats.is_multiple_of(PRESENCE_TICKS) {
             self.cast.peers.all().iter().for_each(|peer| peer.send(PeerMessage::Presence));
         }
@@ -147,19 +148,80 @@ impl ElectionCoordinator {
         } else {
             self.growth.clear();
         }
-        if let Some(to) = self.policy.tick(status) {
-            tracing::info!(to, "handing leadership over to the lowest id that is there");
-            self.tell(ReplicationMessage::TransferTo(to));
+        match self.policy.tick(status, &self.seen()) {
+            Some(Order::GoOn) => self.tell(ReplicationMessage::GoOn),
+            Some(Order::HandOver(to, reason)) => {
+                let reason = match reason {
+                    Reason::LowestId => "it has the lowest id that is there",
+                    Reason::HostsWitness => "this node hosts the witness",
+                    Reason::BadDisk => "this node's disk takes no writes",
+                };
+                tracing::info!(to, reason, "handing leadership over");
+                self.tell(ReplicationMessage::TransferTo(to));
+            }
+            None => {}
         }
         // What the changes go by is as it is now, however long this node was held up.
         self.see_members(Some(status));
-        self.cluster.has_stored_members();
         match self.changes.tick(&self.cluster, status) {
             Some(Step::Propose(to)) => self.tell(ReplicationMessage::Reconfigure(Box::new(to))),
             Some(Step::HandOver) => self.hand_over_to_the_best(),
             None => {}
         }
         self.settle_promotions(status.role.leader);
+    }
+
+    /// What the others are told of this node.
+    fn see_own_health(&self) {
+        let watch = &self.node.disk_watch;
+        let oldest = watch.oldest();
+        let disk = DiskHealth {
+            oldest_sync_ms: oldest.as_millis() as u64,
+            is_stalled: watch.is_stalled(oldest),
+            is_full: self.node.permits.is_disk_full(),
+        };
+        let health = Health {
+            condition: self.cluster.conditions.own(),
+            disk,
+            indexed_per_mille: self.node.indexed_per_mille(),
+            pause: self.policy.pause(),
+        };
+        let before = self.cluster.healths.set_own(health).disk;
+        match (before.is_stalled, disk.is_stalled) {
+            (false, true) => {
+                tracing::warn!(
+                    for_ms = disk.oldest_sync_ms,
+                    "STALLED DISK: it has not finished what it was told to write"
+                )
+            }
+            (true, false) => tracing::info!("the disk goes on"),
+            _ => {}
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let voting = self.cluster.membership().map(|known| known.configuration.members).unwrap_or_default();
+        let me = self.cluster.node_id;
+        let members: Vec<NodeId> = self.cluster.others();
+        let there: Vec<NodeId> =
+            members.into_iter().filter(|id| *id != me && self.acknowledges(*id)).collect();
+        let is_doubted = |voter| self.cluster.condition(host_of(voter)) == Condition::InDoubt;
+        let others_decide = is_quorum(&voting, |voter| there.contains(&host_of(voter)), is_doubted);
+        Seen { own: self.cluster.healths.own(), peers: self.cluster.healths.peers(), others_decide }
+    }
+
+    /// Whether what a member says counts, and its disk takes what it is sent.
+    fn acknowledges(&self, id: NodeId) -> bool {
+        let is_here = id == self.cluster.node_id;
+        let is_in_contact = is_here || self.is_in_contact(id);
+        let disk = self.health(id).map(|health| health.disk).unwrap_or_default();
+        is_in_contact && self.cluster.condition(id) != Condition::Conflicting && !disk.is_stalled
+    }
+
+    /// As it says; `None`: it doesn't.
+    fn health(&self, id: NodeId) -> Option<Health> {
+        let healths = &self.cluster.healths;
+        if id == self.cluster.node_id { Some(healths.own()) } else { healths.of_peer(id) }
     }
 
     fn is_in_contact(&self, node_id: NodeId) -> bool {
@@ -182,7 +244,13 @@ impl ElectionCoordinator {
         let is_doubted = |voter| doubted.contains(&host_of(voter));
         let is_quorum = is_quorum(&voting, |voter| there.contains(&host_of(voter)), is_doubted);
         self.cluster.has_quorum.store(status.is_some() && is_quorum, Ordering::Relaxed);
-        let Tolerance { any, single } = tolerance(&voting, &there, &doubted);
+        // Who is there and acknowledges nothing helps to elect; what is written now waits for others.
+        let counts = |member: &&MemberView| {
+            self.acknowledges(member.node_id)
+                && member.lag_ms.is_none_or(|lag| lag <= LAG_SERVING.as_millis() as u64)
+        };
+        let acknowledging: Vec<NodeId> = members.iter().filter(counts).map(|member| member.node_id).collect();
+        let Tolerance { any, single } = tolerance(&voting, &acknowledging, &doubted);
         self.cluster.members_seen(members, any, single);
     }
 
@@ -203,13 +271,18 @@ impl ElectionCoordinator {
         let lag = has.filter(|_| leads).map(|(has, _)| if is_here { Duration::ZERO } else { self.lag(has) });
         let lag_ms = lag.map(|lag| lag.as_millis() as u64);
         let condition = self.cluster.condition(node_id);
+        let health = self.health(node_id);
+        let is_stalled = health.is_some_and(|health| health.disk.is_stalled);
+        let is_indexing = health.is_some_and(|health| health.indexed_per_mille < INDEXED_ALL);
         let state = match (is_here || self.is_in_contact(node_id), lag) {
             (false, _) => "unreachable",
             _ if condition == Condition::Conflicting => "conflicting",
             _ if condition == Condition::InDoubt => "in_doubt",
+            _ if is_stalled => "stalled",
             (true, Some(lag)) if lag > LAG_SERVING => "catching_up",
             (true, None) if !is_here && status.is_none_or(|s| s.role.leader != Some(node_id)) => "unknown",
             (true, _) if status.is_none() => "not_adopted",
+            _ if is_indexing => "indexing",
             (true, _) => "serving",
         };
         MemberView {
@@ -219,6 +292,7 @@ impl ElectionCoordinator {
             lag_entries,
             lag_ms,
             last_seen: last_seen.or(is_here.then(Instant::now)),
+            disk: health.map(|health| health.disk),
         }
     }
 
@@ -264,15 +338,35 @@ impl ElectionCoordinator {
     }
 
     /// Makes this node the only voter, whatever the others have: for a majority that is lost.
-    fn force(&mut self, (connection, sequence): (Mailbox<Connection>, u64)) {
-        let leader = self.forced().inspect(|_| {
-            self.tell(ReplicationMessage::BeginsAnew);
-            self.node.begin_anew();
+    fn force(&mut self, (connection, sequence): (Mailbox<Connection>, u64), context: &mut Context<Self>) {
+        let stored = match self.forced() {
+            Ok(to) => {
+                let stored = self.cluster.members.rejoins(&to);
+                async { stored.await.map(|_| to.epochs) }
+            }
+            Err(error) => {
+                let leader = Err(error);
+                return connection.send(ConnectionMessage::Promoted { sequence, leader });
+            }
+        };
+        let forced = stored.into_actor(self).map(move |stored, this, _| {
+            let leader = stored.map_err(|reason| Error::new(Code::Internal, reason)).map(|epochs| {
+                tracing::warn!(
+                    ?epochs,
+                    "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is \
+                     lost. The other nodes listen until they have caught up; one that has what this node has not is kept out"
+                );
+                this.tell(ReplicationMessage::BeginsAnew);
+                this.node.begin_anew();
+                this.cluster.node_id
+            });
+            connection.send(ConnectionMessage::Promoted { sequence, leader });
         });
-        connection.send(ConnectionMessage::Promoted { sequence, leader });
+        context.spawn(forced);
     }
 
-    fn forced(&self) -> Result<NodeId, Error> {
+    /// The membership that it is to become.
+    fn forced(&self) -> Result<Membership, Error> {
         let me = self.cluster.node_id;
         let refuse = |message: &str| Error::new(Code::BadRequest, message);
         let Some(membership) = self.cluster.membership().filter(|_| !self.cluster.is_removed()) else {
@@ -285,18 +379,10 @@ impl ElectionCoordinator {
             return Err(refuse(message));
         }
         let name = random_u64().map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-        let to = forced_by(membership, me, format!("{name:016x}"));
-        self.cluster.rejoins(&to).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-        tracing::warn!(
-            epochs = ?to.epochs,
-            "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is lost. \
-             The other nodes listen until they have caught up; one that has what this node has not is kept out"
-        );
-        Ok(me)
+        Ok(forced_by(membership, me, format!("{name:016x}")))
     }
 
-    /// Hands over to the lowest id that has the whole log, so that clients don't
-    /// wait for an election.
+    /// Hands over before it goes, so that clients don't wait for an election.
     fn resign(&mut self, done: oneshot::Sender<()>) {
         self.resigning = Some((done, Instant::now() + RESIGNATION_MAX));
         self.hand_over_to_the_best();
@@ -306,11 +392,7 @@ impl ElectionCoordinator {
     fn hand_over_to_the_best(&mut self) {
         let leads = |status: &&Status| status.role.role == Role::Leader;
         let status = self.last_status.as_ref().filter(leads);
-        let followers = status.iter().flat_map(|status| &status.followers);
-        let successor = followers
-            .filter(|(_, _, active)| *active)
-            .max_by_key(|(id, matched, _)| (*matched, Reverse(*id)));
-        if let Some(&(to, ..)) = successor {
+        if let Some(to) = status.and_then(|status| best_successor(status, &self.seen())) {
             tracing::info!(to, "handing leadership over");
             self.tell(ReplicationMessage::TransferTo(to));
         }
@@ -355,19 +437,18 @@ impl Actor for ElectionCoordinator {
 impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
     type Result = ();
 
-    fn handle(&mut self, counted: Counted<CoordinatorMessage>, _: &mut Self::Context) {
+    fn handle(&mut self, counted: Counted<CoordinatorMessage>, context: &mut Self::Context) {
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
             CoordinatorMessage::Status(status) => self.status(*status),
             CoordinatorMessage::Resign { done } => self.resign(done),
-            CoordinatorMessage::GiveUpLeadership => self.hand_over_to_the_best(),
             CoordinatorMessage::Peer { node_id, connected } => {
                 if connected {
                     self.heard.insert(node_id, Instant::now());
                 }
             }
             CoordinatorMessage::Promote { node_id, asked_by } => self.promote(node_id, asked_by),
-            CoordinatorMessage::Force { asked_by } => self.force(asked_by),
+            CoordinatorMessage::Force { asked_by } => self.force(asked_by, context),
             CoordinatorMessage::Change { wish, asked_by } => {
                 self.changes.ask(wish, asked_by);
                 if self.last_status.as_ref().is_none_or(|status| status.role.role != Role::Leader) {

@@ -161,7 +161,7 @@ fn step(change: &Change, known: &Configuration, cluster: &Cluster) -> Result<Opt
     match &change.wish {
         Wish::Add(member) => Ok(add(known, member.clone())?.map(Step::Propose)),
         // Its directory may be emptied as soon as that is answered.
-        Wish::Remove(node_id) if known.node(*node_id).is_none() && !cluster.has_stored_members() => {
+        Wish::Remove(node_id) if known.node(*node_id).is_none() && !cluster.members.is_stored() => {
             let waits = change.beats < ANSWERS_WITHIN_BEATS;
             Err(if waits { ChangeError::Busy } else { ChangeError::NotStored })
         }

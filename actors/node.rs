@@ -9,11 +9,13 @@ use datastore::engine::Placement;
 use datastore::error::{Code, Error};
 use datastore::indexing::Sizes;
 use datastore::limits;
+use datastore::replication::health::INDEXED_ALL;
 use datastore::settings::Settings;
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
+use crate::disk_watch::DiskWatch;
 use crate::dynamo_cluster::DynamoCluster;
 pub use crate::mailbox::lock;
 use crate::mailbox::{Gauge, histogram, record};
@@ -36,6 +38,8 @@ pub struct Node {
     pub shard_figures: Vec<ShardFigures>,
     /// The log's.
     pub log_figures: Mutex<LogFigures>,
+    /// How long its disk has been at what it is doing.
+    pub disk_watch: DiskWatch,
     /// The gauges of all actors, in the order of `stats`.
     gauges: Mutex<Vec<Arc<Gauge>>>,
     /// The connections'.
@@ -276,6 +280,7 @@ impl Node {
             placement,
             started: Instant::now(),
             log_figures: Mutex::new(LogFigures::default()),
+            disk_watch: DiskWatch::default(),
             gauges: Mutex::new(gauges),
             connections: ConnectionFigures::default(),
             snapshots: Mutex::new(SnapshotFigures::default()),
@@ -290,6 +295,7 @@ impl Node {
 
     /// The log wrote and synced so many requests (or entries) together.
     pub fn record_sync(&self, took: std::time::Duration, records: usize) {
+        self.disk_watch.record(took);
         let mut figures = lock(&self.log_figures);
         figures.syncs += 1;
         record(&mut figures.sync_us, took.as_micros() as u64);
@@ -324,6 +330,12 @@ impl Node {
     /// Comes back when the process is to begin anew.
     pub async fn is_to_begin_anew(&self) {
         self.anew.notified().await;
+    }
+
+    /// How much of the indexes is built, in thousandths.
+    pub fn indexed_per_mille(&self) -> u16 {
+        let done: usize = self.shard_figures.iter().map(|s| s.buckets_indexed.load(Ordering::Relaxed)).sum();
+        (done * usize::from(INDEXED_ALL) / limits::BUCKETS) as u16
     }
 
     /// A number that no other multi-key write of this process has.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use datastore::error::{Code, LeaderAddress};
 use datastore::messaging::peer_hello::{Answer, hello_line, read_answer};
-use datastore::persistence::Membership;
+use datastore::persistence::{Membership, NodeUuid};
 use datastore::replication::doubt::Condition;
 use datastore::replication::handshake::{Hello, Lane, Own, Refusal, Verdict, founded_without, judge};
 use datastore::replication::message::NodeId;
@@ -14,6 +14,7 @@ use datastore::replication::raft::Role;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::cluster::Cluster;
+use crate::members_file::Stored;
 
 /// How long connecting may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -81,12 +82,16 @@ fn for_newcomer(cluster: &Cluster, peer: NodeId, mut membership: Membership) -> 
 }
 
 /// Takes a peer's answer. A directory that is met here is noted, durably, when this returns.
-pub(crate) fn answered(cluster: &Cluster, address: &LeaderAddress, line: &[u8]) -> Greeted {
+pub(crate) async fn answered(cluster: &Cluster, address: &LeaderAddress, line: &[u8]) -> Greeted {
     let answer = read_answer(line);
     if let Ok(Answer::Refused { message, retryable: false, .. }) = &answer {
         cluster.refusals.refused(address, Code::BadRequest.rule().0, message);
     }
-    let greeted = judged(cluster, address.node_id, answer);
+    let (greeted, meets) = judged(cluster, address.node_id, answer);
+    let greeted = match meets {
+        Some(node) => met(greeted, cluster.members.meet(address.node_id, node).await),
+        None => greeted,
+    };
     match greeted {
         Greeted::Connected | Greeted::Adopt => cluster.refusals.let_in(address.node_id),
         Greeted::NotYet => cluster.refusals.is_silent(address),
@@ -95,14 +100,23 @@ pub(crate) fn answered(cluster: &Cluster, address: &LeaderAddress, line: &[u8]) 
     greeted
 }
 
-/// Takes the answer of a peer whose lanes are connected.
+/// As `answered`, of a peer whose lanes are connected, on a thread that may wait.
 pub(crate) fn answered_again(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted {
-    judged(cluster, peer, read_answer(line))
+    let (greeted, meets) = judged(cluster, peer, read_answer(line));
+    match meets {
+        Some(node) => met(greeted, cluster.members.meet_on_thread(peer, node)),
+        None => greeted,
+    }
 }
 
-fn judged(cluster: &Cluster, peer: NodeId, answer: Result<Answer, String>) -> Greeted {
+fn met(greeted: Greeted, stored: Stored) -> Greeted {
+    stored.map_or_else(Greeted::Refused, |_| greeted)
+}
+
+/// What becomes of the answer; and the directory that is to be noted, durably, before it does.
+fn judged(cluster: &Cluster, peer: NodeId, answer: Result<Answer, String>) -> (Greeted, Option<NodeUuid>) {
     let own = own(cluster);
-    match answer {
+    let greeted = match answer {
         Err(reason) => Greeted::Refused(reason),
         Ok(Answer::Refused { message, retryable, cluster: theirs }) => {
             let ours = own.membership.as_ref().map(|membership| &membership.cluster);
@@ -114,19 +128,15 @@ fn judged(cluster: &Cluster, peer: NodeId, answer: Result<Answer, String>) -> Gr
             if retryable { Greeted::NotYet } else { Greeted::Refused(message) }
         }
         Ok(Answer::Welcome(welcome)) => {
-            let meet = |meet: bool, then| match meet.then(|| cluster.meet(peer, welcome.node)) {
-                Some(Err(error)) => Greeted::Refused(error.to_string()),
-                Some(Ok(())) | None => then,
-            };
             if welcome.node_id == peer {
                 cluster.links.speaks(peer, welcome.protocol);
             }
             match judge(&own, peer, &welcome) {
-                Verdict::Connected { meet: is_new } => {
+                Verdict::Connected { meet } => {
                     cluster.conditions.peer_greets(peer, welcome.in_doubt);
-                    meet(is_new, Greeted::Connected)
+                    return (Greeted::Connected, meet.then_some(welcome.node));
                 }
-                Verdict::Adopt { meet: is_new } => meet(is_new, Greeted::Adopt),
+                Verdict::Adopt { meet } => return (Greeted::Adopt, meet.then_some(welcome.node)),
                 Verdict::NotAdoptedYet => Greeted::NotYet,
                 Verdict::Refuse(refusal) => {
                     if let Refusal::OtherCluster { theirs, .. } = &refusal {
@@ -136,7 +146,8 @@ fn judged(cluster: &Cluster, peer: NodeId, answer: Result<Answer, String>) -> Gr
                 }
             }
         }
-    }
+    };
+    (greeted, None)
 }
 
 /// A founder whose peer belongs to another cluster before it has met it was

@@ -230,7 +230,7 @@ impl LaneTask {
                 return Err(error);
             }
         };
-        let greeted = self.peering.answered(address, &line);
+        let greeted = self.peering.answered(address, &line).await;
         if let Greeted::Connected | Greeted::Adopt = greeted {
             // It is there: the next attempt begins there, too.
             self.attempts.set(self.attempts.get() - 1);

@@ -139,15 +139,14 @@ impl Session {
                 return None;
             }
             Decision::Accept { protocol, meet } => {
-                let met = if meet { self.cluster.meet(hello.node_id, hello.node) } else { Ok(()) };
-                if let Err(error) = met {
-                    self.refuse(hello.node_id, &Error::new(Code::Internal, error.to_string())).await;
+                if meet && let Err(error) = self.cluster.members.meet(hello.node_id, hello.node).await {
+                    self.refuse(hello.node_id, &Error::new(Code::Internal, error)).await;
                     return None;
                 }
                 (protocol, true)
             }
             Decision::Adopt { protocol, membership } => {
-                match self.cluster.adopted(&membership) {
+                match self.cluster.members.adopted(&membership).await {
                     Ok(true) => {
                         tracing::info!(
                             cluster = membership.cluster,
@@ -159,7 +158,7 @@ impl Session {
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        self.refuse(hello.node_id, &Error::new(Code::Internal, error.to_string())).await;
+                        self.refuse(hello.node_id, &Error::new(Code::Internal, error)).await;
                         return None;
                     }
                 }
@@ -191,8 +190,8 @@ impl Session {
 
     /// The members were changed without this node: it takes over what was decided, and starts anew.
     async fn rejoin(&self, from: NodeId, membership: &Membership) {
-        let error = match self.cluster.rejoins(membership) {
-            Ok(()) => {
+        let error = match self.cluster.members.rejoins(membership).await {
+            Ok(_) => {
                 tracing::warn!(
                     from,
                     members = ?membership.node_ids(),
@@ -204,7 +203,7 @@ impl Session {
                 self.node.begin_anew();
                 Error::new(Code::Starting, "this node begins anew with the members that it was told")
             }
-            Err(error) => Error::new(Code::Internal, error.to_string()),
+            Err(error) => Error::new(Code::Internal, error),
         };
         self.refuse(from, &error).await;
     }
@@ -274,6 +273,12 @@ impl Session {
             PeerFrame::Message(message) => ReplicationMessage::Received(Box::new(message)),
             PeerFrame::Presence(condition) => {
                 self.cluster.conditions.peer_says(peer, condition);
+                self.cluster.healths.forget(peer);
+                return true;
+            }
+            PeerFrame::Health(health) => {
+                self.cluster.conditions.peer_says(peer, health.condition);
+                self.cluster.healths.peer_says(peer, health);
                 return true;
             }
             PeerFrame::ReadProbe { number } => ReplicationMessage::ReadProbe { from: peer, number },

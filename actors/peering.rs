@@ -83,9 +83,9 @@ impl Peering {
     }
 
     /// What became of it, by the answer that came from there.
-    pub(crate) fn answered(&self, address: &LeaderAddress, line: &[u8]) -> Greeted {
+    pub(crate) async fn answered(&self, address: &LeaderAddress, line: &[u8]) -> Greeted {
         match self {
-            Peering::Leader(cluster) => peer_greeting::answered(cluster, address, line),
+            Peering::Leader(cluster) => peer_greeting::answered(cluster, address, line).await,
             Peering::Dynamo(cluster) => dynamo_greeting::answered(cluster, address, line),
         }
     }

@@ -32,7 +32,7 @@ use crate::wal_writer::WalMessage;
 
 /// Between two attempts on a disk that refuses.
 const REFUSED_PAUSE: Duration = Duration::from_millis(2);
-/// A disk that has refused for so long is no leader's, and so often it is said.
+/// A disk that has refused for so long is said, and so often.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 const STALLED_EVERY: Duration = Duration::from_secs(5);
 /// Between two attempts on a disk that is full.
@@ -179,7 +179,6 @@ impl<D: Disk> DiskThread<D> {
             if began.elapsed() >= STALLED_AFTER && said.is_none_or(|said| said.elapsed() >= STALLED_EVERY) {
                 said = Some(Instant::now());
                 tracing::warn!(%failure, for_ms = began.elapsed().as_millis() as u64, "the disk takes no log writes");
-                self.say(ReplicationMessage::DiskStalled);
             }
             let pause = match &failure {
                 AppendError::Refused { .. } => REFUSED_PAUSE,

@@ -174,6 +174,7 @@ impl ReplicatedLog {
             ReplicationMessage::Received(message) => self.step(Input::Received(message)),
             ReplicationMessage::Unreachable(peer) => self.step(Input::Unreachable(peer)),
             ReplicationMessage::SnapshotSent { to, arrived } => self.step(Input::SnapshotSent(to, arrived)),
+            ReplicationMessage::GoOn => self.step(Input::GoOn),
             ReplicationMessage::TransferTo(node) => self.step(Input::TransferTo(node)),
             ReplicationMessage::Reconfigure(to) => self.step(Input::Reconfigure(to)),
             ReplicationMessage::Fetched { number, entries } => self.step(Input::Fetched(number, entries)),
@@ -182,15 +183,6 @@ impl ReplicatedLog {
             ReplicationMessage::LogCut { first_index } => {
                 self.snapshots.cut_index = self.snapshots.cut_index.max(first_index.saturating_sub(1));
                 self.snapshot_moved();
-            }
-            ReplicationMessage::DiskStalled => {
-                // A leader's own disk isn't needed for a majority; but what it can't
-                // have on it, it can't apply, and its clients wait.
-                if let Some(coordinator) =
-                    self.cast.coordinator.as_ref().filter(|_| self.notices.is_in_office())
-                {
-                    coordinator.send(CoordinatorMessage::GiveUpLeadership);
-                }
             }
             ReplicationMessage::SnapshotMade { index, after } => self.snapshot_made(index, after),
             ReplicationMessage::NotFound { number, unreadable } => {
@@ -290,7 +282,10 @@ impl ReplicatedLog {
     /// The members are these from here on.
     fn configured(&mut self, to: &Configuration) {
         let gone = self.cluster.configured(to);
-        gone.iter().for_each(|node| self.cluster.conditions.forget(*node));
+        for node in &gone {
+            self.cluster.conditions.forget(*node);
+            self.cluster.healths.forget(*node);
+        }
         let Configuration { index, members, nodes } = to;
         let nodes: Vec<u64> = nodes.iter().map(|node| node.node_id).collect();
         tracing::info!(index, ?nodes, voters = ?members.voters, learners = ?members.learners, ?gone, "members");

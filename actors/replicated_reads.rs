@@ -12,6 +12,10 @@
 //! names, after a round, what was committed, and once that is applied here, all
 //! that was acknowledged before the probe was **sent** is. An isolated old leader
 //! answers no probe, since it completes no round.
+//!
+//! Nobody waits for a disk that hangs: a leader that has lost its office answers the reads that
+//! still wait for entries to be applied, and a replica says that it is too stale at the bound that
+//! it was given.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,10 +47,27 @@ struct Round {
     probes: Vec<(NodeId, u64)>,
 }
 
+/// Who wants no older state, and until when it waits for that.
+struct StaleAsker {
+    asker: Asker,
+    until: Instant,
+}
+
 /// A question to the leader.
 struct Probe {
     sent: Instant,
-    askers: Vec<Asker>,
+    askers: Vec<StaleAsker>,
+}
+
+impl Probe {
+    fn answer(self, ready: &Result<(), Error>) {
+        answer(self.askers.into_iter().map(|stale| stale.asker).collect(), ready);
+    }
+
+    /// Those that have waited for as long as they may.
+    fn late(&mut self, now: Instant) -> Vec<Asker> {
+        self.askers.extract_if(.., |stale| stale.until <= now).map(|stale| stale.asker).collect()
+    }
 }
 
 /// What waits until entries are handed over.
@@ -54,6 +75,9 @@ enum Waiting {
     Askers(Vec<Asker>),
     Probe(Probe),
 }
+
+/// So long a replica may take to find out how fresh it is, however small the bound.
+const STALENESS_WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// Reads that wait.
 pub(crate) struct ReplicatedReads {
@@ -64,7 +88,7 @@ pub(crate) struct ReplicatedReads {
     /// By the index that must be handed over first.
     waiting: BTreeMap<u64, Vec<Waiting>>,
     /// For the next probe.
-    stale: Vec<Asker>,
+    stale: Vec<StaleAsker>,
     probes: HashMap<u64, Probe>,
     next_probe: u64,
     /// All that was acknowledged before this is applied here.
@@ -98,7 +122,8 @@ impl ReplicatedReads {
                 if self.fresh_since.is_some_and(|since| since.elapsed() <= allowed) {
                     answer(vec![(reply_to, round)], &Ok(()));
                 } else if role.leader.is_some() {
-                    self.stale.push((reply_to, round));
+                    let until = Instant::now() + allowed.max(STALENESS_WAIT_MIN);
+                    self.stale.push(StaleAsker { asker: (reply_to, round), until });
                 } else {
                     answer(vec![(reply_to, round)], &Err(too_stale("no leader is known")));
                 }
@@ -150,9 +175,9 @@ impl ReplicatedReads {
             for waiting in first.remove() {
                 match waiting {
                     Waiting::Askers(askers) => answer(askers, &Ok(())),
-                    Waiting::Probe(Probe { sent, askers }) => {
-                        self.fresh_since = self.fresh_since.max(Some(sent));
-                        answer(askers, &Ok(()));
+                    Waiting::Probe(probe) => {
+                        self.fresh_since = self.fresh_since.max(Some(probe.sent));
+                        probe.answer(&Ok(()));
                     }
                 }
             }
@@ -165,12 +190,12 @@ impl ReplicatedReads {
             return;
         }
         let leader = self.cluster.role().leader;
-        let askers = std::mem::take(&mut self.stale);
+        let probe = Probe { sent: Instant::now(), askers: std::mem::take(&mut self.stale) };
         let Some(peer) = leader.and_then(|leader| cast.peer(leader)) else {
-            return answer(askers, &Err(too_stale("no leader is known")));
+            return probe.answer(&Err(too_stale("no leader is known")));
         };
         self.next_probe = self.next_probe.wrapping_add(1);
-        self.probes.insert(self.next_probe, Probe { sent: Instant::now(), askers });
+        self.probes.insert(self.next_probe, probe);
         peer.send(PeerMessage::ReadProbe { number: self.next_probe });
     }
 
@@ -179,7 +204,7 @@ impl ReplicatedReads {
         let Some(probe) = self.probes.remove(&number) else { return };
         match index {
             Some(index) => self.waiting.entry(index).or_default().push(Waiting::Probe(probe)),
-            None => answer(probe.askers, &Err(too_stale("the node asked leads no more"))),
+            None => probe.answer(&Err(too_stale("the node asked leads no more"))),
         }
     }
 
@@ -187,7 +212,13 @@ impl ReplicatedReads {
     /// fresh stays so: applied entries are committed.
     pub(crate) fn leader_changed(&mut self, cast: &Cast) {
         if self.cluster.role().role != Role::Leader {
-            let Round { askers, probes } = std::mem::take(&mut self.gathered);
+            let Round { mut askers, probes } = std::mem::take(&mut self.gathered);
+            // What they wait for may never be applied here: it is why leadership went elsewhere, perhaps.
+            for waiting in self.waiting.values_mut().flatten() {
+                if let Waiting::Askers(waiting) = waiting {
+                    askers.append(waiting);
+                }
+            }
             answer(askers, &Err(self.cluster.refusal()));
             for (from, number) in probes {
                 if let Some(peer) = cast.peer(from) {
@@ -196,7 +227,7 @@ impl ReplicatedReads {
             }
         }
         for (_, probe) in self.probes.drain() {
-            answer(probe.askers, &Err(too_stale("the leader has changed")));
+            probe.answer(&Err(too_stale("the leader has changed")));
         }
     }
 
@@ -204,8 +235,23 @@ impl ReplicatedReads {
     pub(crate) fn tick(&mut self) {
         let late = self.probes.extract_if(|_, probe| probe.sent.elapsed() > PROBE_PATIENCE);
         for (_, probe) in late.collect::<Vec<_>>() {
-            answer(probe.askers, &Err(too_stale("the leader doesn't answer")));
+            probe.answer(&Err(too_stale("the leader doesn't answer")));
         }
+        let now = Instant::now();
+        let late = self.probes.values_mut().flat_map(|probe| probe.late(now)).collect();
+        answer(late, &Err(too_stale("the leader doesn't answer")));
+        let mut late = Vec::new();
+        self.waiting.retain(|_, waiting| {
+            waiting.retain_mut(|waiting| match waiting {
+                Waiting::Askers(_) => true,
+                Waiting::Probe(probe) => {
+                    late.append(&mut probe.late(now));
+                    !probe.askers.is_empty()
+                }
+            });
+            !waiting.is_empty()
+        });
+        answer(late, &Err(too_stale("its disk or its indexes are behind what the leader has committed")));
     }
 }
 

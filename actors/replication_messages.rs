@@ -81,8 +81,6 @@ pub enum ReplicationMessage {
         /// Its S: what is behind it is in the log, too.
         after: u64,
     },
-    /// From the disk thread: it has refused the log's writes for a while. Said again while it does.
-    DiskStalled,
     /// From the disk thread: the directory says that it may be an older copy.
     DoubtStored,
     /// From the disk thread: the log was cut.
@@ -134,6 +132,8 @@ pub enum ReplicationMessage {
         /// `None`: everything acknowledged before this was asked, and by the leader.
         staleness_ms_max: Option<u64>,
     },
+    /// From the ElectionCoordinator: propose an empty entry, to see whose disk takes it.
+    GoOn,
     /// From the ElectionCoordinator: hand leadership to this node.
     TransferTo(NodeId),
     /// From the ElectionCoordinator: propose these members, if they can be proposed now.
@@ -222,8 +222,6 @@ pub enum CoordinatorMessage {
         /// Told when it hasn't, any more, or nobody takes it.
         done: tokio::sync::oneshot::Sender<()>,
     },
-    /// From the WalWriter: this node's disk doesn't take what a leader must have.
-    GiveUpLeadership,
     /// From a Connection: `promote`.
     Promote {
         /// Who should lead.

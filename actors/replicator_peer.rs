@@ -17,9 +17,9 @@ use actix::{Actor, ActorContext, Context, Handler};
 use actix_rt::task::JoinHandle;
 use datastore::messaging::peer_frame::PeerFrame;
 use datastore::messaging::peer_frame_converging::Converging;
-use datastore::replication::doubt::Condition;
 use datastore::replication::dynamo::Message;
 use datastore::replication::handshake::Lane;
+use datastore::replication::health::Health;
 use datastore::replication::message::{MessageKind, NodeId};
 
 use crate::mailbox::Counted;
@@ -121,11 +121,11 @@ impl Handler<Counted<PeerMessage>> for ReplicatorPeer {
             }
             // Of these nothing is owed: who asks asks again.
             PeerMessage::Presence => {
-                let condition = match &self.peering {
-                    Peering::Leader(cluster) => cluster.conditions.own(),
-                    Peering::Dynamo(_) => Condition::Well,
+                let health = match &self.peering {
+                    Peering::Leader(cluster) => cluster.healths.own(),
+                    Peering::Dynamo(_) => Health::default(),
                 };
-                self.heartbeats.push_newest(PeerFrame::Presence(condition));
+                self.heartbeats.push_newest(PeerFrame::Health(health));
             }
             PeerMessage::ReadProbe { number } => {
                 self.heartbeats.push_newest(PeerFrame::ReadProbe { number });

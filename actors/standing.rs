@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use datastore::error::LeaderAddress;
 use datastore::persistence::{Member, host_of, is_witness};
 use datastore::query::{Alarm, MemberStanding, Standing};
+use datastore::replication::health::INDEXED_ALL;
 use datastore::replication::raft::Role;
 
 use crate::cluster::{Cluster, MemberView, View};
@@ -21,21 +22,35 @@ pub(crate) fn standing(node: &Node, port: u16) -> Standing {
     let mut standing = match (&node.cluster, &node.dynamo) {
         (Some(cluster), _) => of_member(cluster, own),
         (None, Some(cluster)) => standing_dynamo::standing(node, cluster, own),
-        (None, None) => alone(own, lock(&node.log_figures).durable_index),
+        (None, None) => alone(node, own),
     };
     standing.alarms.extend(node.unreadable_log.alarm(node.settings.node_id));
     standing
 }
 
-fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
+/// How a node is that nothing else keeps from serving, and for how long its disk has been at what it writes.
+pub(crate) fn own_state(node: &Node) -> (&'static str, u64) {
+    let oldest = node.disk_watch.oldest();
+    let state = match node.disk_watch.is_stalled(oldest) {
+        true => "stalled",
+        false if node.indexed_per_mille() < INDEXED_ALL => "indexing",
+        false => "serving",
+    };
+    (state, oldest.as_millis() as u64)
+}
+
+fn alone(node: &Node, own: LeaderAddress) -> Standing {
+    let durable_index = lock(&node.log_figures).durable_index;
+    let (state, oldest_sync_ms) = own_state(node);
     let member = MemberStanding {
         address: own.clone(),
         role: PRIMARY,
         votes: true,
-        state: "serving",
+        state,
         lag_entries: Some(0),
         lag_ms: Some(0),
         last_seen_ms: Some(0),
+        oldest_sync_ms: Some(oldest_sync_ms),
     };
     Standing {
         role: PRIMARY,
@@ -59,7 +74,8 @@ fn alone(own: LeaderAddress, durable_index: u64) -> Standing {
 pub(crate) fn newcomer(member: &Member) -> MemberStanding {
     let address = LeaderAddress { node_id: member.node_id, host: member.host.clone(), port: member.port };
     let (role, votes, state) = (SECONDARY, false, "unreachable");
-    MemberStanding { address, role, votes, state, lag_entries: None, lag_ms: None, last_seen_ms: None }
+    let (lag_entries, lag_ms, last_seen_ms, oldest_sync_ms) = (None, None, None, None);
+    MemberStanding { address, role, votes, state, lag_entries, lag_ms, last_seen_ms, oldest_sync_ms }
 }
 
 fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
@@ -78,6 +94,7 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
         lag_entries: member.lag_entries,
         lag_ms: member.lag_ms,
         last_seen_ms: member.last_seen.map(|seen| seen.elapsed().as_millis() as u64),
+        oldest_sync_ms: member.disk.map(|disk| disk.oldest_sync_ms),
     };
     Standing {
         role: if view.role.role == Role::Leader { PRIMARY } else { SECONDARY },
@@ -100,6 +117,7 @@ fn of_member(cluster: &Cluster, own: LeaderAddress) -> Standing {
 
 fn alarms(cluster: &Cluster, view: &View) -> Vec<Alarm> {
     let mut alarms: Vec<Alarm> = view.members.iter().filter_map(alarm).collect();
+    alarms.extend(view.members.iter().filter_map(full_disk));
     let refused = shut_out(cluster).map(|told| format!("members don't let this node in: {told}"));
     alarms.extend(refused.map(|message| Alarm::of("not_let_in", cluster.node_id, message)));
     let forgotten = cluster.conditions.forgotten();
@@ -118,11 +136,26 @@ fn shut_out(cluster: &Cluster) -> Option<String> {
 fn alarm(member: &MemberView) -> Option<Alarm> {
     let (node_id, code) = (member.node_id, member.state);
     let message = match code {
+        "stalled" => format!(
+            "node {node_id}'s disk hasn't finished what it was told to write {} ms ago: it acknowledges nothing. Look at \
+             the disk; a node that can't be mended is removed with remove_member",
+            member.disk.map_or(0, |disk| disk.oldest_sync_ms)
+        ),
         "in_doubt" => doubt_of(node_id),
         "conflicting" => conflict_of(node_id),
         _ => return None,
     };
     Some(Alarm::of(code, node_id, message))
+}
+
+/// One whose disk has no room says so however it is otherwise.
+fn full_disk(member: &MemberView) -> Option<Alarm> {
+    let node_id = member.node_id;
+    member.disk.filter(|disk| disk.is_full && member.state != "unreachable")?;
+    let message = format!(
+        "node {node_id}'s disk has less room than a snapshot and a log segment need: as leader it refuses writes. Free some"
+    );
+    Some(Alarm::of("disk_full", node_id, message))
 }
 
 /// Where a member is.

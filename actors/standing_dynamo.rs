@@ -10,6 +10,7 @@ use datastore::replication::dynamo::{MemberView, clock};
 use crate::dynamo_alarms::alarms;
 use crate::dynamo_cluster::{DynamoCluster, DynamoView};
 use crate::node::{Node, ShardFigures};
+use crate::standing;
 
 /// Every node takes writes.
 const ROLE: &str = "primary";
@@ -20,14 +21,16 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
     let applied_index = cluster.applied_index.load(Ordering::Relaxed);
     let mut members: Vec<MemberStanding> = view.peers.iter().map(|peer| member(cluster, peer)).collect();
     let in_contact = view.peers.iter().filter(|peer| peer.in_contact).count();
+    let (state, oldest_sync_ms) = standing::own_state(node);
     members.push(MemberStanding {
         address: own,
         role: ROLE,
         votes: true,
-        state: own_state(cluster),
+        state: own_state(cluster).unwrap_or(state),
         lag_entries: Some(0),
         lag_ms: Some(0),
         last_seen_ms: Some(0),
+        oldest_sync_ms: Some(oldest_sync_ms),
     });
     members.sort_by_key(|member| member.address.node_id);
     Standing {
@@ -49,12 +52,12 @@ pub(crate) fn standing(node: &Node, cluster: &DynamoCluster, own: LeaderAddress)
     }
 }
 
-fn own_state(cluster: &DynamoCluster) -> &'static str {
+/// What keeps it from serving.
+fn own_state(cluster: &DynamoCluster) -> Option<&'static str> {
     match (cluster.is_evicted.load(Ordering::Relaxed), cluster.shut_out().is_some()) {
-        (true, _) => "evicted",
-        (_, true) => "shut_out",
-        _ if cluster.awaits_contact.load(Ordering::Relaxed) => "awaits_contact",
-        _ => "serving",
+        (true, _) => Some("evicted"),
+        (_, true) => Some("shut_out"),
+        _ => cluster.awaits_contact.load(Ordering::Relaxed).then_some("awaits_contact"),
     }
 }
 
@@ -74,6 +77,7 @@ fn member(cluster: &DynamoCluster, peer: &MemberView) -> MemberStanding {
         lag_entries: peer.lag_entries,
         lag_ms: peer.lag_ms,
         last_seen_ms: last_heard.map(|heard| heard.elapsed().as_millis() as u64),
+        oldest_sync_ms: None,
     }
 }
 

@@ -10,13 +10,12 @@ mod common;
 #[path = "common/mount.rs"]
 mod mount;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::Cluster;
 use cluster::network::Id;
 use datastore_utilities::linearizability::Client;
-use mount::SmallDisk;
+use mount::{SmallDisk, fill};
 use serde_json::{Value, json};
 
 fn set(key: &str, value: &Value) -> Value {
@@ -134,15 +133,6 @@ fn a_replica_without_room_holds_nobody_up_stops_when_told_and_catches_up_later()
     std::fs::remove_file(&filler).unwrap();
     cluster.restart(full);
     assert_eq!(cluster.converge().len(), acknowledged);
-}
-
-/// Takes all the room that there is.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::create(path).unwrap();
-    for chunk in [1 << 16, 1 << 12, 1] {
-        while file.write_all(&vec![0; chunk]).is_ok() {}
-    }
 }
 
 #[test]

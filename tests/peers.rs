@@ -238,7 +238,7 @@ fn strangers_are_told_why_they_are_refused() {
     let good = hello(&known, 2, 1, Lane::Log);
     let other_cluster = Hello { cluster: Some("f".repeat(32)), ..good.clone() };
     for (hello, code, reason) in [
-        (Hello { protocol: (4, 5), ..good.clone() }, "unsupported_protocol", "speaks versions 4 to 5"),
+        (Hello { protocol: (8, 9), ..good.clone() }, "unsupported_protocol", "speaks versions 8 to 9"),
         (Hello { to: 7, ..good.clone() }, "bad_request", "node 7 was meant"),
         (Hello { node_id: 1, ..good.clone() }, "bad_request", "two nodes have node id 1"),
         (Hello { node_id: 7, ..good.clone() }, "bad_request", "node 7 is no member"),
@@ -275,7 +275,7 @@ fn garbage_ends_its_own_session_and_nothing_else() {
     let greet = |lane| {
         let (peer, answer) = Peer::greet(founder.address, &hello(&known, 2, 1, lane));
         assert_eq!(answer["ok"], true, "{answer}");
-        assert_eq!((&answer["protocol"], &answer["node_id"]), (&json!(3), &json!(1)), "{answer}");
+        assert_eq!((&answer["protocol"], &answer["node_id"]), (&json!(PROTOCOL.1), &json!(1)), "{answer}");
         peer
     };
     let (mut log, mut heartbeats) = (greet(Lane::Log), greet(Lane::Heartbeat));

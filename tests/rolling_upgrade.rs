@@ -2,7 +2,7 @@
 //! a node of the version before is in it, nothing is done that this one can't read.
 //!
 //! `--peer-protocol` makes a node say only what versions before said to its peers: with 1 nothing of members
-//! that change, with 2 nothing of nodes in doubt. In dynamo mode, with 1, nothing of whom a node takes for members
+//! that change, with 2 nothing of nodes in doubt, with 3 nothing of their disks. In dynamo mode, with 1, nothing of whom a node takes for members
 //! and of streams that have ended.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
@@ -11,6 +11,7 @@
 mod cluster;
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cluster::Cluster;
@@ -26,6 +27,8 @@ use serde_json::{Value, json};
 const BEFORE: [&str; 2] = ["--peer-protocol", "1"];
 /// What the version before there was doubt speaks.
 const BEFORE_DOUBT: [&str; 2] = ["--peer-protocol", "2"];
+/// What the version before nodes said how their disks are speaks.
+const BEFORE_HEALTH: [&str; 2] = ["--peer-protocol", "3"];
 /// More than twice the longest time after which a follower campaigns.
 const MISSED_FOR_MS: u64 = 4_000;
 const ANSWERS: usize = 100;
@@ -293,6 +296,38 @@ fn nodes_that_know_no_doubt_are_upgraded_under_load_and_their_directories_are_no
         cluster.restart(id);
         cluster.wait_for_members();
         clients.wait_for_answers(&cluster, ANSWERS);
+    }
+    clients.finish(&mut cluster);
+}
+
+/// Nodes of the version before say nothing of their disks, and take part in everything.
+#[test]
+fn nodes_that_say_nothing_of_their_disks_are_upgraded_and_go_back_under_load() {
+    let mut cluster = Cluster::start_with(3, &BEFORE_HEALTH);
+    let clients = under_load(&cluster, "health");
+    let mut newer = BTreeSet::new();
+    for flags in [&[][..], &BEFORE_HEALTH] {
+        for id in [3, 2, 1] {
+            clients.wait_for_answers(&cluster, ANSWERS);
+            cluster.terminate(id);
+            cluster.set_flags(id, flags);
+            cluster.restart(id);
+            cluster.wait_for_members();
+            if flags.is_empty() {
+                newer.insert(id)
+            } else {
+                newer.remove(&id)
+            };
+            let says = |cluster: &Cluster, of: u64| {
+                let members = cluster.view(1)?["members"].as_array().cloned()?;
+                Some(members.into_iter().find(|row| row["node_id"] == of)?["oldest_sync_ms"].is_u64())
+            };
+            // What node 1 hears is what both can say.
+            cluster.wait_until("each says what the other can read", |cluster| {
+                let both = |of: &u64| Some(newer.contains(&1) && newer.contains(of));
+                [2, 3].iter().all(|of| says(cluster, *of) == both(of))
+            });
+        }
     }
     clients.finish(&mut cluster);
 }

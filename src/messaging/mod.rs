@@ -29,6 +29,7 @@ mod keys;
 mod line_decoder;
 pub mod peer_frame;
 pub mod peer_frame_converging;
+mod peer_frame_health;
 pub mod peer_greeting;
 pub mod peer_hello;
 pub mod peer_version;

@@ -35,11 +35,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::frame_reader::Reader;
 use super::peer_frame_converging::{self, Converging};
+use super::peer_frame_health::{self, HEALTH};
 use super::peer_version::{CONFLICTING, IN_DOUBT, PRESENCE, presence, present};
 use crate::limits::{PEER_FRAME_BYTES_MAX, SOCKET_READ_BYTES};
 use crate::persistence::frame::PAYLOAD_BYTES_MAX;
 use crate::persistence::{Configuration, Members, NodeUuid};
 use crate::replication::doubt::Condition;
+use crate::replication::health::Health;
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
 
 const HEADER_BYTES: usize = 12;
@@ -70,6 +72,8 @@ pub enum PeerFrame {
     },
     /// I am here: replicas have nothing else to say to each other.
     Presence(Condition),
+    /// I am here, and so it goes with me.
+    Health(Health),
     /// The sender's state at an index.
     StateHash {
         /// When.
@@ -189,6 +193,7 @@ pub fn encode(out: &mut BytesMut, frame: &PeerFrame) {
             index.iter().for_each(|index| out.put_u64_le(*index));
         }
         PeerFrame::Presence(condition) => out.put_u8(presence(*condition)),
+        PeerFrame::Health(health) => peer_frame_health::put(out, health),
         PeerFrame::StateHash { index, hash } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
@@ -356,6 +361,7 @@ fn frame(reader: &mut Reader<'_>) -> Option<PeerFrame> {
         SNAPSHOT_ENTRIES => PeerFrame::SnapshotEntries(reader.list(entry)?),
         SNAPSHOT_END => PeerFrame::SnapshotEnd,
         SNAPSHOT_RESULT => PeerFrame::SnapshotResult { taken: reader.bool()? },
+        HEALTH => PeerFrame::Health(peer_frame_health::read(reader)?),
         PRESENCE | IN_DOUBT | CONFLICTING => PeerFrame::Presence(present(kind)?),
         _ => PeerFrame::Converging(peer_frame_converging::read(kind, reader)?),
     })

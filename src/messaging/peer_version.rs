@@ -2,7 +2,7 @@
 
 use super::peer_frame::PeerFrame;
 use crate::replication::doubt::{Condition, for_earlier};
-use crate::replication::protocol::PROTOCOL_DOUBT;
+use crate::replication::protocol::{PROTOCOL_DOUBT, PROTOCOL_HEALTH};
 
 /// The kinds of the frames by which a node says that it is there, and how: the later ones far from those
 /// that dynamo mode has.
@@ -12,6 +12,10 @@ pub(super) const CONFLICTING: u8 = 65;
 
 /// The frame as a peer of this version of the protocol may have it; `None`: it may not.
 pub fn for_version(frame: PeerFrame, protocol: u32) -> Option<PeerFrame> {
+    let frame = match frame {
+        PeerFrame::Health(health) if protocol < PROTOCOL_HEALTH => PeerFrame::Presence(health.condition),
+        frame => frame,
+    };
     match frame {
         frame if protocol >= PROTOCOL_DOUBT => Some(frame),
         PeerFrame::Message(message) => for_earlier(message).map(PeerFrame::Message),

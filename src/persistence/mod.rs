@@ -35,6 +35,7 @@ pub mod segment;
 mod snapshot;
 mod snapshot_line;
 mod snapshot_reader;
+mod sync_times;
 #[cfg(test)]
 mod tests;
 
@@ -68,3 +69,4 @@ pub use snapshot::{
 };
 pub use snapshot_line::{LineError, SnapshotLine, parse_line};
 pub use snapshot_reader::{SnapshotChunk, SnapshotReader, SnapshotTrailer};
+pub use sync_times::SyncTimes;

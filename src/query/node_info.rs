@@ -103,7 +103,8 @@ pub struct MemberStanding {
     pub role: &'static str,
     /// It votes; else it only listens.
     pub votes: bool,
-    /// `serving`, `catching_up`, `in_doubt`, `conflicting`, `unreachable`, `not_adopted` or `unknown`.
+    /// `serving`, `catching_up`, `indexing`, `stalled`, `in_doubt`, `conflicting`, `unreachable`, `not_adopted` or
+    /// `unknown`.
     pub state: &'static str,
     /// What it lacks; `None` where this node can't know.
     pub lag_entries: Option<u64>,
@@ -111,6 +112,8 @@ pub struct MemberStanding {
     pub lag_ms: Option<u64>,
     /// When it was last heard of; `None` for never.
     pub last_seen_ms: Option<u64>,
+    /// For how long its oldest write has waited for its disk; `None` where this node can't know.
+    pub oldest_sync_ms: Option<u64>,
 }
 
 fn address_body(address: &LeaderAddress) -> Value {
@@ -165,6 +168,7 @@ pub fn member_body(member: &MemberStanding) -> Value {
         "lag_entries": member.lag_entries,
         "lag_ms": member.lag_ms,
         "last_seen_ms": member.last_seen_ms,
+        "oldest_sync_ms": member.oldest_sync_ms,
     })
 }
 

@@ -495,10 +495,10 @@ mod tests {
     fn the_highest_version_that_both_speak_is_spoken() {
         let me = own(1, Some(&[1, 2]));
         let with = |protocol| Hello { protocol, ..hello(2, 1) };
-        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: 3, meet: false });
+        assert_eq!(decide(&me, &with((1, 7))), Decision::Accept { protocol: PROTOCOL.1, meet: false });
         assert_eq!(decide(&me, &with((1, 2))), Decision::Accept { protocol: 2, meet: false });
         assert_eq!(decide(&me, &with((0, 1))), Decision::Accept { protocol: 1, meet: false });
-        for theirs in [(4, 5), (0, 0)] {
+        for theirs in [(8, 9), (0, 0)] {
             assert_eq!(refusal(&me, &with(theirs)), Refusal::Protocol { theirs });
         }
         let mut changed = me;
@@ -513,7 +513,7 @@ mod tests {
 
     #[test]
     fn a_member_is_accepted_and_noted_when_it_is_new() {
-        let accept = |meet| Decision::Accept { protocol: 3, meet };
+        let accept = |meet| Decision::Accept { protocol: PROTOCOL.1, meet };
         assert_eq!(decide(&own(1, Some(&[1, 2])), &hello(2, 1)), accept(false));
         assert_eq!(decide(&own(3, Some(&[1, 3])), &hello(2, 3)), accept(true));
         // The founder may not have heard that its adoption arrived.
@@ -562,11 +562,11 @@ mod tests {
     #[test]
     fn a_new_node_says_who_it_is_and_belongs_to_its_founder_only() {
         let new = own(2, None);
-        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: 3 });
-        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&new, &hello(1, 2)), Decision::Introduce { protocol: PROTOCOL.1 });
+        assert_eq!(decide(&new, &hello(3, 2)), Decision::Introduce { protocol: PROTOCOL.1 });
         let adopting = |met: &[NodeId], from| Hello { membership: Some(membership(met)), ..hello(from, 2) };
         let membership = membership(&[1, 2]);
-        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: 3, membership });
+        assert_eq!(decide(&new, &adopting(&[1, 2], 1)), Decision::Adopt { protocol: PROTOCOL.1, membership });
         // Not its founder; not this directory; another cluster than it says.
         assert_eq!(refusal(&new, &adopting(&[1, 2, 3], 3)), Refusal::NotForMe { from: 3 });
         assert_eq!(refusal(&new, &adopting(&[1], 1)), Refusal::NotForMe { from: 1 });
@@ -596,8 +596,8 @@ mod tests {
         };
         assert_eq!(refused(3, welcome(2, Some(CLUSTER))), Refusal::OtherNode { meant: 3, found: 2 });
         assert!(matches!(refused(2, welcome(2, Some("f"))), Refusal::OtherCluster { .. }));
-        let newer = Welcome { protocol: 4, ..welcome(2, Some(CLUSTER)) };
-        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (4, 4) });
+        let newer = Welcome { protocol: PROTOCOL.1 + 1, ..welcome(2, Some(CLUSTER)) };
+        assert_eq!(refused(2, newer), Refusal::Protocol { theirs: (PROTOCOL.1 + 1, PROTOCOL.1 + 1) });
     }
 
     #[test]
@@ -652,7 +652,7 @@ mod tests {
         let leader = Own { membership: Some(forced.clone()), leads: true, ..own(1, None) };
         let behind = |applied| Own { applied, ..own(2, Some(&[1, 2, 3])) };
         let greets = Hello { epochs: forced.epochs.clone(), ..hello(1, 2) };
-        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&behind((9, 1)), &greets), Decision::Introduce { protocol: PROTOCOL.1 });
         assert_eq!(judge(&leader, 2, &welcome(2, Some(CLUSTER))), Verdict::Adopt { meet: false });
         assert_eq!(refusal(&leader, &hello(2, 1)), Refusal::LeftBehind { node_id: 2 });
         let told = Hello { membership: Some(forced.clone()), ..greets };
@@ -705,7 +705,7 @@ mod tests {
         now.configuration.index = 40;
         now.configuration.nodes.push(Member { node_id: 4, host: "h".into(), port: 1, node: Some(uuid(4)) });
         let greets = Hello { configuration: 40, ..hello(4, 2) };
-        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&own, &greets), Decision::Introduce { protocol: PROTOCOL.1 });
         let answer = Welcome { lags: true, ..welcome(2, Some(CLUSTER)) };
         let greeter = super::Own { node_id: 4, node: uuid(4), membership: Some(now.clone()), ..own.clone() };
         assert_eq!(judge(&greeter, 2, &answer), Verdict::Adopt { meet: false });
@@ -721,7 +721,7 @@ mod tests {
         let alone_in_doubt = super::Own { in_doubt: true, ..leads };
         assert!(matches!(decide(&alone_in_doubt, &told), Decision::Rejoin { .. }), "it is told");
         let replaced = Hello { configuration: 40, node: uuid(9), ..hello(3, 2) };
-        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&own, &replaced), Decision::Introduce { protocol: PROTOCOL.1 });
         let earlier = Hello { configuration: 0, ..replaced };
         assert!(matches!(decide(&own, &earlier), Decision::Refuse(Refusal::LostData { node_id: 3, .. })));
         now.configuration.nodes.retain(|node| node.node_id != 2);
@@ -735,9 +735,9 @@ mod tests {
         now.configuration.index = 40;
         let greets = Hello { configuration: 40, ..hello(2, 1) };
         let knows_all = own(1, Some(&[1, 2, 3]));
-        assert_eq!(decide(&knows_all, &greets), Decision::Accept { protocol: 3, meet: false });
+        assert_eq!(decide(&knows_all, &greets), Decision::Accept { protocol: PROTOCOL.1, meet: false });
         let doubted = super::Own { in_doubt: true, is_lost: false, ..knows_all };
-        assert_eq!(decide(&doubted, &greets), Decision::Introduce { protocol: 3 });
+        assert_eq!(decide(&doubted, &greets), Decision::Introduce { protocol: PROTOCOL.1 });
         let told = Hello { membership: Some(now.clone()), ..greets };
         assert_eq!(decide(&doubted, &told), Decision::Rejoin { membership: now });
         assert!(matches!(decide(&doubted, &hello(2, 1)), Decision::Accept { .. }), "who knows no more");

@@ -16,6 +16,7 @@ pub mod doubt;
 pub mod dynamo;
 pub mod group;
 pub mod handshake;
+pub mod health;
 pub mod message;
 pub mod notices;
 pub mod office;

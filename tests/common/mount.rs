@@ -43,6 +43,15 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Takes all the room that there is.
+pub fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file");
+    for chunk in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![0; chunk]).is_ok() {}
+    }
+}
+
 fn run(program: &str, arguments: &[&str], path: &Path) -> Result<(), String> {
     let output =
         Command::new(program).args(arguments).arg(path).output().map_err(|error| error.to_string())?;

@@ -4,6 +4,8 @@
 //! system's own (`LD_PRELOAD`), for as long as a file exists. It takes a C compiler,
 //! and Linux.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,12 +16,23 @@ use super::cluster::network::Id;
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+static int is_meant(int file) {
+    const char *wanted = getenv("DATASTORE_TEST_SLOW_SYNC_OF");
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length < 0 ? 0 : length] = 0;
+    return !wanted || strstr(path, wanted) != NULL;
+}
 int fdatasync(int file) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
     const char *slow = getenv("DATASTORE_TEST_SLOW_SYNC");
-    for (int i = 0; i < STEPS && slow && access(slow, F_OK) == 0; i++) usleep(10000);
+    int meant = slow && is_meant(file);
+    for (int i = 0; i < STEPS && meant && access(slow, F_OK) == 0; i++) usleep(10000);
     return real(file);
 }
 "#;
@@ -31,6 +44,7 @@ const STEP: Duration = Duration::from_millis(10);
 pub struct SlowSync {
     directory: tempfile::TempDir,
     library: PathBuf,
+    of: Option<String>,
 }
 
 impl SlowSync {
@@ -43,10 +57,15 @@ impl SlowSync {
         let mut compile = Command::new("cc");
         compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
         if cfg!(target_os = "linux") && compile.status().is_ok_and(|status| status.success()) {
-            return Some(SlowSync { directory, library });
+            return Some(SlowSync { directory, library, of: None });
         }
         println!("skipped: no C compiler, or not on Linux");
         None
+    }
+
+    /// Only of files whose path has this in it.
+    pub fn only_of(self, part: &str) -> SlowSync {
+        SlowSync { of: Some(part.into()), ..self }
     }
 
     fn switch(&self) -> PathBuf {
@@ -58,8 +77,11 @@ impl SlowSync {
         let switch = self.switch();
         let variables = [("LD_PRELOAD", self.library.as_path()), ("DATASTORE_TEST_SLOW_SYNC", &switch)];
         let text = |path: &Path| path.to_str().expect("a plain path").to_string();
-        let variables = variables.map(|(name, path)| (name, text(path)));
-        cluster.set_environment(id, &variables.each_ref().map(|(name, path)| (*name, path.as_str())));
+        let mut variables = variables.map(|(name, path)| (name, text(path))).to_vec();
+        variables.extend(self.of.iter().map(|part| ("DATASTORE_TEST_SLOW_SYNC_OF", part.clone())));
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        cluster.set_environment(id, &variables);
     }
 
     /// Syncs take long from here on.

@@ -8,8 +8,17 @@ use crate::node::print_fields;
 use crate::output::{Format, Output, for_terminal, table};
 
 /// The table of members; address stands for two fields.
-const MEMBER_COLUMNS: [&str; 8] =
-    ["node_id", "address", "role", "votes", "state", "lag_entries", "lag_ms", "last_seen_ms"];
+const MEMBER_COLUMNS: [&str; 9] = [
+    "node_id",
+    "address",
+    "role",
+    "votes",
+    "state",
+    "lag_entries",
+    "lag_ms",
+    "last_seen_ms",
+    "oldest_sync_ms",
+];
 
 pub async fn print(client: &DatastoreConnector, output: &mut Output) -> Result<(), Failure> {
     let mut fields = client.cluster().await?;
@@ -200,7 +209,7 @@ mod tests {
     fn the_members_stand_in_a_table_and_no_leader_is_said() {
         let member = |node_id: u64, role: &str, state: &str, lag: u64| {
             json!({"node_id": node_id, "host": "10.0.0.1", "port": 9000 + node_id, "role": role, "votes": true, "state": state,
-                "lag_entries": lag, "lag_ms": 2 * lag, "last_seen_ms": 0})
+                "lag_entries": lag, "lag_ms": 2 * lag, "last_seen_ms": 0, "oldest_sync_ms": 7})
         };
         let mut reply = json!({"mode": "leader", "node_id": 2, "role": "secondary", "term": 7,
             "leader": {"node_id": 1, "host": "10.0.0.1", "port": 9001},
@@ -208,7 +217,7 @@ mod tests {
             "commit_index": 100, "applied_index": 60, "tolerates": 0, "may_fail": [1, 2],
             "alarms": [{"code": "in_doubt", "node_id": 2, "message": "node 2 may be an older copy"}]});
         let shown = readable(reply.as_object().unwrap());
-        let row = "│ 2    ┆ 10.0.0.1:9002 ┆ secondary ┆ true  ┆ catching_up ┆ 40          ┆ 80     ┆ 0            │";
+        let row = "│ 2    ┆ 10.0.0.1:9002 ┆ secondary ┆ true  ┆ catching_up ┆ 40          ┆ 80     ┆ 0            ┆ 7              │";
         for line in [
             "leader     node 1 at 10.0.0.1:9001, term 7",
             "asked      node 2, secondary",

@@ -12,8 +12,10 @@ use crate::persistence::NodeUuid;
 use crate::persistence::{Configuration, Members};
 use crate::replication::doubt::Condition;
 use crate::replication::dynamo;
+use crate::replication::health::{DiskHealth, Health};
 use crate::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
-use crate::replication::protocol::PROTOCOL_DOUBT;
+use crate::replication::policy::DiskPause;
+use crate::replication::protocol::{PROTOCOL_DOUBT, PROTOCOL_HEALTH};
 
 fn payloads() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..60).prop_map(Bytes::from)
@@ -68,6 +70,15 @@ fn conditions() -> impl Strategy<Value = Condition> {
     prop_oneof![Just(Condition::Well), Just(Condition::InDoubt), Just(Condition::Conflicting)]
 }
 
+fn healths() -> impl Strategy<Value = Health> {
+    let numbers = any::<(u64, u64, u64, u64, u16)>();
+    (conditions(), any::<(bool, bool)>(), numbers).prop_map(|(condition, (is_stalled, is_full), numbers)| {
+        let (oldest_sync_ms, term, age_ms, length_ms, indexed_per_mille) = numbers;
+        let disk = DiskHealth { oldest_sync_ms, is_stalled, is_full };
+        Health { condition, disk, indexed_per_mille, pause: DiskPause { term, age_ms, length_ms } }
+    })
+}
+
 fn frames() -> impl Strategy<Value = PeerFrame> {
     prop_oneof![
         4 => messages().prop_map(PeerFrame::Message),
@@ -82,6 +93,7 @@ fn frames() -> impl Strategy<Value = PeerFrame> {
             .prop_map(|(offset, bytes)| PeerFrame::SnapshotChunk { offset, bytes }),
         1 => entries().prop_map(PeerFrame::SnapshotEntries),
         1 => conditions().prop_map(PeerFrame::Presence),
+        1 => healths().prop_map(PeerFrame::Health),
         1 => Just(PeerFrame::SnapshotEnd),
         1 => any::<bool>().prop_map(|taken| PeerFrame::SnapshotResult { taken }),
     ]
@@ -187,7 +199,9 @@ fn is_of_version_2(frame: &PeerFrame) -> bool {
 proptest! {
     #[test]
     fn an_earlier_version_gets_only_what_it_can_read(frame in frames()) {
-        prop_assert_eq!(for_version(frame.clone(), PROTOCOL_DOUBT), Some(frame.clone()));
+        prop_assert_eq!(for_version(frame.clone(), PROTOCOL_HEALTH), Some(frame.clone()));
+        let is_health = matches!(frame, PeerFrame::Health(_));
+        prop_assert_eq!(for_version(frame.clone(), PROTOCOL_DOUBT) == Some(frame.clone()), !is_health);
         for protocol in [1, 2] {
             if let Some(frame) = for_version(frame.clone(), protocol) {
                 prop_assert!(is_of_version_2(&frame), "{:?}", frame);

@@ -192,6 +192,7 @@ impl Cluster {
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until_ms = 0;
             self.nodes[place].sync_ms = 1;
+            self.nodes[place].hangs_until_ms = 0;
             self.nodes[place].queue_ms = SLOW_QUEUE_MS;
             self.nodes[place].protocol = PROTOCOL.1;
             if self.nodes[place].process.is_none() {
@@ -404,15 +405,6 @@ impl Cluster {
         let effects = process.replica.pump();
         for effect in effects {
             self.carry_out(place, effect);
-        }
-    }
-
-    fn hand_over(&mut self, place: usize) {
-        let Some(process) = &mut self.nodes[place].process else { return };
-        let status = process.replica.status();
-        if let Some(to) = process.policy.tick(&status) {
-            self.faults.figures.hand_backs += u64::from(status.hosts_witness);
-            self.step(place, Input::TransferTo(to));
         }
     }
 

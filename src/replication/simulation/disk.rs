@@ -31,6 +31,8 @@ pub struct SimulatedDisk {
     pub replay_after: u64,
     /// Oldest first.
     waiting: VecDeque<(Persist, Option<State>)>,
+    /// When each of them was ordered.
+    ordered_ms: VecDeque<u64>,
     random: u64,
     mutant: Option<Mutant>,
     pub failed_syncs: u64,
@@ -72,6 +74,7 @@ impl SimulatedDisk {
             snapshot: None,
             replay_after: 0,
             waiting: VecDeque::new(),
+            ordered_ms: VecDeque::new(),
             random: seed,
             mutant,
             failed_syncs: 0,
@@ -79,14 +82,21 @@ impl SimulatedDisk {
     }
 
     /// A write is ordered. `installed`: the state of its snapshot, if it has one.
-    pub fn write(&mut self, persist: Persist, installed: Option<State>) {
+    pub fn write(&mut self, now_ms: u64, persist: Persist, installed: Option<State>) {
+        self.ordered_ms.push_back(now_ms);
         self.waiting.push_back((persist, installed));
+    }
+
+    /// For how long the oldest write has waited.
+    pub fn oldest_write_ms(&self, now_ms: u64) -> u64 {
+        self.ordered_ms.front().map_or(0, |ordered_ms| now_ms - ordered_ms)
     }
 
     /// The oldest write is written and synced. A sync that fails is sealed off and
     /// the same entries are written again: nothing is decided by a failure.
     pub fn sync(&mut self, fails: bool) -> Option<Persist> {
         let (persist, installed) = self.waiting.pop_front()?;
+        self.ordered_ms.pop_front();
         if fails {
             self.failed_syncs += 1;
             let how = [FailedSync::Kept, FailedSync::Lost, FailedSync::Limbo][self.below(3) as usize];
@@ -163,6 +173,7 @@ impl SimulatedDisk {
             (self.places, self.hard_state) = (places, hard_state);
         }
         self.waiting.clear();
+        self.ordered_ms.clear();
         self.log = None;
         let seed = next_random(&mut self.random);
         let kinds =
@@ -300,6 +311,7 @@ impl SimulatedDisk {
             snapshot: self.snapshot.clone(),
             replay_after: self.replay_after,
             waiting: VecDeque::new(),
+            ordered_ms: VecDeque::new(),
             random: self.seed_of_next(),
             mutant: self.mutant,
             failed_syncs: 0,

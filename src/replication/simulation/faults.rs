@@ -14,6 +14,9 @@ pub struct Figures {
     pub partitions: u64,
     pub pauses: u64,
     pub slow_disks: u64,
+    /// Disks that took nothing for a while, and leaders that left one.
+    pub hung_disks: u64,
+    pub left_bad_disks: u64,
     pub failed_syncs: u64,
     pub lost_messages: u64,
     pub snapshots: u64,
@@ -39,6 +42,8 @@ impl Figures {
         self.partitions += more.partitions;
         self.pauses += more.pauses;
         self.slow_disks += more.slow_disks;
+        self.hung_disks += more.hung_disks;
+        self.left_bad_disks += more.left_bad_disks;
         self.failed_syncs += more.failed_syncs;
         self.lost_messages += more.lost_messages;
         self.snapshots += more.snapshots;
@@ -121,6 +126,10 @@ impl Cluster {
                 self.faults.figures.pauses += 1;
                 self.nodes[place].paused_until_ms = self.now_ms + 100 + self.below(4_000);
             }
+            7 if self.below(4) == 0 => {
+                let for_ms = 1_000 + self.below(20_000);
+                self.hang(place, for_ms);
+            }
             7 => {
                 self.faults.figures.slow_disks += 1;
                 self.nodes[place].sync_ms = [1, 50, 5_000][self.below(3) as usize];
@@ -145,6 +154,12 @@ impl Cluster {
             17..20 => self.set_back_for_a_while(place),
             _ => self.faults.blocked.clear(),
         }
+    }
+
+    /// A disk takes nothing for so long.
+    pub fn hang(&mut self, place: usize, for_ms: u64) {
+        self.faults.figures.hung_disks += 1;
+        self.nodes[place].hangs_until_ms = self.now_ms + for_ms;
     }
 
     /// Someone says `promote`: no fault, but a change of leadership all the same.

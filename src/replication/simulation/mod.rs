@@ -18,7 +18,7 @@
 //!
 //! What can go wrong: messages are lost, late, doubled and out of order; nodes
 //! are parted, in both directions or in one; nodes crash and lose what was not
-//! synced; a sync takes seconds, or fails and is done again; a node stops for
+//! synced; a sync takes seconds, or fails and is done again; a disk takes nothing for a while; a node stops for
 //! seconds and goes on as if nothing had happened; a shard lags behind the others;
 //! leadership is moved on purpose. What must hold nevertheless is in `checker.rs`.
 //!
@@ -37,6 +37,9 @@ mod faults;
 mod force;
 #[cfg(test)]
 mod force_tests;
+mod health;
+#[cfg(test)]
+mod health_tests;
 mod history;
 mod log_writer;
 mod members;

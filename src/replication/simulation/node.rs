@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Mutant;
 use super::checker::Operation;
+use super::cluster::TICK_MS;
 use super::disk::{Found, Held, SimulatedDisk};
 use super::log_writer::GROUP_BYTES_WANTED;
 use super::members::Directory;
@@ -105,6 +106,8 @@ pub struct Node {
     pub paused_until_ms: u64,
     /// Syncs take so long now.
     pub sync_ms: u64,
+    /// The disk takes nothing until this time.
+    pub hangs_until_ms: u64,
     /// A message waits so long at a shard of this node, at most.
     pub queue_ms: u64,
     /// What it does is not part of the history that must hold.
@@ -132,6 +135,7 @@ impl Node {
             incarnation: 0,
             paused_until_ms: 0,
             sync_ms: 1,
+            hangs_until_ms: 0,
             queue_ms: 2,
             is_beside: false,
             protocol: PROTOCOL.1,
@@ -186,7 +190,7 @@ impl Node {
         self.incarnation += 1;
         self.process = Some(Process {
             replica,
-            policy: HandOver::new(self.id, ELECTION_TICKS),
+            policy: HandOver::new(self.id, TICK_MS, ELECTION_TICKS),
             appends: Appends::new(GROUP_BYTES_WANTED),
             notices: Notices::new(SHARDS, applied, |index| index.is_multiple_of(ENTRIES_BETWEEN_HASHES)),
             persists_under_way: 0,

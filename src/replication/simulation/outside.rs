@@ -1,7 +1,7 @@
 //! Where a node meets the world: its disk and the network.
 
 use super::Mutant;
-use super::cluster::{Cluster, Event};
+use super::cluster::{Cluster, Event, TICK_MS};
 use crate::persistence::host_of;
 use crate::replication::doubt::for_earlier;
 use crate::replication::message::{Message, MessageKind};
@@ -31,7 +31,7 @@ impl Cluster {
         let at_once = self.mutant == Some(Mutant::PersistedBeforeSync) && persist.snapshot.is_none();
         let number = persist.number;
         let promises = if at_once { std::mem::take(&mut persist.then_send) } else { Vec::new() };
-        self.nodes[place].disk.write(persist, installed);
+        self.nodes[place].disk.write(self.now_ms, persist, installed);
         let delay = 1 + self.below(sync_ms + 1);
         self.after(delay, Event::Synced(place, incarnation));
         if at_once {
@@ -46,6 +46,12 @@ impl Cluster {
         }
         if self.is_paused(place) {
             return self.when_it_goes_on(place, Event::Synced(place, incarnation));
+        }
+        let hangs_until_ms = self.nodes[place].hangs_until_ms;
+        if hangs_until_ms > self.now_ms {
+            // Looked at again and again: it may be mended before.
+            let wait_ms = (hangs_until_ms - self.now_ms).min(TICK_MS);
+            return self.after(wait_ms, Event::Synced(place, incarnation));
         }
         let fails = !self.calm && self.below(100) < self.faults.failed_syncs_percent;
         self.faults.figures.failed_syncs += u64::from(fails);
