@@ -246,3 +246,125 @@ async fn tasks_that_are_led_on_at_once_share_one_connection_and_each_write_happe
     assert_eq!((replica.connections(), leader.connections()), (1, 1));
     assert_eq!(values, (0..100).map(Some).collect::<Vec<_>>());
 }
+
+/// A node that is there for its system alone: it takes connections and requests, and answers nothing.
+fn silent_node() -> FakeNode {
+    FakeNode::start(|_, _| {
+        loop {
+            std::thread::park();
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_node_that_brings_nothing_is_left_and_reads_are_repeated_elsewhere() {
+    let (silent, leader) = (silent_node(), FakeNode::leader());
+    let client = client(&[silent.address, leader.address]);
+    assert_eq!(client.get::<i32>("k").await.unwrap(), Some(1));
+    assert_eq!(silent.operations()[..2], ["get", "ping"]);
+    // Nobody goes there before it has answered a ping, local reads included.
+    client.set("k", &1).await.unwrap();
+    client.get::<i32>("k").consistency(Consistency::Local).await.unwrap();
+    client.ping().await.unwrap();
+    assert!(
+        silent.operations()[1..].iter().all(|operation| operation == "ping"),
+        "{:?}",
+        silent.operations()
+    );
+    assert_eq!(leader.operations(), ["get", "set", "get", "ping"]);
+}
+
+#[tokio::test]
+async fn a_write_at_a_node_that_falls_silent_is_unknown_and_sent_nowhere_else() {
+    let (silent, leader) = (silent_node(), FakeNode::leader());
+    let client = client(&[silent.address, leader.address]);
+    let error = client.set("k", &1).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.outcome), (error::CONNECTION_LOST, Outcome::Unknown), "{error}");
+    assert!(leader.operations().is_empty());
+    client.set("k", &2).await.unwrap();
+    assert_eq!(leader.operations(), ["set"]);
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_request_at_a_silent_node_goes_elsewhere() {
+    let (silent, leader) = (silent_node(), FakeNode::leader());
+    let client = client(&[silent.address, leader.address]);
+    let calls = (0..20).map(|_| client.get::<i32>("k"));
+    let replies = client.pipeline(calls).await;
+    assert!(replies.iter().all(|reply| reply.as_ref().unwrap() == &Some(1)));
+    assert_eq!(leader.operations().len(), 20);
+}
+
+#[tokio::test]
+async fn a_replica_that_names_a_silent_leader_is_asked_until_it_names_another_one() {
+    let silent = silent_node();
+    let next = FakeNode::leader();
+    let (gone, new) = (silent.address, next.address);
+    let replica =
+        FakeNode::start(move |number, _| Some(not_leader(Some(if number < 4 { gone } else { new }))));
+    let client = client(&[silent.address, replica.address]);
+    client.get::<i32>("k").consistency(Consistency::Linearizable).await.unwrap();
+    assert_eq!(next.operations(), ["get"]);
+    assert!(silent.operations()[1..].iter().all(|operation| operation == "ping"));
+}
+
+#[tokio::test]
+async fn a_node_that_is_only_slow_is_waited_for_and_one_that_answers_again_is_asked_again() {
+    let other = FakeNode::leader();
+    // It answers its first search when it has been pinged three times meanwhile.
+    let pings = std::sync::Arc::new((std::sync::Mutex::new(0), std::sync::Condvar::new()));
+    let slow = FakeNode::start(move |_, request| {
+        let (count, changed) = &*pings;
+        let mut count = count.lock().unwrap();
+        if request["op"] == "ping" {
+            *count += 1;
+            changed.notify_all();
+        } else {
+            while *count < 3 {
+                count = changed.wait(count).unwrap();
+            }
+        }
+        Some(taken(request))
+    });
+    let client = client(&[slow.address, other.address]);
+    client.set("k", &1).await.unwrap();
+    assert_eq!(slow.operations(), ["set", "ping", "ping", "ping"]);
+    assert!(other.operations().is_empty(), "it was there");
+}
+
+#[tokio::test]
+async fn a_silent_node_is_asked_again_when_it_has_answered_a_ping() {
+    let other = FakeNode::replica_of(nobody());
+    let is_back = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let back = is_back.clone();
+    let node = FakeNode::start(move |_, request| {
+        while !back.load(std::sync::atomic::Ordering::SeqCst) {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        Some(taken(request))
+    });
+    let client = client(&[node.address, other.address]);
+    client.get::<i32>("k").await.unwrap();
+    is_back.store(true, std::sync::atomic::Ordering::SeqCst);
+    // The other one takes no writes, and names nobody who is there.
+    client.set("k", &1).await.unwrap();
+    assert!(node.operations().contains(&"set".to_string()));
+}
+
+#[tokio::test]
+async fn the_only_node_there_is_is_waited_for_and_no_call_outlives_its_time() {
+    let silent = silent_node();
+    let mut options = Options::default();
+    (options.timeout, options.silence) = (Duration::from_millis(700), Duration::from_millis(100));
+    let client = DatastoreConnector::lazy(&silent.address.to_string(), options);
+    let error = client.set("k", &1).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.outcome), (error::CLIENT_TIMEOUT, Outcome::Unknown), "{error}");
+    assert_eq!(silent.operations(), ["set"], "there is nobody else to ask");
+
+    // Where nobody leads, patience ends with the call's time.
+    let nobody_leads = FakeNode::start(|_, _| Some(refused("no_leader")));
+    let mut options = Options::default();
+    (options.timeout, options.patience) = (Duration::from_millis(300), Duration::from_secs(3_600));
+    let client = DatastoreConnector::lazy(&nobody_leads.address.to_string(), options);
+    assert!(client.set("k", &1).await.unwrap_err().is(Code::NoLeader));
+}

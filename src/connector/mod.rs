@@ -47,6 +47,13 @@
 //! first write or linearizable read has found the leader it may be a replica's
 //! answer.
 //!
+//! A node that is stopped, or whose machine is gone without a word, brings nothing and refuses
+//! nothing. So where other nodes can be asked, one that has brought no byte for
+//! [`Options::silence`], and answers no ping on a second connection either, is left for the next
+//! address: reads are repeated there, a write is [`error::CONNECTION_LOST`] with an unknown
+//! outcome. It is asked again once it has answered a ping. A node that is only slow answers pings,
+//! and is waited for.
+//!
 //! The order of requests on a connection is the node's promise for that
 //! connection. Order between requests that are in flight at the same time is not
 //! promised across a change of leader: one that is sent again may come after
@@ -90,6 +97,7 @@ mod operations;
 mod request;
 mod results;
 mod searches;
+mod silence;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -108,6 +116,7 @@ pub use results::{
 pub use searches::{Paged, Pages, Scan, SearchByValue, SearchText, VectorSearch};
 
 use nodes::{Link, Nodes, Route, Search};
+use tokio::time::Instant;
 
 /// Calls that wait for the socket before the next one waits for room.
 const WAITING_CALLS_MAX: usize = 1_024;
@@ -118,14 +127,19 @@ const WAITING_CALLS_MAX: usize = 1_024;
 pub struct Options {
     /// For a connection to be accepted. 5 s unless set.
     pub connect_timeout: Duration,
-    /// For a reply, from the call on. 15 s unless set: more than the node's own
-    /// `--request-timeout-ms`, so that its answer, which knows more, comes first.
-    /// A connection on which no reply came in this time is closed.
+    /// For a call, whatever it waits for: no call takes longer. 15 s unless set: more than the
+    /// node's own `--request-timeout-ms`, so that its answer, which knows more, comes first. In
+    /// a pipeline for each reply, from its request on. A connection on which no reply came in this
+    /// time is closed.
     pub timeout: Duration,
-    /// For a leader, from the first answer that names none or another one. 10 s
-    /// unless set: more than `connect_timeout`, so that a leader whose machine is
+    /// For a leader, from the first answer that names none or another one, within the call's
+    /// `timeout`. 10 s unless set: more than `connect_timeout`, so that a leader whose machine is
     /// gone doesn't use it up. With none, such answers are given back as they come.
     pub patience: Duration,
+    /// For a sign of life, where other nodes can be asked: a node that has brought no byte for this
+    /// time, and answers no ping on a connection of its own either, is left for the next one until
+    /// it answers a ping. 1 s unless set.
+    pub silence: Duration,
 }
 
 impl Default for Options {
@@ -134,6 +148,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
             patience: Duration::from_secs(10),
+            silence: Duration::from_secs(1),
         }
     }
 }
@@ -194,9 +209,10 @@ impl DatastoreConnector {
     pub async fn send(&self, request: Request) -> Result<Reply, Error> {
         let (route, changes) = (request.route(), request.changes());
         let line = request.into_line()?;
-        let mut search = Search::new(&self.nodes, route);
+        let until = Instant::now() + self.timeout;
+        let mut search = Search::new(&self.nodes, route, until);
         loop {
-            match self.send_line(&search.node, line.clone(), changes).await {
+            match self.send_line(&search.node, line.clone(), changes, until).await {
                 Err(error) if search.may_help(&error) && search.go_on(&error).await => {}
                 result => return result,
             }
@@ -213,7 +229,8 @@ impl DatastoreConnector {
         let requests: Vec<Request> = calls.into_iter().map(|call| call.request).collect();
         Box::pin(async move {
             let is_near = requests.iter().all(|request| request.route() == Route::Near);
-            let mut search = Search::new(&self.nodes, if is_near { Route::Near } else { Route::Leader });
+            let route = if is_near { Route::Near } else { Route::Leader };
+            let mut search = Search::new(&self.nodes, route, Instant::now() + self.timeout);
             let mut lines = Vec::with_capacity(requests.len());
             let mut results = Vec::with_capacity(requests.len());
             for (place, request) in requests.into_iter().enumerate() {
@@ -245,9 +262,15 @@ impl DatastoreConnector {
         })
     }
 
-    async fn send_line(&self, node: &Link, line: bytes::Bytes, changes: bool) -> Result<Reply, Error> {
+    async fn send_line(
+        &self,
+        node: &Link,
+        line: bytes::Bytes,
+        changes: bool,
+        until: Instant,
+    ) -> Result<Reply, Error> {
         let reply = async { node.wait(node.enqueue(line, changes).await, changes).await };
-        tokio::time::timeout(self.timeout, reply).await.unwrap_or_else(|_| {
+        tokio::time::timeout_at(until, reply).await.unwrap_or_else(|_| {
             let message = format!("{}: no reply within {} ms", node.address, self.timeout.as_millis());
             Err(Error::unanswered(error::CLIENT_TIMEOUT, message, changes))
         })

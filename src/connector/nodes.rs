@@ -8,7 +8,8 @@
 //!
 //! Both begin at the first address. `leader` goes where a `not_leader` points
 //! and, while nobody leads, around the addresses; both leave an address where no
-//! connection can be opened. Only what certainly did not happen is sent again.
+//! connection can be opened, and one that has [fallen silent](super::silence). Only what
+//! certainly did not happen is sent again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::connection::{self, Call, Target};
 use super::error::{CONNECTION_LOST, Error, NOT_CONNECTED};
 use super::request::Reply;
+use super::silence::SilentNodes;
 use super::{Options, WAITING_CALLS_MAX};
 use crate::error::{Code, Outcome};
 
@@ -87,16 +89,27 @@ pub(super) struct Nodes {
     options: Options,
     runtime: Handle,
     places: Mutex<Places>,
+    silent: Arc<SilentNodes>,
 }
 
 impl Nodes {
     /// Of one address, or several with commas between them.
     pub fn new(addresses: &str, options: Options) -> Nodes {
-        let runtime = Handle::current();
-        let link = |address: &str| Arc::new(open(&runtime, address.trim(), &options));
-        let given: Vec<Arc<Link>> = addresses.split(',').map(link).collect();
+        let (runtime, silent) = (Handle::current(), Arc::new(SilentNodes::default()));
+        let addresses: Vec<&str> = addresses.split(',').map(str::trim).collect();
+        let target = |address: &str| target(address, &addresses, &options, &silent);
+        let given: Vec<Arc<Link>> =
+            addresses.iter().map(|address| Arc::new(open(&runtime, target(address)))).collect();
         let places = Places { leader: given[0].clone(), near: given[0].clone() };
-        Nodes { given, options, runtime, places: Mutex::new(places) }
+        Nodes { given, options, runtime, places: Mutex::new(places), silent }
+    }
+
+    /// Where a request begins: where the route leads, or at another node if that one is silent.
+    fn start(&self, route: Route) -> Arc<Link> {
+        let place = self.places().of(route).clone();
+        let others = [&place].into_iter().chain(&self.given);
+        let there = others.into_iter().find(|link| !self.silent.has(&link.address)).cloned();
+        there.unwrap_or(place)
     }
 
     /// The lock is held to read and write places, which are whole whatever happens.
@@ -108,7 +121,8 @@ impl Nodes {
     fn other(&self, route: Route, asked: &[Arc<Link>]) -> Option<String> {
         let place = self.places().of(route).clone();
         let addresses = [&place].into_iter().chain(&self.given).map(|link| &link.address);
-        addresses.into_iter().find(|address| !is_among(asked, address)).cloned()
+        let may_answer = |address: &&String| !is_among(asked, address) && !self.silent.has(address);
+        addresses.into_iter().find(may_answer).cloned()
     }
 
     /// Gives the node of an address, and moves a route there unless another
@@ -118,7 +132,10 @@ impl Nodes {
         let mut places = self.places();
         let known = [&places.leader, &places.near].into_iter().chain(&self.given);
         let node = known.into_iter().find(|link| link.address == to).cloned();
-        let node = node.unwrap_or_else(|| Arc::new(open(&self.runtime, to, &self.options)));
+        let node = node.unwrap_or_else(|| {
+            let given: Vec<&str> = self.given.iter().map(|link| link.address.as_str()).collect();
+            Arc::new(open(&self.runtime, target(to, &given, &self.options, &self.silent)))
+        });
         let place = places.of(route);
         if place.address == from.address {
             *place = node.clone();
@@ -127,16 +144,23 @@ impl Nodes {
     }
 }
 
-/// Starts the task that connects when the first call comes.
-fn open(runtime: &Handle, address: &str, options: &Options) -> Link {
-    let (calls, waiting) = mpsc::channel(WAITING_CALLS_MAX);
-    let target = Target {
+fn target(address: &str, given: &[&str], options: &Options, silent: &Arc<SilentNodes>) -> Target {
+    let has_others = given.iter().any(|other| *other != address);
+    Target {
         address: address.to_string(),
         connect_timeout: options.connect_timeout,
         timeout: options.timeout,
-    };
+        silence: has_others.then_some(options.silence),
+        silent: silent.clone(),
+    }
+}
+
+/// Starts the task that connects when the first call comes.
+fn open(runtime: &Handle, target: Target) -> Link {
+    let (calls, waiting) = mpsc::channel(WAITING_CALLS_MAX);
+    let address = target.address.clone();
     runtime.spawn(connection::run(target, waiting));
-    Link { address: address.to_string(), calls }
+    Link { address, calls }
 }
 
 fn is_among(nodes: &[Arc<Link>], address: &str) -> bool {
@@ -165,13 +189,15 @@ pub(super) struct Search<'a> {
     pause: Duration,
     /// When the first answer came: patience runs from then on.
     looking_since: Option<Instant>,
+    /// When the call has to end at the latest.
+    until: Instant,
     /// Whether a connection was lost already.
     lost: bool,
 }
 
 impl<'a> Search<'a> {
-    pub fn new(nodes: &'a Nodes, route: Route) -> Search<'a> {
-        let node = nodes.places().of(route).clone();
+    pub fn new(nodes: &'a Nodes, route: Route, until: Instant) -> Search<'a> {
+        let node = nodes.start(route);
         Search {
             nodes,
             route,
@@ -180,6 +206,7 @@ impl<'a> Search<'a> {
             answered: false,
             pause: PAUSE_FIRST,
             looking_since: None,
+            until,
             lost: false,
         }
     }
@@ -194,26 +221,35 @@ impl<'a> Search<'a> {
         error.outcome == Outcome::NotApplied
             && match error.code.as_str() {
                 NOT_CONNECTED => true,
-                CONNECTION_LOST => !self.lost,
+                CONNECTION_LOST => !self.lost || self.is_silent(),
                 _ => elsewhere(),
             }
     }
 
+    fn is_silent(&self) -> bool {
+        self.nodes.silent.has(&self.node.address)
+    }
+
     /// Turns to the next node, behind a pause where all were asked. False at the
-    /// end of patience, and where no node can be reached.
+    /// end of patience or of the call's time, and where no node can be reached.
     pub async fn go_on(&mut self, error: &Error) -> bool {
-        if error.code == CONNECTION_LOST {
+        if Instant::now() >= self.until {
+            return false;
+        }
+        if error.code == CONNECTION_LOST && !self.is_silent() {
             // The node may be there: once more, over a new connection.
             self.lost = true;
             return true;
         }
-        let is_there = error.code != NOT_CONNECTED;
+        let is_there = ![NOT_CONNECTED, CONNECTION_LOST].contains(&error.code.as_str());
         if is_there && self.patience().is_none() {
             return false;
         }
         self.answered |= is_there;
         self.asked.push(self.node.clone());
-        let named = leader_of(error).filter(|address| !is_among(&self.asked, address));
+        let may_answer =
+            |address: &String| !is_among(&self.asked, address) && !self.nodes.silent.has(address);
+        let named = leader_of(error).filter(may_answer);
         let next = named.or_else(|| self.nodes.other(self.route, &self.asked));
         // Whoever comes next begins there, or at the first address when all were asked.
         let to = next.as_ref().unwrap_or(&self.nodes.given[0].address);
@@ -233,17 +269,23 @@ impl<'a> Search<'a> {
     /// The time that is left, unless it is none; it begins to run when this is asked first.
     fn patience(&mut self) -> Option<Duration> {
         let elapsed = self.looking_since.get_or_insert_with(Instant::now).elapsed();
-        self.nodes.options.patience.checked_sub(elapsed).filter(|left| !left.is_zero())
+        let left = self.nodes.options.patience.checked_sub(elapsed)?;
+        let left = left.min(self.until.saturating_duration_since(Instant::now()));
+        Some(left).filter(|left| !left.is_zero())
     }
 
     /// Waits, and forgets who was asked. False where no time is left.
     async fn begin_again(&mut self) -> bool {
         let Some(left) = self.patience() else { return false };
+        // Behind the pause there has to be time for an answer.
+        if self.until.saturating_duration_since(Instant::now()) <= self.pause {
+            return false;
+        }
         sleep(self.pause.min(left)).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.asked.clear();
         self.answered = false;
-        self.node = self.nodes.places().of(self.route).clone();
+        self.node = self.nodes.start(self.route);
         true
     }
 }

@@ -30,10 +30,10 @@ pub struct CommandLine {
     /// The port of hosts that are given without one
     #[arg(long, env = "DATASTORE_PORT", default_value_t = 9000)]
     pub port: u16,
-    /// How long to wait for a reply
+    /// How long a request may take, whatever it waits for
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout_ms: u64,
-    /// How long to look for a leader while the nodes name none
+    /// How long of that to look for a leader while the nodes name none
     #[arg(long, default_value_t = 10_000)]
     pub patience_ms: u64,
     /// Keep no history of the interactive mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -173,7 +174,8 @@ class FakeNode:
             self._start(self._converse, connection)
 
     def _converse(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines:
+        # A client that has gone needs no answer.
+        with contextlib.suppress(ConnectionError), connection, connection.makefile("rb") as lines:
             for line in lines:
                 request = json.loads(line)
                 with self._lock:

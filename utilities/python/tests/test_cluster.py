@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import unittest
 from typing import Any, Callable, Optional
 
@@ -11,9 +12,11 @@ from support import PATIENCE_SECONDS, ClientCase, FakeNode
 
 from datastore import (
     AsyncDatastoreConnector,
+    ClientTimeout,
     ConnectionLost,
     DatastoreConnector,
     DatastoreError,
+    NoLeader,
     NoQuorum,
     NotConnected,
     NotLeader,
@@ -224,6 +227,107 @@ class AsyncCluster(Cluster):
 
         asyncio.run(write())
         self.assertEqual(sorted(request["value"] for request in leader.requests), list(range(100)))
+
+
+class Silence(ClientCase):
+    """Nodes that are there for their system alone, and nodes that are only slow."""
+
+    def leader(self) -> FakeNode:
+        return self.fake_node(lambda _, request: taken(request))
+
+    def silent_node(self) -> tuple[FakeNode, threading.Event]:
+        """It takes connections and requests, and answers none before the event is set."""
+        wakes = threading.Event()
+
+        def script(_: int, request: Any) -> Reply:
+            wakes.wait(PATIENCE_SECONDS)
+            return taken(request)
+
+        node = self.fake_node(script)
+        self.addCleanup(wakes.set)
+        return node, wakes
+
+    def client_of(self, *nodes: FakeNode, **options: Any) -> Any:
+        return self.client(host=[f"127.0.0.1:{node.port}" for node in nodes], **options)
+
+    def test_a_node_that_brings_nothing_is_left_and_reads_are_repeated_elsewhere(self) -> None:
+        (silent, _), leader = self.silent_node(), self.leader()
+        client = self.client_of(silent, leader)
+        self.assertEqual(client.get("k"), 1)
+        self.assertEqual(silent.operations()[:2], ["get", "ping"])
+        client.set("k", 1)
+        client.get("k", consistency="local")
+        client.ping()
+        self.assertEqual(set(silent.operations()[1:]), {"ping"})
+        self.assertEqual(leader.operations(), ["get", "set", "get", "ping"])
+
+    def test_a_write_there_is_unknown_and_sent_nowhere_else(self) -> None:
+        (silent, _), leader = self.silent_node(), self.leader()
+        client = self.client_of(silent, leader)
+        with self.assertRaises(ConnectionLost) as raised:
+            client.set("k", 1)
+        self.assertEqual(raised.exception.outcome, "unknown")
+        self.assertEqual(leader.operations(), [])
+        client.set("k", 2)
+        self.assertEqual(leader.operations(), ["set"])
+
+    def test_a_pipeline_of_reads_goes_elsewhere_as_a_whole(self) -> None:
+        (silent, _), leader = self.silent_node(), self.leader()
+        client = self.client_of(silent, leader)
+        with client.pipeline() as pipeline:
+            handles = [pipeline.get("k") for _ in range(20)]
+        self.assertEqual([handle.result() for handle in handles], [1] * 20)
+        self.assertEqual(len(leader.operations()), 20)
+
+    def test_a_replica_that_names_a_silent_leader_is_asked_until_it_names_another_one(self) -> None:
+        (silent, _), leader = self.silent_node(), self.leader()
+        ports = [silent.port] * 4 + [leader.port]
+        replica = self.fake_node(lambda number, _: not_leader(ports[min(number, 4)]))
+        client = self.client_of(silent, replica)
+        client.get("k", consistency="linearizable")
+        self.assertEqual(leader.operations(), ["get"])
+        self.assertEqual(set(silent.operations()[1:]), {"ping"})
+
+    def test_a_node_that_is_only_slow_is_waited_for(self) -> None:
+        pings = threading.Semaphore(0)
+
+        def script(_: int, request: Any) -> Reply:
+            if request["op"] == "ping":
+                pings.release()
+            else:
+                for _number in range(3):
+                    pings.acquire(timeout=PATIENCE_SECONDS)
+            return taken(request)
+
+        slow, other = self.fake_node(script), self.leader()
+        self.client_of(slow, other).set("k", 1)
+        self.assertEqual(slow.operations(), ["set", "ping", "ping", "ping"])
+        self.assertEqual(other.operations(), [])
+
+    def test_one_that_answers_a_ping_is_asked_again(self) -> None:
+        node, wakes = self.silent_node()
+        other = self.fake_node(lambda _, request: as_replica(request, None))
+        client = self.client_of(node, other)
+        client.get("k")
+        wakes.set()
+        # The other one takes no writes and knows nobody who does.
+        client.set("k", 1)
+        self.assertIn("set", node.operations())
+
+    def test_the_only_node_is_waited_for_and_no_call_outlives_its_time(self) -> None:
+        silent, _ = self.silent_node()
+        client = self.client_of(silent, timeout=0.7, silence=0.1)
+        with self.assertRaises(ClientTimeout):
+            client.set("k", 1)
+        self.assertEqual(silent.operations(), ["set"])
+        nobody_leads = self.fake_node(lambda _, request: refused("no_leader"))
+        client = self.client_of(nobody_leads, timeout=0.3, patience=3_600)
+        with self.assertRaises(NoLeader):
+            client.set("k", 1)
+
+
+class AsyncSilence(Silence):
+    is_async = True
 
 
 class Addresses(unittest.TestCase):

@@ -15,6 +15,7 @@ from .operations import PagedOperations
 from .pipeline import AsyncPipeline
 from .request import Handle, Request
 from .search import Nodes, Search
+from .silence import PING_AGAIN_SECONDS, FellSilent, NotAccepted, answers
 
 T = TypeVar("T")
 
@@ -38,20 +39,27 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
         timeout: float = 15.0,
         connect_timeout: float = 5.0,
         patience: float = 10.0,
+        silence: float = 1.0,
     ) -> None:
         """`host`: one or several, each a host or `"host:port"`.
 
-        `timeout`: seconds that a reply may take, each from the one before it on the connection.
+        `timeout`: seconds that a call may take, whatever it waits for; in a pipeline each
+        reply, from the one before it on the connection.
 
         `connect_timeout`: seconds that connecting may take. After a timeout the
         connection is closed, and every call on it ends.
 
         `patience`: seconds to look for a leader, from the first answer that names
         none or another one. With 0 such an answer is raised as it comes.
+
+        `silence`: seconds for which a node may bring nothing, where others can be asked. One
+        that doesn't answer a ping on a connection of its own either is left until it does.
         """
         self._nodes = Nodes(addresses_of(host, port), patience)
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self._silence = check_seconds("silence", silence)
+        self._pinging: dict[Address, asyncio.Task[None]] = {}
         self._connections: dict[Address, AsyncConnection] = {}
         self._opening: dict[Address, asyncio.Task[AsyncConnection]] = {}
 
@@ -61,6 +69,10 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
 
     async def close(self) -> None:
         """Closes the connections, whose calls end; a later call opens another one."""
+        pinging = list(self._pinging.values())
+        for task in pinging:
+            task.cancel()
+        await asyncio.gather(*pinging, return_exceptions=True)
         if self._opening:
             await asyncio.wait(list(self._opening.values()))
         connections, self._connections = self._connections, {}
@@ -88,23 +100,40 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
 
     async def _send(self, handles: Sequence[Handle[Any]]) -> None:
         """Every handle has its result or its error afterwards."""
-        search = Search(self._nodes, handles)
+        search = Search(self._nodes, handles, self._timeout)
         while search.remaining:
             if search.pause:
                 await asyncio.sleep(search.pause)
+            search.look_again()
             try:
-                connection = await self._connected(search.node)
-                await connection.exchange(search.remaining)
+                connection = await self._connected(search.node, search.time_left())
+                await connection.exchange(search.remaining, search.time_left())
             except Interruption as interruption:
+                if isinstance(interruption, (FellSilent, NotAccepted)):
+                    self._leave(search.node)
                 search.interrupted(interruption)
             else:
                 search.answered()
 
-    async def _connected(self, node: Address) -> AsyncConnection:
+    def _leave(self, node: Address) -> None:
+        """It has fallen silent: it is asked again when it has answered a ping."""
+        if self._nodes.has_others(node) and self._nodes.silent.add(node):
+            self._pinging[node] = asyncio.get_running_loop().create_task(self._ping(node))
+
+    async def _ping(self, node: Address) -> None:
+        try:
+            while not await answers(node, self._silence):
+                await asyncio.sleep(PING_AGAIN_SECONDS)
+        finally:
+            # A client that is closed, and used again, begins anew with it.
+            self._nodes.silent.answers_again(node)
+            del self._pinging[node]
+
+    async def _connected(self, node: Address, time_left: float) -> AsyncConnection:
         """The one place where a connection is chosen."""
         while (connection := self._connections.get(node)) is None or connection.has_ended():
             if node not in self._opening:
-                opening = asyncio.ensure_future(self._open(node))
+                opening = asyncio.ensure_future(self._open(node, time_left))
                 # Its failure is nobody's news when every call that waits is cancelled.
                 opening.add_done_callback(lambda task: task.cancelled() or task.exception())
                 self._opening[node] = opening
@@ -112,12 +141,14 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
             await asyncio.shield(self._opening[node])
         return connection
 
-    async def _open(self, node: Address) -> AsyncConnection:
+    async def _open(self, node: Address, time_left: float) -> AsyncConnection:
         previous = self._connections.pop(node, None)
         try:
             if previous is not None:
                 await previous.close()
-            connection = await AsyncConnection.open(node, self._timeout, self._connect_timeout)
+            silence = self._silence if self._nodes.has_others(node) else None
+            connect_timeout = min(self._connect_timeout, time_left, silence or time_left)
+            connection = await AsyncConnection.open(node, self._timeout, connect_timeout, silence)
             self._connections[node] = connection
             return connection
         finally:

@@ -11,6 +11,7 @@ from .address import Address, has_ended
 from .delivery import Interruption, chunks, take_reply
 from .protocol import LineBuffer
 from .request import Handle
+from .silence import FellSilent, NotAccepted, answers
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -20,9 +21,14 @@ class AsyncConnection(asyncio.Protocol):
     its reply like any other, so that the ones behind it get theirs.
     """
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, silence: Optional[float]) -> None:
         self._address = address
         self._timeout = timeout
+        self._silence = silence
+        self._heard = self._waits_since = 0.0
+        # What looks again when the node has brought nothing, and the ping that it has begun.
+        self._look: Optional[asyncio.TimerHandle] = None
+        self._ping: Optional[asyncio.Task[None]] = None
         self._loop = asyncio.get_running_loop()
         self._lines = LineBuffer()
         # The handles whose replies are to come; the last one of an exchange with what tells its end.
@@ -33,16 +39,20 @@ class AsyncConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     @classmethod
-    async def open(cls, address: Address, timeout: float, connect_timeout: float) -> AsyncConnection:
-        """Connects; `Interruption` when that fails."""
+    async def open(
+        cls, address: Address, timeout: float, connect_timeout: float, silence: Optional[float] = None
+    ) -> AsyncConnection:
+        """Connects; `Interruption` when that fails.
+
+        `silence`: seconds for which the node may bring nothing; None: it is waited for.
+        """
         loop = asyncio.get_running_loop()
-        opening = loop.create_connection(lambda: cls(address, timeout), address.host, address.port)
+        opening = loop.create_connection(lambda: cls(address, timeout, silence), address.host, address.port)
         try:
             # The event loop sets TCP_NODELAY.
             _, connection = await asyncio.wait_for(opening, connect_timeout)
         except asyncio.TimeoutError:
-            message = f"no connection to {address} within {connect_timeout:g} s"
-            raise Interruption("not_connected", message) from None
+            raise NotAccepted(address, connect_timeout) from None
         except (OSError, UnicodeError) as error:
             raise Interruption("not_connected", f"no connection to {address}: {error}") from None
         return connection
@@ -54,21 +64,39 @@ class AsyncConnection(asyncio.Protocol):
         # The event loop may not have come to look at the socket since its end came in.
         return not self._awaited and has_ended(self._transport.get_extra_info("socket").fileno())
 
-    async def exchange(self, handles: Sequence[Handle[Any]]) -> None:
+    async def exchange(self, handles: Sequence[Handle[Any]], time_left: float) -> None:
         """Sends the requests and waits until each handle has its reply; `Interruption` when one has none.
 
         Other exchanges may be under way. All is written before anything is waited for.
+        `time_left`: seconds that a call by itself has.
         """
         finished: asyncio.Future[None] = self._loop.create_future()
         if not self._awaited:
             self._start_timer()
+            self._waits_since = self._loop.time()
         for chunk in chunks(handles):
             for handle in chunk:
                 # What the transport holds back may be sent at any moment.
                 handle._begun = True
                 self._awaited.append((handle, finished if handle is handles[-1] else None))
             self._transport.write(b"".join([handle._request.line for handle in chunk]))
-        await finished
+        self._watch()
+        if len(handles) > 1:
+            await finished
+            return
+        expiry = self._loop.call_later(time_left, self._expire, finished, self._loop.time())
+        try:
+            await finished
+        finally:
+            expiry.cancel()
+
+    def _expire(self, finished: asyncio.Future[None], began: float) -> None:
+        """A call has taken as long as it may. Its reply still counts, for the order of the others."""
+        interruption = Interruption("client_timeout", f"{self._address} took {self._timeout:g} s and more")
+        if self._heard <= began:
+            self.interrupt(interruption)
+        elif not finished.done():
+            finished.set_exception(interruption)
 
     async def close(self) -> None:
         """Closes it; what was sent may or may not be carried out."""
@@ -82,6 +110,7 @@ class AsyncConnection(asyncio.Protocol):
             return
         self._interruption = interruption
         self._stop_timer()
+        self._stop_watching()
         self._transport.abort()
         awaited, self._awaited = self._awaited, deque()
         for _, finished in awaited:
@@ -94,6 +123,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The event loop's word that something came in."""
+        self._heard = self._loop.time()
         try:
             for line in self._lines.feed(data):
                 self._take(line)
@@ -125,6 +155,42 @@ class AsyncConnection(asyncio.Protocol):
         self._stop_timer()
         if self._awaited:
             self._start_timer()
+
+    def _watch(self) -> None:
+        """Pings the node when it has brought nothing for a while."""
+        if self._silence is None or self._look is not None or self._ping is not None:
+            return
+        if self._interruption is not None or not self._awaited:
+            return
+        begin = max(self._heard, self._waits_since) + self._silence / 3
+        if self._loop.time() < begin:
+            self._look = self._loop.call_at(begin, self._look_again)
+        else:
+            self._ping = self._loop.create_task(self._ask(self._silence))
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._watch()
+
+    async def _ask(self, silence: float) -> None:
+        since = max(self._heard, self._waits_since)
+        left = max(since + silence - self._loop.time(), silence / 2)
+        is_there = await answers(self._address, left)
+        self._ping = None
+        if is_there:
+            # It is there, and only slow: that counts as if it had brought something.
+            self._heard = self._loop.time()
+        elif self._heard <= since and self._awaited:
+            self.interrupt(FellSilent(self._address, self._loop.time() - since))
+        self._watch()
+
+    def _stop_watching(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if self._ping is not None:
+            self._ping.cancel()
+            self._ping = None
 
     def _start_timer(self) -> None:
         message = f"{self._address} sent nothing for {self._timeout:g} s"

@@ -7,12 +7,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from .address import Address, has_ended
 from .delivery import Interruption, chunks, take_reply
 from .protocol import LineBuffer
 from .request import Handle
+from .silence import NotAccepted, SilenceWatch
 
 READ_BYTES = 256 * 1024
 
@@ -20,12 +21,18 @@ READ_BYTES = 256 * 1024
 class Connection:
     """A connection on which nothing is under way between two calls of `exchange`."""
 
-    def __init__(self, address: Address, connect_timeout: float) -> None:
-        """Connects; `Interruption` when that fails."""
+    def __init__(self, address: Address, connect_timeout: float, silence: Optional[float] = None) -> None:
+        """Connects; `Interruption` when that fails.
+
+        `silence`: seconds for which the node may bring nothing; None: it is waited for.
+        """
         self._address = address
+        self._silence = silence
         self._lines = LineBuffer()
         try:
             self._socket = socket.create_connection(address, connect_timeout)
+        except socket.timeout:
+            raise NotAccepted(address, connect_timeout) from None
         except (OSError, UnicodeError) as error:
             raise Interruption("not_connected", f"no connection to {address}: {error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -49,6 +56,18 @@ class Connection:
         After an `Interruption`, or any other exception, the connection is of no
         use: a reply that is still to come would be taken for another request's.
         """
+        watch = None
+        if self._silence is not None:
+            watch = SilenceWatch(self._selector, self._socket, self._address, self._silence)
+        try:
+            self._exchange(handles, timeout, watch)
+        finally:
+            if watch is not None:
+                watch.close()
+
+    def _exchange(
+        self, handles: Sequence[Handle[Any]], timeout: float, watch: Optional[SilenceWatch]
+    ) -> None:
         outgoing = _Outgoing(handles)
         awaited: deque[Handle[Any]] = deque(handles)
         deadline = time.monotonic() + timeout
@@ -59,12 +78,17 @@ class Connection:
             if not is_broken:
                 is_broken = not self._send(outgoing)
             self._watch(outgoing.is_pending and not is_broken)
-            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
+            wait_until = deadline if watch is None else min(deadline, watch.next_look())
+            ready = self._selector.select(max(0.0, wait_until - time.monotonic()))
+            if not ready and time.monotonic() >= deadline:
                 message = f"{self._address} sent nothing for {timeout:g} s"
                 raise Interruption("client_timeout", message)
+            if watch is not None:
+                ready = watch.without_ping(ready)
             if not any(events & selectors.EVENT_READ for _, events in ready):
                 continue
+            if watch is not None:
+                watch.heard()
             for line in self._receive():
                 if not awaited:
                     raise Interruption("bad_reply", f"{self._address} sent more replies than asked for")

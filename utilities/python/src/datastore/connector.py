@@ -11,11 +11,12 @@ from typing import Any, Optional, TypeVar, Union
 from .address import Address, addresses_of, check_seconds
 from .binding import Blocking
 from .connection import Connection
-from .delivery import Interruption
+from .delivery import Interruption, settle
 from .operations import PagedOperations
 from .pipeline import Pipeline
 from .request import Handle, Request
 from .search import Nodes, Search
+from .silence import FellSilent, NotAccepted, ping_until_it_answers
 
 T = TypeVar("T")
 
@@ -42,20 +43,26 @@ class DatastoreConnector(PagedOperations, Blocking):
         timeout: float = 15.0,
         connect_timeout: float = 5.0,
         patience: float = 10.0,
+        silence: float = 1.0,
     ) -> None:
         """`host`: one or several, each a host or `"host:port"`.
 
-        `timeout`: seconds that a reply may take, in a pipeline each from the one before it.
+        `timeout`: seconds that a call may take, whatever it waits for; in a pipeline each
+        reply, from the one before it.
 
         `connect_timeout`: seconds that connecting may take. After a timeout the
         connection is closed, since the reply may still come.
 
         `patience`: seconds to look for a leader, from the first answer that names
         none or another one. With 0 such an answer is raised as it comes.
+
+        `silence`: seconds for which a node may bring nothing, where others can be asked. One
+        that doesn't answer a ping on a connection of its own either is left until it does.
         """
         self._nodes = Nodes(addresses_of(host, port), patience)
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self._silence = check_seconds("silence", silence)
         self._connections: dict[Address, Connection] = {}
         # Held from a request's first byte to its reply's last: replies carry no other sign of whose they are.
         self._lock = threading.Lock()
@@ -91,34 +98,49 @@ class DatastoreConnector(PagedOperations, Blocking):
 
     def _send(self, handles: Sequence[Handle[Any]]) -> None:
         """Every handle has its result or its error afterwards."""
-        search = Search(self._nodes, handles)
+        search = Search(self._nodes, handles, self._timeout)
         while search.remaining:
             if search.pause:
                 time.sleep(search.pause)
-            with self._lock:
-                try:
-                    self._attempt(search.node, search.remaining)
-                except Interruption as interruption:
-                    search.interrupted(interruption)
-                else:
-                    search.answered()
+            if not self._lock.acquire(timeout=search.time_left()):
+                settle(search.remaining, Interruption("client_timeout", "other calls took all of its time"))
+                return
+            try:
+                search.look_again()
+                self._attempt(search)
+            finally:
+                self._lock.release()
 
-    def _attempt(self, node: Address, handles: Sequence[Handle[Any]]) -> None:
-        connection = self._connected(node)
+    def _attempt(self, search: Search) -> None:
+        node = search.node
         try:
-            connection.exchange(handles, self._timeout)
+            self._exchange(node, search)
+        except Interruption as interruption:
+            if isinstance(interruption, (FellSilent, NotAccepted)) and self._nodes.has_others(node):
+                if self._nodes.silent.add(node):
+                    ping_until_it_answers(self._nodes.silent, node, self._silence)
+            search.interrupted(interruption)
+        else:
+            search.answered()
+
+    def _exchange(self, node: Address, search: Search) -> None:
+        connection = self._connected(node, search.time_left())
+        try:
+            connection.exchange(search.remaining, search.time_left())
         except BaseException:
             # An interrupt of the program's leaves replies behind, too.
             self._disconnect(node)
             raise
 
-    def _connected(self, node: Address) -> Connection:
+    def _connected(self, node: Address, time_left: float) -> Connection:
         """The one place where a connection is chosen."""
         connection = self._connections.get(node)
         if connection is not None and not connection.has_ended():
             return connection
         self._disconnect(node)
-        self._connections[node] = Connection(node, self._connect_timeout)
+        silence = self._silence if self._nodes.has_others(node) else None
+        connect_timeout = min(self._connect_timeout, time_left, silence or time_left)
+        self._connections[node] = Connection(node, max(connect_timeout, 0.001), silence)
         return self._connections[node]
 
     def _disconnect(self, node: Address) -> None:
