@@ -439,6 +439,9 @@ impl Handler<Counted<ConnectionMessage>> for Connection {
             ConnectionMessage::MembersChanged { sequence, outcome } => {
                 self.members_changed(sequence, outcome);
             }
+            ConnectionMessage::Founded { sequence, member, outcome } => {
+                self.first_added(sequence, &member, outcome);
+            }
             ConnectionMessage::Copied { sequence, outcome } => {
                 self.gather(sequence, |gathering| gathering.copied_outcome(outcome));
             }

@@ -2,6 +2,7 @@
 
 use datastore::engine::Entry;
 use datastore::error::Error;
+use datastore::persistence::Member;
 use datastore::query::Part;
 
 use crate::shard_messages::Replies;
@@ -45,6 +46,15 @@ pub enum ConnectionMessage {
         /// The request's place in this connection's order.
         sequence: u64,
         /// Why they were not, or may not have been.
+        outcome: Result<(), Error>,
+    },
+    /// From the thread that founds a cluster: what became of a lone node's `add_member`.
+    Founded {
+        /// The request's place in this connection's order.
+        sequence: u64,
+        /// Who was to come.
+        member: Member,
+        /// Why it was not noted.
         outcome: Result<(), Error>,
     },
     /// From the WalWriter, in dynamo mode: a write is on as many disks as it was to be, or not in time.

@@ -238,7 +238,14 @@ impl ConvergingLog {
         if !std::mem::take(&mut self.unmarked) {
             return;
         }
-        if let Err(error) = directory_mark::keep(&self.node.settings.data_dir) {
+        let node = self.node.clone();
+        let keep = move || {
+            if let Err(error) = directory_mark::keep(&node.settings.data_dir) {
+                tracing::warn!(%error, "the directory could not be marked: the next start takes it for a copy");
+            }
+        };
+        // No heartbeat waits for the disk.
+        if let Err(error) = std::thread::Builder::new().name("directory-mark".into()).spawn(keep) {
             tracing::warn!(%error, "the directory could not be marked: the next start takes it for a copy");
         }
     }

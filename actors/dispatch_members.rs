@@ -6,7 +6,7 @@ use datastore::messaging::reply;
 use datastore::persistence::Member;
 use datastore::query::{Standing, members_body};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionMessage};
 use crate::dispatch::Refusal;
 use crate::founding::found_with;
 use crate::replication_messages::{CoordinatorMessage, Wish};
@@ -58,8 +58,7 @@ impl Connection {
                 coordinator.send(CoordinatorMessage::Change { wish, asked_by });
             }
             (None, Wish::Add(member)) => {
-                let outcome = self.found_with(&member);
-                self.first_added(sequence, &member, outcome);
+                self.found_with(sequence, member);
             }
             (None, Wish::Remove(_)) => {
                 let message = "this node is on its own: there is nobody to remove";
@@ -69,12 +68,23 @@ impl Connection {
         Ok(())
     }
 
-    /// A node on its own becomes the first of a cluster, and begins anew as that.
-    fn found_with(&self, member: &Member) -> Result<(), Error> {
-        found_with(&self.node.settings, self.cast.port, member.clone())?;
-        tracing::info!("a node was added: this one begins anew, as the first of a cluster");
-        self.node.begin_anew();
-        Ok(())
+    /// A node on its own becomes the first of a cluster, and begins anew as that. Other connections don't wait
+    /// for the disk.
+    fn found_with(&mut self, sequence: u64, member: Member) {
+        let (node, port, connection, newcomer) =
+            (self.node.clone(), self.cast.port, self.address.clone(), member.clone());
+        let found = move || {
+            let outcome = found_with(&node.settings, port, newcomer.clone());
+            if outcome.is_ok() {
+                tracing::info!("a node was added: this one begins anew, as the first of a cluster");
+                node.begin_anew();
+            }
+            connection.send(ConnectionMessage::Founded { sequence, member: newcomer, outcome });
+        };
+        if let Err(error) = std::thread::Builder::new().name("founding".into()).spawn(found) {
+            let error = Error::new(Code::Internal, format!("no thread: {error}"));
+            self.first_added(sequence, &member, Err(error));
+        }
     }
 
     /// What became of a change.
@@ -83,7 +93,7 @@ impl Connection {
     }
 
     /// This node knows of its companion when it has begun anew.
-    fn first_added(&mut self, sequence: u64, member: &Member, outcome: Result<(), Error>) {
+    pub(crate) fn first_added(&mut self, sequence: u64, member: &Member, outcome: Result<(), Error>) {
         let mut standing = standing(&self.node, self.cast.port);
         standing.members.push(newcomer(member));
         standing.members.sort_by_key(|member| member.address.node_id);

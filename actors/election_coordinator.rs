@@ -14,29 +14,27 @@
 //! up for a while must not make up for it by many ticks at once, which would look
 //! like a leader that is silent.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use datastore::error::{Code, Error};
-use datastore::persistence::{Membership, host_of};
+use datastore::persistence::Membership;
 use datastore::replication::doubt::Condition;
-use datastore::replication::health::{DiskHealth, Health, INDEXED_ALL};
-use datastore::replication::message::{Members, NodeId};
-use datastore::replication::policy::{HandOver, Order, Reason, Seen, best_successor};
-use datastore::replication::quorum::is_quorum;
+use datastore::replication::message::NodeId;
+use datastore::replication::policy::{HandOver, Order, Reason, best_successor};
 use datastore::replication::raft::{Role, Status};
 use datastore::replication::reconfiguration::forced_by;
-use datastore::replication::tolerance::{Tolerance, tolerance};
 use tokio::sync::oneshot;
 
 use crate::Cast;
-use crate::cluster::{Cluster, MemberView};
+use crate::anew::Anew;
+use crate::cluster::Cluster;
 use crate::conditions::doubt_of;
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
+use crate::members_seen::MembersSeen;
 use crate::membership_changes::{Changes, Step};
 use crate::node::Node;
 use crate::random::random_u64;
@@ -45,14 +43,8 @@ use crate::replication_options::{ELECTION_TICKS, TICK_MS};
 use crate::wal_writer::WalMessage;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
-/// A peer of which nothing was heard for so long is not in contact.
-const SILENCE_MAX: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
 /// Between two signs of life to each peer: well below that.
 const PRESENCE_TICKS: u64 = 3;
-/// A follower that lacks an entry for longer is catching up.
-const LAG_SERVING: Duration = Duration::from_millis(1_000);
-/// How far back the log's growth is remembered, to tell for how long a follower lags.
-const GROWTH_KEPT: usize = 1_200;
 /// What a hand-over may take: the replica gives up after an election timeout.
 const HAND_OVER_MAX: Duration = Duration::from_millis(4 * TICK_MS * ELECTION_TICKS as u64);
 /// What a node that stops waits for its successor; an election would take as long.
@@ -74,9 +66,7 @@ pub struct ElectionCoordinator {
     beats: u64,
     /// A tick was sent whose status hasn't come.
     tick_under_way: bool,
-    heard: BTreeMap<NodeId, Instant>,
-    /// When the log was known to end where, oldest first; kept by a leader.
-    growth: VecDeque<(Instant, u64)>,
+    members: MembersSeen,
     promotions: Vec<Promotion>,
     changes: Changes,
     /// The node stops: whom to tell, and until when to wait.
@@ -88,14 +78,13 @@ impl ElectionCoordinator {
     /// Of a member.
     pub fn new(node: Arc<Node>, cast: Arc<Cast>, cluster: Arc<Cluster>) -> ElectionCoordinator {
         ElectionCoordinator {
+            members: MembersSeen::new(node.clone(), cluster.clone()),
             node,
             policy: HandOver::new(cluster.node_id, TICK_MS, ELECTION_TICKS),
             cast,
             cluster,
             beats: 0,
             tick_under_way: false,
-            heard: BTreeMap::new(),
-            growth: VecDeque::new(),
             promotions: Vec::new(),
             changes: Changes::default(),
             resigning: None,
@@ -109,7 +98,7 @@ impl ElectionCoordinator {
 
     fn beat(&mut self) {
         self.beats += 1;
-        self.see_own_health();
+        self.members.see_own(self.policy.pause());
         if self.beats.is_multiple_of(PRESENCE_TICKS) {
             self.cast.peers.all().iter().for_each(|peer| peer.send(PeerMessage::Presence));
         }
@@ -118,10 +107,10 @@ impl ElectionCoordinator {
         if self.cluster.is_out() {
             self.last_status = None;
             self.changes.refuse_all(&self.cluster);
-            return self.see_members(None);
+            return self.members.see_members(None);
         }
         if self.cluster.membership().is_none() {
-            return self.see_members(None);
+            return self.members.see_members(None);
         }
         if !std::mem::replace(&mut self.tick_under_way, true) {
             self.tell(ReplicationMessage::Tick);
@@ -137,18 +126,8 @@ impl ElectionCoordinator {
 
     fn note_status(&mut self, status: &Status) {
         self.tick_under_way = false;
-        let now = Instant::now();
-        if status.role.role == Role::Leader {
-            if self.growth.back().is_none_or(|(_, last)| *last < status.last) {
-                self.growth.push_back((now, status.last));
-            }
-            if self.growth.len() > GROWTH_KEPT {
-                self.growth.pop_front();
-            }
-        } else {
-            self.growth.clear();
-        }
-        match self.policy.tick(status, &self.seen()) {
+        self.members.note_growth(status);
+        match self.policy.tick(status, &self.members.seen()) {
             Some(Order::GoOn) => self.tell(ReplicationMessage::GoOn),
             Some(Order::HandOver(to, reason)) => {
                 let reason = match reason {
@@ -162,144 +141,13 @@ impl ElectionCoordinator {
             None => {}
         }
         // What the changes go by is as it is now, however long this node was held up.
-        self.see_members(Some(status));
+        self.members.see_members(Some(status));
         match self.changes.tick(&self.cluster, status) {
             Some(Step::Propose(to)) => self.tell(ReplicationMessage::Reconfigure(Box::new(to))),
             Some(Step::HandOver) => self.hand_over_to_the_best(),
             None => {}
         }
         self.settle_promotions(status.role.leader);
-    }
-
-    /// What the others are told of this node.
-    fn see_own_health(&self) {
-        let watch = &self.node.disk_watch;
-        let oldest = watch.oldest();
-        let disk = DiskHealth {
-            oldest_sync_ms: oldest.as_millis() as u64,
-            is_stalled: watch.is_stalled(oldest),
-            is_full: self.node.permits.is_disk_full(),
-        };
-        let health = Health {
-            condition: self.cluster.conditions.own(),
-            disk,
-            indexed_per_mille: self.node.indexed_per_mille(),
-            pause: self.policy.pause(),
-        };
-        let before = self.cluster.healths.set_own(health).disk;
-        match (before.is_stalled, disk.is_stalled) {
-            (false, true) => {
-                tracing::warn!(
-                    for_ms = disk.oldest_sync_ms,
-                    "STALLED DISK: it has not finished what it was told to write"
-                )
-            }
-            (true, false) => tracing::info!("the disk goes on"),
-            _ => {}
-        }
-    }
-
-    fn seen(&self) -> Seen {
-        let voting = self.cluster.membership().map(|known| known.configuration.members).unwrap_or_default();
-        let me = self.cluster.node_id;
-        let members: Vec<NodeId> = self.cluster.others();
-        let there: Vec<NodeId> =
-            members.into_iter().filter(|id| *id != me && self.acknowledges(*id)).collect();
-        let is_doubted = |voter| self.cluster.condition(host_of(voter)) == Condition::InDoubt;
-        let others_decide = is_quorum(&voting, |voter| there.contains(&host_of(voter)), is_doubted);
-        Seen { own: self.cluster.healths.own(), peers: self.cluster.healths.peers(), others_decide }
-    }
-
-    /// Whether what a member says counts, and its disk takes what it is sent.
-    fn acknowledges(&self, id: NodeId) -> bool {
-        let is_here = id == self.cluster.node_id;
-        let is_in_contact = is_here || self.is_in_contact(id);
-        let disk = self.health(id).map(|health| health.disk).unwrap_or_default();
-        is_in_contact && self.cluster.condition(id) != Condition::Conflicting && !disk.is_stalled
-    }
-
-    /// As it says; `None`: it doesn't.
-    fn health(&self, id: NodeId) -> Option<Health> {
-        let healths = &self.cluster.healths;
-        if id == self.cluster.node_id { Some(healths.own()) } else { healths.of_peer(id) }
-    }
-
-    fn is_in_contact(&self, node_id: NodeId) -> bool {
-        self.heard.get(&node_id).is_some_and(|heard| heard.elapsed() < SILENCE_MAX)
-    }
-
-    /// Puts together what `cluster` shows.
-    fn see_members(&mut self, status: Option<&Status>) {
-        let ids: Vec<NodeId> = self.cluster.view().members.iter().map(|member| member.node_id).collect();
-        let voting = self.cluster.membership().map(|known| known.configuration.members).unwrap_or_default();
-        let members: Vec<MemberView> = ids.iter().map(|id| self.member(*id, status, &voting)).collect();
-        let condition = |id: NodeId| self.cluster.condition(id);
-        let is_there = |id: &NodeId| {
-            let is_in_contact = *id == self.cluster.node_id || self.is_in_contact(*id);
-            is_in_contact && condition(*id) != Condition::Conflicting
-        };
-        let there: Vec<NodeId> = ids.into_iter().filter(is_there).collect();
-        let doubted: Vec<NodeId> =
-            there.iter().copied().filter(|id| condition(*id) == Condition::InDoubt).collect();
-        let is_doubted = |voter| doubted.contains(&host_of(voter));
-        let is_quorum = is_quorum(&voting, |voter| there.contains(&host_of(voter)), is_doubted);
-        self.cluster.has_quorum.store(status.is_some() && is_quorum, Ordering::Relaxed);
-        // Who is there and acknowledges nothing helps to elect; what is written now waits for others.
-        let counts = |member: &&MemberView| {
-            self.acknowledges(member.node_id)
-                && member.lag_ms.is_none_or(|lag| lag <= LAG_SERVING.as_millis() as u64)
-        };
-        let acknowledging: Vec<NodeId> = members.iter().filter(counts).map(|member| member.node_id).collect();
-        let Tolerance { any, single } = tolerance(&voting, &acknowledging, &doubted);
-        self.cluster.members_seen(members, any, single);
-    }
-
-    fn member(&self, node_id: NodeId, status: Option<&Status>, voting: &Members) -> MemberView {
-        let leads = status.is_some_and(|status| status.role.role == Role::Leader);
-        let last_seen = self.heard.get(&node_id).copied();
-        let is_here = node_id == self.cluster.node_id;
-        let has = match status {
-            Some(status) if is_here => Some((status.applied, status.commit.max(status.applied))),
-            Some(status) if leads => {
-                let mut followers = status.followers.iter().chain(&status.learners);
-                let follower = followers.find(|(id, ..)| *id == node_id);
-                follower.map(|(_, matched, _)| (*matched, status.last))
-            }
-            _ => None,
-        };
-        let lag_entries = has.map(|(has, last)| last.saturating_sub(has));
-        let lag = has.filter(|_| leads).map(|(has, _)| if is_here { Duration::ZERO } else { self.lag(has) });
-        let lag_ms = lag.map(|lag| lag.as_millis() as u64);
-        let condition = self.cluster.condition(node_id);
-        let health = self.health(node_id);
-        let is_stalled = health.is_some_and(|health| health.disk.is_stalled);
-        let is_indexing = health.is_some_and(|health| health.indexed_per_mille < INDEXED_ALL);
-        let state = match (is_here || self.is_in_contact(node_id), lag) {
-            (false, _) => "unreachable",
-            _ if condition == Condition::Conflicting => "conflicting",
-            _ if condition == Condition::InDoubt => "in_doubt",
-            _ if is_stalled => "stalled",
-            (true, Some(lag)) if lag > LAG_SERVING => "catching_up",
-            (true, None) if !is_here && status.is_none_or(|s| s.role.leader != Some(node_id)) => "unknown",
-            (true, _) if status.is_none() => "not_adopted",
-            _ if is_indexing => "indexing",
-            (true, _) => "serving",
-        };
-        MemberView {
-            node_id,
-            votes: status.is_none() || voting.votes(node_id),
-            state,
-            lag_entries,
-            lag_ms,
-            last_seen: last_seen.or(is_here.then(Instant::now)),
-            disk: health.map(|health| health.disk),
-        }
-    }
-
-    /// For how long a follower that has everything up to `index` has lacked what comes next.
-    fn lag(&self, index: u64) -> Duration {
-        let missing = self.growth.iter().find(|(_, last)| *last > index);
-        missing.map_or(Duration::ZERO, |(since, _)| since.elapsed())
     }
 
     fn promote(&mut self, to: NodeId, asked_by: (Mailbox<Connection>, u64)) {
@@ -339,34 +187,42 @@ impl ElectionCoordinator {
 
     /// Makes this node the only voter, whatever the others have: for a majority that is lost.
     fn force(&mut self, (connection, sequence): (Mailbox<Connection>, u64), context: &mut Context<Self>) {
-        let stored = match self.forced() {
-            Ok(to) => {
-                let stored = self.cluster.members.rejoins(&to);
-                async { stored.await.map(|_| to.epochs) }
-            }
+        let (before, to) = match self.forced() {
+            Ok(forced) => forced,
             Err(error) => {
                 let leader = Err(error);
                 return connection.send(ConnectionMessage::Promoted { sequence, leader });
             }
         };
-        let forced = stored.into_actor(self).map(move |stored, this, _| {
-            let leader = stored.map_err(|reason| Error::new(Code::Internal, reason)).map(|epochs| {
-                tracing::warn!(
-                    ?epochs,
-                    "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is \
-                     lost. The other nodes listen until they have caught up; one that has what this node has not is kept out"
-                );
-                this.tell(ReplicationMessage::BeginsAnew);
-                this.node.begin_anew();
-                this.cluster.node_id
-            });
+        let until = Instant::now() + Duration::from_millis(self.node.settings.request_timeout_ms);
+        let consent = Anew::Forced { before: Box::new(before), until }.consent(self.cast.clone());
+        let (node, epochs) = (self.node.clone(), to.epochs.clone());
+        let begins = move || {
+            tracing::warn!(
+                ?epochs,
+                "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is \
+                 lost. The other nodes listen until they have caught up; one that has what this node has not is kept out"
+            );
+            node.begin_anew();
+        };
+        let stored = self.cluster.members.rejoins(&to, Box::new(consent), Box::new(begins));
+        let me = self.cluster.node_id;
+        let told = stored.into_actor(self).map(move |stored, _, _| {
+            let leader = match stored {
+                Ok(true) => Ok(me),
+                Ok(false) => Err(Error::new(
+                    Code::BadRequest,
+                    "`force`: when the disk had it a majority was in contact, or too much time was over; nothing was changed",
+                )),
+                Err(reason) => Err(Error::new(Code::Internal, reason)),
+            };
             connection.send(ConnectionMessage::Promoted { sequence, leader });
         });
-        context.spawn(forced);
+        context.spawn(told);
     }
 
-    /// The membership that it is to become.
-    fn forced(&self) -> Result<Membership, Error> {
+    /// The membership that it has, and the one that it is to have.
+    fn forced(&self) -> Result<(Membership, Membership), Error> {
         let me = self.cluster.node_id;
         let refuse = |message: &str| Error::new(Code::BadRequest, message);
         let Some(membership) = self.cluster.membership().filter(|_| !self.cluster.is_removed()) else {
@@ -379,7 +235,7 @@ impl ElectionCoordinator {
             return Err(refuse(message));
         }
         let name = random_u64().map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-        Ok(forced_by(membership, me, format!("{name:016x}")))
+        Ok((membership.clone(), forced_by(membership, me, format!("{name:016x}"))))
     }
 
     /// Hands over before it goes, so that clients don't wait for an election.
@@ -392,7 +248,7 @@ impl ElectionCoordinator {
     fn hand_over_to_the_best(&mut self) {
         let leads = |status: &&Status| status.role.role == Role::Leader;
         let status = self.last_status.as_ref().filter(leads);
-        if let Some(to) = status.and_then(|status| best_successor(status, &self.seen())) {
+        if let Some(to) = status.and_then(|status| best_successor(status, &self.members.seen())) {
             tracing::info!(to, "handing leadership over");
             self.tell(ReplicationMessage::TransferTo(to));
         }
@@ -444,7 +300,7 @@ impl Handler<Counted<CoordinatorMessage>> for ElectionCoordinator {
             CoordinatorMessage::Resign { done } => self.resign(done),
             CoordinatorMessage::Peer { node_id, connected } => {
                 if connected {
-                    self.heard.insert(node_id, Instant::now());
+                    self.members.hear(node_id);
                 }
             }
             CoordinatorMessage::Promote { node_id, asked_by } => self.promote(node_id, asked_by),

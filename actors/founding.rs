@@ -20,7 +20,6 @@ use datastore::replication::handshake::PROTOCOL_MEMBERS;
 use datastore::replication::reconfiguration::{ChangeError, founded_with};
 use datastore::settings::{Settings, StartRole};
 
-use crate::mailbox::lock;
 use crate::random::random_u64;
 use crate::start_error::StartError;
 
@@ -89,13 +88,13 @@ pub(crate) fn found_with(settings: &Settings, port: u16, member: Member) -> Resu
             "a member's log is not cut (--truncate-damaged-log): start the node without that flag first";
         return Err(Error::new(Code::BadRequest, message));
     }
-    // Several connections may ask at once, and the first one is answered.
+    // Several connections may ask at once, and the first one is answered. Nobody waits for its disk.
     static FOUNDING: Mutex<()> = Mutex::new(());
-    let _founding = lock(&FOUNDING);
+    let founding = "this node is about to begin anew as the first of a cluster; ask again in a moment";
+    let Ok(_founding) = FOUNDING.try_lock() else { return Err(Error::new(Code::Starting, founding)) };
     let disk = FileDisk::open(&settings.data_dir).map_err(|error| internal(&error))?;
     if Membership::load(&disk).map_err(|error| internal(&error))?.is_some() {
-        let message = "this node is about to begin anew as the first of a cluster; ask again in a moment";
-        return Err(Error::new(Code::Starting, message));
+        return Err(Error::new(Code::Starting, founding));
     }
     let identity = Identity::load(&disk).map_err(|error| internal(&error))?;
     let identity = identity.ok_or_else(|| internal(&"the directory has no identity"))?;

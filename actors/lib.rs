@@ -4,6 +4,7 @@
 //! [`start`] is the only place where they are wired.
 
 mod acknowledgements;
+mod anew;
 mod cluster;
 mod conditions;
 mod connection;
@@ -36,6 +37,7 @@ mod log_replayer;
 pub mod logging;
 mod mailbox;
 mod members_file;
+mod members_seen;
 mod membership_changes;
 mod memory_figures;
 mod node;

@@ -25,13 +25,20 @@ const STORED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Changes that wait for the disk: peers greet again and again.
 const CHANGES_MAX: usize = 64;
 
-/// What becomes of a change that has to be durable before anyone hears of it: whether it was news.
+/// What becomes of a change that has to be durable before anyone hears of it: whether it was news, and still held
+/// when the disk had it.
 pub(crate) type Stored = Result<bool, String>;
+
+/// Asked by the thread when the new file is on the disk, before it takes the old one's place.
+pub(crate) type Consent = Box<dyn FnOnce() -> bool + Send>;
+
+/// What follows from a change, whoever still waits for it: done by the thread before they are told.
+pub(crate) type Then = Box<dyn FnOnce() + Send>;
 
 /// A change that has to be durable before anyone hears of it.
 enum Change {
-    /// The identity of a member's directory.
-    Meet(NodeId, NodeUuid),
+    /// The identity of a member's directory, as of the members that an entry named.
+    Meet { node_id: NodeId, node: NodeUuid, as_of: u64 },
     /// This node is a member. Who has a membership keeps it.
     Adopted(Box<Membership>),
     /// What was decided while this node was left behind, or is set by force.
@@ -42,7 +49,11 @@ impl Change {
     /// Says whether it is news.
     fn apply(&self, known: &mut Option<Membership>) -> bool {
         match self {
-            Change::Meet(node_id, node) => known.as_mut().is_some_and(|known| known.meet(*node_id, *node)),
+            Change::Meet { node_id, node, as_of } => {
+                // The number may be another directory's by now.
+                let known = known.as_mut().filter(|known| known.configuration.index == *as_of);
+                known.is_some_and(|known| known.meet(*node_id, *node))
+            }
             Change::Adopted(_) if known.is_some() => false,
             Change::Adopted(by) | Change::Rejoins(by) => {
                 *known = Some(Membership::clone(by));
@@ -52,8 +63,16 @@ impl Change {
     }
 }
 
+/// A change with all that belongs to it.
+struct Ordered {
+    change: Change,
+    consent: Option<Consent>,
+    then: Option<Then>,
+    done: oneshot::Sender<Stored>,
+}
+
 enum Job {
-    Change(Change, oneshot::Sender<Stored>),
+    Change(Box<Ordered>),
     /// The members in memory are newer than the file.
     Wake,
 }
@@ -130,35 +149,59 @@ impl MembersFile {
         self.shared.is_stored()
     }
 
-    /// Notes the identity of a member's directory.
+    /// Notes the identity of a member's directory. Not news is one that is known, or whose number the log has
+    /// given away meanwhile: whoever goes on by it has to look again.
     pub(crate) async fn meet(&self, node_id: NodeId, node: NodeUuid) -> Stored {
-        self.change(Change::Meet(node_id, node)).await
+        self.order(self.meeting(node_id, node), None, None).await
     }
 
     /// As `meet`, on a thread that may wait.
     pub(crate) fn meet_on_thread(&self, node_id: NodeId, node: NodeUuid) -> Stored {
-        let stored = self.order(Change::Meet(node_id, node))?;
-        stored.blocking_recv().unwrap_or_else(|_| Err(gone()))
+        self.try_order(self.meeting(node_id, node), None, None)?
+            .blocking_recv()
+            .unwrap_or_else(|_| Err(gone()))
     }
 
-    /// This node becomes a member, unless it is one.
-    pub(crate) async fn adopted(&self, by: &Membership) -> Stored {
-        self.change(Change::Adopted(Box::new(by.clone()))).await
+    fn meeting(&self, node_id: NodeId, node: NodeUuid) -> Change {
+        let as_of = self.with(|known| known.map_or(0, |known| known.configuration.index));
+        Change::Meet { node_id, node, as_of }
     }
 
-    /// Takes over what was decided without this node.
-    pub(crate) fn rejoins(&self, with: &Membership) -> impl Future<Output = Stored> + use<> {
-        let ordered = self.order(Change::Rejoins(Box::new(with.clone())));
+    /// This node becomes a member, unless it is one; then something follows.
+    pub(crate) fn adopted(&self, by: &Membership, then: Then) -> impl Future<Output = Stored> + use<> {
+        self.order(Change::Adopted(Box::new(by.clone())), None, Some(then))
+    }
+
+    /// Takes over what was decided without this node, if that is still so when the disk has it. What follows is done
+    /// once `consent` is given, even if the file then can't be changed.
+    pub(crate) fn rejoins(
+        &self,
+        with: &Membership,
+        consent: Consent,
+        then: Then,
+    ) -> impl Future<Output = Stored> + use<> {
+        self.order(Change::Rejoins(Box::new(with.clone())), Some(consent), Some(then))
+    }
+
+    /// It is ordered when this returns.
+    fn order(
+        &self,
+        change: Change,
+        consent: Option<Consent>,
+        then: Option<Then>,
+    ) -> impl Future<Output = Stored> + use<> {
+        let ordered = self.try_order(change, consent, then);
         async { ordered?.await.unwrap_or_else(|_| Err(gone())) }
     }
 
-    async fn change(&self, change: Change) -> Stored {
-        self.order(change)?.await.unwrap_or_else(|_| Err(gone()))
-    }
-
-    fn order(&self, change: Change) -> Result<oneshot::Receiver<Stored>, String> {
+    fn try_order(
+        &self,
+        change: Change,
+        consent: Option<Consent>,
+        then: Option<Then>,
+    ) -> Result<oneshot::Receiver<Stored>, String> {
         let (done, stored) = oneshot::channel();
-        match self.jobs.try_send(Job::Change(change, done)) {
+        match self.jobs.try_send(Job::Change(Box::new(Ordered { change, consent, then, done }))) {
             Ok(()) => Ok(stored),
             Err(TrySendError::Full(_)) => {
                 Err("the disk takes no file of the members; it is tried again".into())
@@ -189,9 +232,11 @@ impl Writer {
                 self.jobs.recv_timeout(STORED_AGAIN_AFTER)
             };
             match job {
-                Ok(Job::Change(change, done)) => {
+                Ok(Job::Change(ordered)) => {
+                    let Ordered { change, consent, then, done } = *ordered;
+                    let stored = self.change(&change, consent, then).map_err(|error| error.to_string());
                     // Whoever asked may have given up waiting.
-                    let _ = done.send(self.change(&change).map_err(|error| error.to_string()));
+                    let _ = done.send(stored);
                 }
                 Ok(Job::Wake) | Err(RecvTimeoutError::Timeout) => self.store_changed(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -199,16 +244,32 @@ impl Writer {
         }
     }
 
-    fn change(&self, change: &Change) -> Result<bool, IdentityError> {
+    fn change(
+        &self,
+        change: &Change,
+        consent: Option<Consent>,
+        then: Option<Then>,
+    ) -> Result<bool, IdentityError> {
         let (changed, mut with) = self.now();
-        let is_news = change.apply(&mut with);
-        if is_news && let Some(with) = &with {
-            with.store(&self.directory)?;
+        if !change.apply(&mut with) {
+            return Ok(false);
+        }
+        let Some(with) = with else { return Ok(false) };
+        with.prepare(&self.directory)?;
+        let must_follow = consent.is_some();
+        if consent.is_some_and(|consent| !consent()) {
+            return Ok(false);
+        }
+        let published = Membership::publish_prepared(&self.directory);
+        if published.is_ok() {
             self.shared.stored.store(changed, Ordering::Release);
             // The log may have changed them meanwhile.
             change.apply(&mut lock(&self.shared.known));
         }
-        Ok(is_news)
+        if let Some(then) = then.filter(|_| must_follow || published.is_ok()) {
+            then();
+        }
+        published.map(|()| true)
     }
 
     fn store_changed(&self) {
@@ -259,9 +320,9 @@ mod tests {
         let file = MembersFile::new(None, disk.clone());
         let stored = || Membership::load(&disk).expect("it can be read").expect("a membership");
         assert_eq!(now(file.meet(2, NodeUuid([2; 16]))), Ok(false), "of nobody's cluster");
-        assert_eq!(now(file.adopted(&membership(&[1, 2]))), Ok(true));
+        assert_eq!(now(file.adopted(&membership(&[1, 2]), Box::new(|| ()))), Ok(true));
         assert_eq!(stored().node_ids(), [1, 2]);
-        assert_eq!(now(file.adopted(&membership(&[1, 3]))), Ok(false), "it is a member");
+        assert_eq!(now(file.adopted(&membership(&[1, 3]), Box::new(|| ()))), Ok(false), "it is a member");
         assert_eq!(now(file.meet(2, NodeUuid([2; 16]))), Ok(true));
         assert_eq!(stored().member(2).and_then(|member| member.node), Some(NodeUuid([2; 16])));
         assert_eq!(file.meet_on_thread(2, NodeUuid([2; 16])), Ok(false));

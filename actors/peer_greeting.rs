@@ -89,7 +89,7 @@ pub(crate) async fn answered(cluster: &Cluster, address: &LeaderAddress, line: &
     }
     let (greeted, meets) = judged(cluster, address.node_id, answer);
     let greeted = match meets {
-        Some(node) => met(greeted, cluster.members.meet(address.node_id, node).await),
+        Some(node) => met(cluster, address.node_id, line, cluster.members.meet(address.node_id, node).await),
         None => greeted,
     };
     match greeted {
@@ -104,13 +104,18 @@ pub(crate) async fn answered(cluster: &Cluster, address: &LeaderAddress, line: &
 pub(crate) fn answered_again(cluster: &Cluster, peer: NodeId, line: &[u8]) -> Greeted {
     let (greeted, meets) = judged(cluster, peer, read_answer(line));
     match meets {
-        Some(node) => met(greeted, cluster.members.meet_on_thread(peer, node)),
+        Some(node) => met(cluster, peer, line, cluster.members.meet_on_thread(peer, node)),
         None => greeted,
     }
 }
 
-fn met(greeted: Greeted, stored: Stored) -> Greeted {
-    stored.map_or_else(Greeted::Refused, |_| greeted)
+/// The directory is noted, or was not: what the answer comes to is judged by what is known now.
+fn met(cluster: &Cluster, peer: NodeId, line: &[u8], stored: Stored) -> Greeted {
+    match stored.map(|_| judged(cluster, peer, read_answer(line))) {
+        Ok((greeted, None)) => greeted,
+        Ok((_, Some(_))) => Greeted::NotYet,
+        Err(error) => Greeted::Refused(error),
+    }
 }
 
 /// What becomes of the answer; and the directory that is to be noted, durably, before it does.

@@ -30,6 +30,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::anew::Anew;
 use crate::cluster::Cluster;
 use crate::memory_figures::Share;
 use crate::node::Node;
@@ -139,33 +140,19 @@ impl Session {
                 return None;
             }
             Decision::Accept { protocol, meet } => {
-                if meet && let Err(error) = self.cluster.members.meet(hello.node_id, hello.node).await {
-                    self.refuse(hello.node_id, &Error::new(Code::Internal, error)).await;
+                if meet && !self.meets(&hello).await {
                     return None;
                 }
                 (protocol, true)
             }
             Decision::Adopt { protocol, membership } => {
-                match self.cluster.members.adopted(&membership).await {
-                    Ok(true) => {
-                        tracing::info!(
-                            cluster = membership.cluster,
-                            founder = hello.node_id,
-                            members = ?membership.node_ids(),
-                            "adopted: this node is a member of a cluster"
-                        );
-                        self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Adopted));
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        self.refuse(hello.node_id, &Error::new(Code::Internal, error)).await;
-                        return None;
-                    }
+                if !self.is_adopted(hello.node_id, membership).await {
+                    return None;
                 }
                 (protocol, true)
             }
             Decision::Rejoin { membership } => {
-                self.rejoin(hello.node_id, &membership).await;
+                self.rejoin(hello, membership).await;
                 return None;
             }
         };
@@ -188,21 +175,64 @@ impl Session {
         is_member.then_some(hello)
     }
 
-    /// The members were changed without this node: it takes over what was decided, and starts anew.
-    async fn rejoin(&self, from: NodeId, membership: &Membership) {
-        let error = match self.cluster.members.rejoins(membership).await {
-            Ok(_) => {
-                tracing::warn!(
-                    from,
-                    members = ?membership.node_ids(),
-                    voters = ?membership.configuration.members.voters,
-                    epochs = membership.epochs.len(),
-                    "the members have changed without this node; it begins anew with those that it was told"
+    /// Notes the directory of who greets. Says whether it may go on: what was decided before the disk had that is
+    /// decided again.
+    async fn meets(&self, hello: &Hello) -> bool {
+        let error = match self.cluster.members.meet(hello.node_id, hello.node).await {
+            Ok(_) => match decide(&own(&self.cluster), hello) {
+                Decision::Accept { meet: false, .. }
+                    if !self.cluster.links.is_there_twice(hello.node_id, hello.boot) =>
+                {
+                    return true;
+                }
+                _ => Error::new(Code::Starting, "what this node knows of its members has just changed"),
+            },
+            Err(error) => Error::new(Code::Internal, error),
+        };
+        self.refuse(hello.node_id, &error).await;
+        false
+    }
+
+    /// Becomes a member. What follows doesn't depend on this session, which ends when the disk takes too long.
+    async fn is_adopted(&self, founder: NodeId, membership: Membership) -> bool {
+        let (cast, by) = (self.cast.clone(), membership.clone());
+        let adopted = self.cluster.members.adopted(
+            &membership,
+            Box::new(move || {
+                let members = by.node_ids();
+                tracing::info!(
+                    cluster = by.cluster,
+                    founder,
+                    ?members,
+                    "adopted: this node is a member of a cluster"
                 );
-                self.cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::BeginsAnew));
-                self.node.begin_anew();
-                Error::new(Code::Starting, "this node begins anew with the members that it was told")
-            }
+                cast.wal_writer.send(WalMessage::Replication(ReplicationMessage::Adopted));
+            }),
+        );
+        let Err(error) = adopted.await else { return true };
+        self.refuse(founder, &Error::new(Code::Internal, error)).await;
+        false
+    }
+
+    /// The members were changed without this node: it takes over what was decided, and starts anew.
+    async fn rejoin(&self, hello: Hello, membership: Membership) {
+        let from = hello.node_id;
+        let why = Anew::Told { hello: Box::new(hello), membership: Box::new(membership.clone()) };
+        let (node, told) = (self.node.clone(), membership.clone());
+        let begins = Box::new(move || {
+            tracing::warn!(
+                from,
+                members = ?told.node_ids(),
+                voters = ?told.configuration.members.voters,
+                epochs = told.epochs.len(),
+                "the members have changed without this node; it begins anew with those that it was told"
+            );
+            node.begin_anew();
+        });
+        let consent = Box::new(why.consent(self.cast.clone()));
+        let error = match self.cluster.members.rejoins(&membership, consent, begins).await {
+            Ok(true) => Error::new(Code::Starting, "this node begins anew with the members that it was told"),
+            Ok(false) => Error::new(Code::Starting, "what this node knows of its members has just changed"),
             Err(error) => Error::new(Code::Internal, error),
         };
         self.refuse(from, &error).await;

@@ -165,7 +165,14 @@ impl ReplicatedLog {
         match message {
             ReplicationMessage::Adopted => self.adopted(),
             ReplicationMessage::LeftBehind => self.left_behind(),
-            ReplicationMessage::BeginsAnew => self.take_no_more_part(),
+            ReplicationMessage::BeginsAnew(request) => {
+                let still_holds = request.why.still_holds(&self.cluster);
+                if still_holds {
+                    self.take_no_more_part();
+                }
+                // The thread of the members' file waits for it, and ends only with the process.
+                let _ = request.answer.send(still_holds);
+            }
             ReplicationMessage::Tick => {
                 self.reads.tick();
                 self.step(Input::Tick);
@@ -387,7 +394,7 @@ impl ReplicatedLog {
         let role = RoleChange { role: Role::Follower, leader: None, term: self.role.term };
         self.role = role;
         self.cluster.role_changed(role);
-        self.reads.leader_changed(&self.cast);
+        self.reads.end(&self.cast);
     }
 
     /// The node stops: nothing more is to be written.

@@ -231,6 +231,23 @@ impl ReplicatedReads {
         }
     }
 
+    /// There is no replica any more: nothing that is waited for will come.
+    pub(crate) fn end(&mut self, cast: &Cast) {
+        let handles: Vec<u64> = self.rounds.keys().copied().collect();
+        handles.into_iter().for_each(|handle| self.round_done(handle, None, cast));
+        self.leader_changed(cast);
+        let stale = Probe { sent: Instant::now(), askers: std::mem::take(&mut self.stale) };
+        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
+        let waiting = waiting.filter_map(|waiting| match waiting {
+            Waiting::Probe(probe) => Some(probe),
+            // Answered above.
+            Waiting::Askers(_) => None,
+        });
+        for probe in waiting.chain([stale]) {
+            probe.answer(&Err(too_stale("this node takes no more part in its cluster")));
+        }
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self) {
         let late = self.probes.extract_if(|_, probe| probe.sent.elapsed() > PROBE_PATIENCE);

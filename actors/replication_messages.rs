@@ -8,6 +8,7 @@ use datastore::persistence::{Configuration, FrameRun, Member, NodeUuid, Unreadab
 use datastore::replication::message::{LogEntry, Message, NodeId};
 use datastore::replication::raft::Status;
 
+use crate::anew::Request;
 use crate::connection::Connection;
 use crate::mailbox::Mailbox;
 use crate::memory_figures::Share;
@@ -62,7 +63,7 @@ pub enum ReplicationMessage {
     Adopted,
     /// From the peers' handshake, or the ElectionCoordinator: the process is about to begin
     /// anew with other members. Nothing more is decided with those of now.
-    BeginsAnew,
+    BeginsAnew(Request),
     /// From the peers' handshake: the voters were set by force without this node, which
     /// has what the others have not. It takes no more part.
     LeftBehind,

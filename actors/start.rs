@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
+use crossbeam_channel::RecvTimeoutError;
 use datastore::engine::Placement;
 use datastore::error::Error;
 use datastore::persistence::{DiskGauge, FileDisk};
@@ -407,16 +408,25 @@ impl Running {
         let (done, is_done) = crossbeam_channel::bounded(1);
         self.cast.wal_writer.send(WalMessage::Stop(done));
         let joined = tokio::task::spawn_blocking(move || {
+            while let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(DISK_LOOK) {
+                let watch = &self.node.disk_watch;
+                if watch.is_stalled(watch.oldest()) {
+                    return None;
+                }
+            }
             // An error: the WalWriter or the disk thread is gone, which the join tells.
-            let _ = is_done.recv();
-            self.disk_thread.join().is_ok()
+            Some(self.disk_thread.join().is_ok())
         });
         match joined.await {
-            Ok(true) => tracing::info!("stopped"),
+            Ok(Some(true)) => tracing::info!("stopped"),
+            Ok(None) => tracing::warn!("stopped without waiting for the disk, which hangs"),
             _ => tracing::error!("the disk thread did not end well"),
         }
     }
 }
+
+/// How often a node that stops looks whether its disk still works.
+const DISK_LOOK: Duration = Duration::from_millis(100);
 
 /// The log can't go on: its clients are told, then the process ends, and the
 /// next start finds out what the disk really holds.

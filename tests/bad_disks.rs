@@ -192,3 +192,162 @@ fn a_primary_without_room_hands_over_and_does_so_once() {
         assert_eq!(cluster.converge().len(), 500);
     }
 }
+
+/// Longer than a greeting may take.
+const SLOW_FILE: Duration = Duration::from_millis(2_500);
+
+/// Has a node of the cluster take its time for the file of the members.
+fn with_a_slow_file(cluster: &mut Cluster, id: Id, takes: Duration) -> Option<SlowSync> {
+    let slow = SlowSync::of(takes)?.only_of("cluster.new");
+    slow.give_to(cluster, id);
+    Some(slow)
+}
+
+#[test]
+fn a_node_whose_disk_takes_long_to_note_that_it_is_a_member_is_one_when_it_has() {
+    let mut cluster = Cluster::prepared(2, &[]);
+    let Some(slow) = with_a_slow_file(&mut cluster, 2, SLOW_FILE) else { return };
+    slow.begin();
+    cluster.restart_all();
+    cluster.wait_until_leads(1);
+    cluster.wait_until("both serve", |cluster| cluster.members_serving().len() == 2);
+    cluster.ok(&set(0));
+}
+
+#[test]
+fn a_node_that_was_left_behind_and_whose_disk_takes_long_begins_anew_all_the_same() {
+    let mut cluster = Cluster::start(3);
+    cluster.ok(&set(0));
+    cluster.kill(2);
+    cluster.kill(3);
+    cluster.wait_until_alone(1);
+    cluster.force(1);
+    cluster.ok_among(&[1], &set(1));
+    let Some(slow) = with_a_slow_file(&mut cluster, 2, SLOW_FILE) else { return };
+    slow.begin();
+    cluster.restart(2);
+    cluster.wait_until("it listens to the one that was forced", |cluster| {
+        cluster.view(2).is_some_and(|view| view["epoch"] == 1 && member(&view, 2)["state"] == "serving")
+    });
+    cluster.restart(3);
+    let contents = cluster.converge();
+    assert!(contents.contains_key("k0") && contents.contains_key("k1"), "{contents:?}");
+}
+
+/// Two nodes find out that they were left behind, and their disks take long: they are a majority of what they know
+/// meanwhile, and what they acknowledge is not thrown away.
+#[test]
+fn what_is_acknowledged_while_a_node_is_about_to_begin_anew_is_not_lost() {
+    let mut cluster = Cluster::start(3);
+    cluster.ok(&set(0));
+    cluster.kill(2);
+    cluster.kill(3);
+    cluster.wait_until_alone(1);
+    cluster.force(1);
+    cluster.ok_among(&[1], &set(1));
+    let mut slow = Vec::new();
+    for id in [2, 3] {
+        let Some(file) = with_a_slow_file(&mut cluster, id, HANGS) else { return };
+        file.begin();
+        slow.push(file);
+    }
+    cluster.restart_all();
+    let next = cluster.wait_for_leader_among(&[2, 3]);
+    let is_acknowledged =
+        |number: &u64| cluster.call(next, &set(*number)).is_ok_and(|reply| reply["ok"] == true);
+    let acknowledged: Vec<u64> = (100..150).filter(is_acknowledged).collect();
+    assert!(!acknowledged.is_empty());
+    slow.iter().for_each(SlowSync::end);
+    cluster.wait_until_refused(next, &set(1_000), "no_quorum");
+    for number in acknowledged {
+        let read = json!({"op": "get", "key": format!("k{number}"), "consistency": "local"});
+        let reply = cluster.call(next, &read).expect("it answers");
+        assert_eq!(reply["value"], number, "it was acknowledged here: {reply}");
+    }
+    assert_eq!(cluster.view(next).expect("it answers")["epoch"], 0, "it keeps what it has");
+}
+
+#[test]
+fn force_is_given_up_when_a_majority_is_back_before_the_disk_has_it() {
+    let mut cluster = Cluster::prepared(3, &[]);
+    let Some(slow) = with_a_slow_file(&mut cluster, 1, HANGS) else { return };
+    cluster.restart_all();
+    cluster.wait_until_leads(1);
+    cluster.wait_until("all are members", |cluster| cluster.members_serving().len() == 3);
+    cluster.kill(2);
+    cluster.kill(3);
+    cluster.wait_until_refused(1, &set(0), "no_quorum");
+    slow.begin();
+    let forced = send_later(&cluster, 1, json!({"op": "promote", "force": true}));
+    cluster.restart_all();
+    cluster.wait_until("all are there", |cluster| cluster.members_serving().len() == 3);
+    let leader = cluster.wait_for_leader();
+    (0..20).for_each(|number| assert_eq!(cluster.ok_among(&[leader], &set(number))["ok"], true));
+    slow.end();
+    let told = forced.join().expect("a reply");
+    assert_eq!(told["error"]["outcome"], "not_applied", "{told}");
+    assert_eq!(cluster.converge().len(), 20);
+    assert!(cluster.ids().iter().all(|id| cluster.view(*id).expect("it answers")["epoch"] == 0));
+}
+
+#[test]
+fn the_witness_s_host_whose_disk_is_full_keeps_its_room_and_says_so() {
+    let Some(disk) = SmallDisk::mount("32m") else { return };
+    let mut cluster = Cluster::prepared(2, &["--segment-bytes", "262144"]);
+    cluster.set_directory(2, &disk.path().join("data"));
+    cluster.restart_all();
+    cluster.wait_until_leads(1);
+    cluster.wait_until("both are members", |cluster| cluster.members_serving().len() == 2);
+    assert_eq!(cluster.view(1).expect("it answers")["witness"], 2);
+    cluster.call(2, &json!({"op": "promote"})).expect("it answers");
+    cluster.wait_until_leads(2);
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    cluster.wait_until_refused(2, &set(0), "disk_full");
+    for number in 0..200 {
+        let reply = cluster.call(2, &set(number)).expect("it answers");
+        assert_eq!(reply["error"]["code"], "disk_full", "{reply}");
+    }
+    std::fs::remove_file(&filler).expect("it is there");
+    cluster.wait_until("it takes writes again", |cluster| {
+        cluster.call(2, &set(0)).is_ok_and(|reply| reply["ok"] == true)
+    });
+    assert_eq!(cluster.converge().len(), 1);
+}
+
+#[test]
+fn a_lone_node_that_gets_company_answers_others_while_its_disk_takes_long() {
+    let Some(slow) = SlowSync::of(HANGS).map(|slow| slow.only_of("cluster.new")) else { return };
+    let directory = common::temporary_directory();
+    let mut options = common::Options::in_directory(directory.path());
+    options.through = slow.through();
+    let node = options.start();
+    slow.begin();
+    let mut asking = node.client();
+    let request = json!({"op": "add_member", "node_id": 2, "host": "127.0.0.1", "port": 1});
+    asking.send_raw(format!("{request}\n").as_bytes());
+    let mut others: Vec<_> = (0..8).map(|_| node.client()).collect();
+    for round in 0..20 {
+        for client in &mut others {
+            client.ok(json!({"op": "set", "key": format!("k{round}"), "value": round}));
+        }
+    }
+    assert_eq!(others[0].refused(request)["code"], "starting", "one is enough");
+    slow.end();
+    let told = asking.receive();
+    assert_eq!(told["ok"], true, "{told}");
+}
+
+/// What isn't on the disk was acknowledged to nobody.
+#[test]
+fn a_node_that_is_told_to_stop_does_not_wait_for_a_disk_that_hangs() {
+    let Some((mut cluster, slow)) = cluster_with_a_disk_that_hangs(3, 1) else { return };
+    slow.begin();
+    let write = send_later(&cluster, 1, set(0));
+    cluster.wait_for_leader_among(&[2, 3]);
+    write.join().expect("a reply");
+    cluster.terminate(1);
+    slow.end();
+    cluster.restart(1);
+    cluster.converge();
+}

@@ -218,13 +218,23 @@ impl Membership {
 
     /// Writes it durably: all of it or nothing.
     pub fn store<D: Disk>(&self, disk: &D) -> Result<(), IdentityError> {
+        self.prepare(disk)?;
+        Membership::publish_prepared(disk)
+    }
+
+    /// Writes it durably, and leaves what is there in force: see [`Membership::publish_prepared`].
+    pub fn prepare<D: Disk>(&self, disk: &D) -> Result<(), IdentityError> {
         let mut bytes = serde_json::to_vec(self)
             .map_err(|error| IdentityError::Damaged { file: MEMBERSHIP_FILE, reason: error.to_string() })?;
         bytes.push(b'\n');
         remove_if_present(disk, TEMPORARY_FILE)?;
         let mut file = disk.create_new(TEMPORARY_FILE)?;
         disk.write_at(&mut file, 0, &bytes)?;
-        disk.sync(&mut file, SyncPurpose::Other)?;
+        Ok(disk.sync(&mut file, SyncPurpose::Other)?)
+    }
+
+    /// What was prepared last takes the place of what is there.
+    pub fn publish_prepared<D: Disk>(disk: &D) -> Result<(), IdentityError> {
         disk.rename(TEMPORARY_FILE, MEMBERSHIP_FILE)?;
         Ok(disk.sync_directory(ROOT_DIRECTORY)?)
     }

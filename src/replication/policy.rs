@@ -87,6 +87,8 @@ pub struct Seen {
     pub peers: BTreeMap<NodeId, Health>,
     /// Those that are in contact are a quorum without this node's disk.
     pub others_decide: bool,
+    /// They are, even without those whose disks are full.
+    pub others_have_room: bool,
 }
 
 impl Seen {
@@ -192,6 +194,11 @@ impl HandOver {
             self.probe = None;
             return None;
         }
+        if seen.own.disk.is_full && !seen.others_have_room {
+            // Whoever else would lead needs what this disk has kept for a snapshot, and would use it up.
+            self.probe = None;
+            return None;
+        }
         if let Some(order) = self.leave_bad_disk(status, seen) {
             return Some(order);
         }
@@ -257,7 +264,8 @@ impl HandOver {
             return None;
         }
         let is_retry = self.pause.term == status.role.term;
-        if self.pause.goes_on() && !is_retry {
+        // Who was elected has not got its office from a bad disk: it was the first to ask for it.
+        if self.pause.goes_on() && status.was_handed_over && !is_retry {
             return None;
         }
         let Some(probe) = &mut self.probe else {
@@ -342,7 +350,7 @@ mod tests {
     }
 
     fn seen(own: Health, peers: &[(NodeId, Health)]) -> Seen {
-        Seen { own, peers: peers.iter().copied().collect(), others_decide: true }
+        Seen { own, peers: peers.iter().copied().collect(), others_decide: true, others_have_room: true }
     }
 
     const WELL: (bool, bool, u16) = (false, false, INDEXED_ALL);
@@ -468,11 +476,12 @@ mod tests {
     #[test]
     fn a_leader_whose_disk_hangs_stays_where_the_others_are_no_quorum() {
         let status = leads(5, &[(1, 901, true)]);
-        let alone = Seen { others_decide: false, ..seen(of(STALLED), &[]) };
+        let alone = Seen { others_decide: false, others_have_room: false, ..seen(of(STALLED), &[]) };
         let mut policy = HandOver::new(2, 50, 10);
         (0..100).for_each(|_| assert_eq!(policy.tick(&status, &alone), None));
-        let full = Seen { others_decide: false, ..seen(of(FULL), &[]) };
-        assert_eq!(policy.tick(&status, &full), Some(Order::GoOn), "a full disk still takes votes");
+        let full = Seen { others_have_room: false, ..seen(of(FULL), &[]) };
+        (0..100).for_each(|_| assert_eq!(policy.tick(&status, &full), None));
+        assert_eq!(policy.tick(&status, &seen(of(FULL), &[])), Some(Order::GoOn));
     }
 
     /// Hours with two bad disks, or with two nodes of which one has a full disk.
@@ -507,6 +516,17 @@ mod tests {
             assert!(between[0] >= 30 && between[1] >= 60 && between[2] >= 120, "{between:?}");
             assert!(between[5..].iter().all(|seconds| *seconds >= 600), "{between:?}");
         }
+    }
+
+    #[test]
+    fn who_was_elected_on_a_bad_disk_needs_no_pause_to_be_over() {
+        let elected = leads(7, &[(2, 900, true), (3, 900, true)]);
+        let paused = Health { pause: DiskPause { term: 5, age_ms: 0, length_ms: 60_000 }, ..of(WELL) };
+        let mut policy = HandOver::new(1, 50, 10);
+        assert_eq!(policy.tick(&elected, &seen(of(FULL), &[(2, paused)])), Some(Order::GoOn));
+        let handed_over = Status { was_handed_over: true, ..elected };
+        let mut policy = HandOver::new(1, 50, 10);
+        assert_eq!(policy.tick(&handed_over, &seen(of(FULL), &[(2, paused)])), None);
     }
 
     #[test]

@@ -74,14 +74,25 @@ impl SlowSync {
 
     /// Gives it to a node that doesn't run yet.
     pub fn give_to(&self, cluster: &mut Cluster, id: Id) {
+        let variables = self.variables();
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        cluster.set_environment(id, &variables);
+    }
+
+    /// A command that becomes a node with it.
+    pub fn through(&self) -> Vec<String> {
+        let variables = self.variables().into_iter().map(|(name, text)| format!("{name}={text}"));
+        ["env".to_string()].into_iter().chain(variables).collect()
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
         let switch = self.switch();
         let variables = [("LD_PRELOAD", self.library.as_path()), ("DATASTORE_TEST_SLOW_SYNC", &switch)];
         let text = |path: &Path| path.to_str().expect("a plain path").to_string();
         let mut variables = variables.map(|(name, path)| (name, text(path))).to_vec();
         variables.extend(self.of.iter().map(|part| ("DATASTORE_TEST_SLOW_SYNC_OF", part.clone())));
-        let variables: Vec<(&str, &str)> =
-            variables.iter().map(|(name, text)| (*name, text.as_str())).collect();
-        cluster.set_environment(id, &variables);
+        variables
     }
 
     /// Syncs take long from here on.

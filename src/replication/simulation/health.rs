@@ -38,6 +38,7 @@ impl Cluster {
             own: self.health(place).unwrap_or_default(),
             peers: heard.into_iter().collect(),
             others_decide,
+            others_have_room: others_decide,
         }
     }
 
