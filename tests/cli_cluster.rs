@@ -58,7 +58,7 @@ fn a_node_on_its_own_is_a_cluster_of_one() {
     let node = Options::in_directory(directory.path()).start();
     let shown = ok(node.address, &["cluster", "--table"]);
     let row = format!(
-        "│ 1    ┆ {} ┆ primary ┆ true  ┆ serving ┆ 0           ┆ 0      ┆ 0            │\n",
+        "│ 1    ┆ {} ┆ primary ┆ true  ┆ serving ┆ 0           ┆ 0      ┆ 0            ┆ ",
         node.address
     );
     assert!(shown.contains(&row) && shown.contains("tolerates  0 more nodes failing, whichever"), "{shown}");

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::error::{BAD_REPLY, CLIENT_TIMEOUT, CONNECTION_LOST, Error};
 use super::request::Reply;
-use super::silence::{SilentNodes, answers};
+use super::silence::{SilentNodes, answers, opened};
 
 /// Calls that leave in one write.
 const CALLS_PER_WRITE_MAX: usize = 1_024;
@@ -121,7 +121,7 @@ async fn connect(target: &Target) -> Result<TcpStream, Error> {
     let address = &target.address;
     let failed = |why: String| Error::not_connected(format!("no connection to {address}: {why}"));
     let within = target.silence.map_or(target.connect_timeout, |most| most.min(target.connect_timeout));
-    let stream = timeout(within, TcpStream::connect(address))
+    let mut stream = timeout(within, TcpStream::connect(address))
         .await
         .map_err(|_| {
             target.is_left();
@@ -130,6 +130,14 @@ async fn connect(target: &Target) -> Result<TcpStream, Error> {
         .map_err(|error| failed(error.to_string()))?;
     // Requests are small and each write holds all there is: nothing is gained by waiting for more.
     stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+    if target.silence.is_some() {
+        let Some(line) = opened(&mut stream, within).await else {
+            target.is_left();
+            return Err(failed(format!("it was made, and nothing came within {} ms", within.as_millis())));
+        };
+        // One that says why it takes no more connections is there.
+        Reply::read(line, false)?;
+    }
     Ok(stream)
 }
 

@@ -51,7 +51,8 @@
 //! nothing. So where other nodes can be asked, one that has brought no byte for
 //! [`Options::silence`], and answers no ping on a second connection either, is left for the next
 //! address: reads are repeated there, a write is [`error::CONNECTION_LOST`] with an unknown
-//! outcome. It is asked again once it has answered a ping. A node that is only slow answers pings,
+//! outcome. A connection to one of several nodes begins with a ping, so that nothing is handed to one
+//! that only seems to be there. It is asked again once it has answered a ping. A node that is only slow answers pings,
 //! and is waited for.
 //!
 //! The order of requests on a connection is the node's promise for that

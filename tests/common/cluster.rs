@@ -207,6 +207,20 @@ impl Cluster {
         self.nodes.extend(started);
     }
 
+    /// Whether each node, and what stands in the place of one, has a network of its own.
+    pub fn has_places(&self) -> bool {
+        !self.network.way_in(1).0.is_empty()
+    }
+
+    /// A command that runs in the place of a node, which is none.
+    pub fn command_at(&self, id: Id, program: &str) -> std::process::Command {
+        let way_in = self.network.way_in(id).0;
+        let mut words = way_in.iter().map(String::as_str).chain([program]);
+        let mut command = std::process::Command::new(words.next().expect("the program"));
+        command.args(words);
+        command
+    }
+
     /// Nothing passes between these and those, either way.
     pub fn part(&self, these: &[Id], those: &[Id]) {
         for (one, other) in these.iter().flat_map(|one| those.iter().map(move |other| (*one, *other))) {

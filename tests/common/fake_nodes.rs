@@ -38,8 +38,21 @@ pub struct FakeNode {
 }
 
 impl Bound {
+    /// Takes connections and requests, and answers nothing.
+    pub fn serve_nothing(self) -> FakeNode {
+        self.serve_when(true, |_, _| None)
+    }
+
     /// Answers each request by what `script` makes of its number and itself; `None` closes the connection.
     pub fn serve(self, script: impl Fn(usize, &Value) -> Option<Value> + Send + Sync + 'static) -> FakeNode {
+        self.serve_when(false, script)
+    }
+
+    fn serve_when(
+        self,
+        is_silent: bool,
+        script: impl Fn(usize, &Value) -> Option<Value> + Send + Sync + 'static,
+    ) -> FakeNode {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (asked, script) = (requests.clone(), Arc::new(script));
         let connections = Arc::new(AtomicUsize::new(0));
@@ -48,7 +61,7 @@ impl Bound {
             for stream in self.listener.incoming().map_while(Result::ok) {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 let (asked, script) = (asked.clone(), script.clone());
-                std::thread::spawn(move || converse(&stream, &asked, &*script));
+                std::thread::spawn(move || converse(&stream, &asked, is_silent, &*script));
             }
         });
         FakeNode { address: self.address, requests, connections }
@@ -58,15 +71,28 @@ impl Bound {
 fn converse(
     mut stream: &TcpStream,
     asked: &Mutex<Vec<Value>>,
+    is_silent: bool,
     script: &dyn Fn(usize, &Value) -> Option<Value>,
 ) {
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let request: Value = serde_json::from_str(&line).expect("a request");
+        // By this a client of several nodes finds out whether somebody is there, before it asks for anything.
+        if request == json!({"op": "ping", "id": 0}) && !is_silent {
+            if stream.write_all(b"{\"ok\":true,\"id\":0,\"pong\":true}\n").is_err() {
+                return;
+            }
+            continue;
+        }
         let number = {
             let mut asked = asked.lock().expect("no thread panicked");
             asked.push(request.clone());
             asked.len() - 1
         };
+        if is_silent {
+            loop {
+                std::thread::park();
+            }
+        }
         let Some(reply) = script(number, &request) else { return };
         if stream.write_all(format!("{reply}\n").as_bytes()).is_err() {
             return;

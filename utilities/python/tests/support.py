@@ -151,7 +151,12 @@ class FakeNode:
     The script gets the number of the request and the request; None closes the connection.
     """
 
-    def __init__(self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0) -> None:
+    def __init__(
+        self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0, is_silent: bool = False
+    ) -> None:
+        """`is_silent`: it takes requests, and answers nothing until it is closed."""
+        self._is_silent = is_silent
+        self._ends = threading.Event()
         self.requests: list[Any] = []
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", port))
@@ -178,6 +183,12 @@ class FakeNode:
         with contextlib.suppress(ConnectionError), connection, connection.makefile("rb") as lines:
             for line in lines:
                 request = json.loads(line)
+                if self._is_silent:
+                    self._ends.wait(PATIENCE_SECONDS)
+                # By this a client of several nodes finds out whether somebody is there.
+                if request == {"op": "ping", "id": 0}:
+                    connection.sendall(b'{"ok":true,"id":0,"pong":true}\n')
+                    continue
                 with self._lock:
                     self.requests.append(request)
                     number = len(self.requests) - 1
@@ -192,6 +203,7 @@ class FakeNode:
 
     def close(self) -> None:
         """Behind the clients' end."""
+        self._ends.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
@@ -255,9 +267,9 @@ class ClientCase(unittest.TestCase):
         return driven
 
     def fake_node(
-        self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0
+        self, script: Callable[[int, Any], Optional[dict[str, Any]]], port: int = 0, is_silent: bool = False
     ) -> FakeNode:
-        node = FakeNode(script, port)
+        node = FakeNode(script, port, is_silent)
         self.addCleanup(node.close)
         return node
 

@@ -235,12 +235,13 @@ class Silence(ClientCase):
     def leader(self) -> FakeNode:
         return self.fake_node(lambda _, request: taken(request))
 
-    def silent_node(self) -> tuple[FakeNode, threading.Event]:
-        """It takes connections and requests, and answers none before the event is set."""
+    def falls_silent(self) -> tuple[FakeNode, threading.Event]:
+        """It answers one request, and no other before the event is set."""
         wakes = threading.Event()
 
-        def script(_: int, request: Any) -> Reply:
-            wakes.wait(PATIENCE_SECONDS)
+        def script(number: int, request: Any) -> Reply:
+            if number > 0:
+                wakes.wait(PATIENCE_SECONDS)
             return taken(request)
 
         node = self.fake_node(script)
@@ -250,43 +251,54 @@ class Silence(ClientCase):
     def client_of(self, *nodes: FakeNode, **options: Any) -> Any:
         return self.client(host=[f"127.0.0.1:{node.port}" for node in nodes], **options)
 
-    def test_a_node_that_brings_nothing_is_left_and_reads_are_repeated_elsewhere(self) -> None:
-        (silent, _), leader = self.silent_node(), self.leader()
+    def test_nothing_is_handed_to_a_node_that_only_seems_to_be_there(self) -> None:
+        silent, leader = self.fake_node(lambda _, request: None, is_silent=True), self.leader()
         client = self.client_of(silent, leader)
-        self.assertEqual(client.get("k"), 1)
-        self.assertEqual(silent.operations()[:2], ["get", "ping"])
         client.set("k", 1)
         client.get("k", consistency="local")
         client.ping()
-        self.assertEqual(set(silent.operations()[1:]), {"ping"})
-        self.assertEqual(leader.operations(), ["get", "set", "get", "ping"])
+        self.assertEqual(leader.operations(), ["set", "get", "ping"])
+        self.assertEqual(silent.operations(), [])
+
+    def test_a_node_that_falls_silent_is_left_and_reads_are_repeated_elsewhere(self) -> None:
+        (silent, _), leader = self.falls_silent(), self.leader()
+        client = self.client_of(silent, leader)
+        client.get("k")
+        self.assertEqual(client.get("k"), 1)
+        self.assertEqual(leader.operations(), ["get"])
+        client.set("k", 1)
+        self.assertEqual(silent.operations()[:2], ["get", "get"])
+        self.assertEqual(set(silent.operations()[2:]), {"ping"})
 
     def test_a_write_there_is_unknown_and_sent_nowhere_else(self) -> None:
-        (silent, _), leader = self.silent_node(), self.leader()
+        (silent, _), leader = self.falls_silent(), self.leader()
         client = self.client_of(silent, leader)
+        client.set("k", 1)
         with self.assertRaises(ConnectionLost) as raised:
-            client.set("k", 1)
+            client.set("k", 2)
         self.assertEqual(raised.exception.outcome, "unknown")
         self.assertEqual(leader.operations(), [])
-        client.set("k", 2)
+        client.set("k", 3)
         self.assertEqual(leader.operations(), ["set"])
 
     def test_a_pipeline_of_reads_goes_elsewhere_as_a_whole(self) -> None:
-        (silent, _), leader = self.silent_node(), self.leader()
+        (silent, _), leader = self.falls_silent(), self.leader()
         client = self.client_of(silent, leader)
+        client.get("k")
         with client.pipeline() as pipeline:
             handles = [pipeline.get("k") for _ in range(20)]
         self.assertEqual([handle.result() for handle in handles], [1] * 20)
         self.assertEqual(len(leader.operations()), 20)
 
     def test_a_replica_that_names_a_silent_leader_is_asked_until_it_names_another_one(self) -> None:
-        (silent, _), leader = self.silent_node(), self.leader()
+        (silent, _), leader = self.falls_silent(), self.leader()
         ports = [silent.port] * 4 + [leader.port]
         replica = self.fake_node(lambda number, _: not_leader(ports[min(number, 4)]))
         client = self.client_of(silent, replica)
         client.get("k", consistency="linearizable")
+        client.get("k", consistency="linearizable")
         self.assertEqual(leader.operations(), ["get"])
-        self.assertEqual(set(silent.operations()[1:]), {"ping"})
+        self.assertEqual(set(silent.operations()[2:]), {"ping"})
 
     def test_a_node_that_is_only_slow_is_waited_for(self) -> None:
         pings = threading.Semaphore(0)
@@ -305,21 +317,24 @@ class Silence(ClientCase):
         self.assertEqual(other.operations(), [])
 
     def test_one_that_answers_a_ping_is_asked_again(self) -> None:
-        node, wakes = self.silent_node()
+        node, wakes = self.falls_silent()
         other = self.fake_node(lambda _, request: as_replica(request, None))
         client = self.client_of(node, other)
         client.get("k")
+        client.get("k")
+        self.assertEqual(other.operations(), ["get"])
         wakes.set()
         # The other one takes no writes and knows nobody who does.
         client.set("k", 1)
         self.assertIn("set", node.operations())
 
     def test_the_only_node_is_waited_for_and_no_call_outlives_its_time(self) -> None:
-        silent, _ = self.silent_node()
+        silent, _ = self.falls_silent()
         client = self.client_of(silent, timeout=0.7, silence=0.1)
+        client.get("k")
         with self.assertRaises(ClientTimeout):
             client.set("k", 1)
-        self.assertEqual(silent.operations(), ["set"])
+        self.assertEqual(silent.operations(), ["get", "set"])
         nobody_leads = self.fake_node(lambda _, request: refused("no_leader"))
         client = self.client_of(nobody_leads, timeout=0.3, patience=3_600)
         with self.assertRaises(NoLeader):

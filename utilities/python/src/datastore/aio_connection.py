@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Optional, cast
 
 from .address import Address, has_ended
-from .delivery import Interruption, chunks, take_reply
+from .delivery import Interruption, Opening, chunks, take_reply
 from .protocol import LineBuffer
 from .request import Handle
-from .silence import FellSilent, NotAccepted, answers
+from .silence import OPENING, FellSilent, NotAccepted, answers
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -29,6 +29,8 @@ class AsyncConnection(asyncio.Protocol):
         # What looks again when the node has brought nothing, and the ping that it has begun.
         self._look: Optional[asyncio.TimerHandle] = None
         self._ping: Optional[asyncio.Task[None]] = None
+        # What the connection begins with is answered.
+        self._opened: Optional[asyncio.Future[None]] = None
         self._loop = asyncio.get_running_loop()
         self._lines = LineBuffer()
         # The handles whose replies are to come; the last one of an exchange with what tells its end.
@@ -55,7 +57,22 @@ class AsyncConnection(asyncio.Protocol):
             raise NotAccepted(address, connect_timeout) from None
         except (OSError, UnicodeError) as error:
             raise Interruption("not_connected", f"no connection to {address}: {error}") from None
+        if silence is not None:
+            await connection._open(connect_timeout)
         return connection
+
+    async def _open(self, seconds: float) -> None:
+        """Asks whether somebody is there, before anything is sent that could happen."""
+        self._opened = self._loop.create_future()
+        self._transport.write(OPENING)
+        try:
+            await asyncio.wait_for(self._opened, seconds)
+        except asyncio.TimeoutError:
+            silent = NotAccepted(self._address, seconds)
+            self.interrupt(silent)
+            raise silent from None
+        finally:
+            self._opened = None
 
     def has_ended(self) -> bool:
         """Whether it can't be used for another exchange."""
@@ -113,6 +130,8 @@ class AsyncConnection(asyncio.Protocol):
         self._stop_watching()
         self._transport.abort()
         awaited, self._awaited = self._awaited, deque()
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(interruption)
         for _, finished in awaited:
             if finished is not None and not finished.done():
                 finished.set_exception(interruption)
@@ -145,6 +164,10 @@ class AsyncConnection(asyncio.Protocol):
             self._closed.set_result(None)
 
     def _take(self, line: bytes) -> None:
+        if self._opened is not None and not self._opened.done():
+            Opening(str(self._address)).take(line)
+            self._opened.set_result(None)
+            return
         if not self._awaited:
             raise Interruption("bad_reply", f"{self._address} sent more replies than asked for")
         handle, finished = self._awaited[0]

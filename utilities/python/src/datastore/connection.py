@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from .address import Address, has_ended
-from .delivery import Interruption, chunks, take_reply
+from .delivery import Interruption, Opening, chunks, take_reply
 from .protocol import LineBuffer
 from .request import Handle
-from .silence import NotAccepted, SilenceWatch
+from .silence import OPENING, NotAccepted, SilenceWatch
 
 READ_BYTES = 256 * 1024
 
@@ -36,9 +36,33 @@ class Connection:
         except (OSError, UnicodeError) as error:
             raise Interruption("not_connected", f"no connection to {address}: {error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if silence is not None:
+            self._open(connect_timeout)
         self._socket.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ)
+
+    def _open(self, seconds: float) -> None:
+        """Asks whether somebody is there, before anything is sent that could happen."""
+        try:
+            self._socket.settimeout(seconds)
+            self._socket.sendall(OPENING)
+            lines: list[bytes] = []
+            while not lines:
+                data = self._socket.recv(READ_BYTES)
+                if not data:
+                    raise Interruption("not_connected", f"{self._address} closed the connection")
+                lines = list(self._lines.feed(data))
+            Opening(str(self._address)).take(lines[0])
+        except socket.timeout:
+            self._socket.close()
+            raise NotAccepted(self._address, seconds) from None
+        except (OSError, ValueError) as error:
+            self._socket.close()
+            raise Interruption("not_connected", f"no connection to {self._address}: {error}") from None
+        except Interruption:
+            self._socket.close()
+            raise
 
     def close(self) -> None:
         """Closes it; what was sent may or may not be carried out."""

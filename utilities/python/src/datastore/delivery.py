@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import NOT_APPLIED, UNKNOWN, error_of
 from .protocol import shown
-from .request import Handle
+from .request import Handle, Request
 
 CHUNK_BYTES = 64 * 1024
 """Lines are handed to the socket in pieces of about this size."""
@@ -57,6 +57,18 @@ def take_reply(handle: Handle[Any], line: bytes, address: str) -> None:
     failure = handle.exception()
     if failure is not None and failure.code == "too_many_connections":
         raise TurnedAway(failure.code, failure.message)
+
+
+class Opening:
+    """The answer to what a connection begins with: a node that has too many says so in its place."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._reply = Handle(Request("ping", {}, lambda reply: None))
+
+    def take(self, line: bytes) -> None:
+        """`Interruption` when nothing more will be answered."""
+        take_reply(self._reply, line, self._address)
 
 
 def chunks(handles: Sequence[Handle[Any]]) -> Iterator[list[Handle[Any]]]:

@@ -1,5 +1,6 @@
 """Nodes that have fallen silent: a process that is stopped, a machine that is gone without a word.
 
+    a connection is made ──► a ping on it ──► no answer: left, and nothing was sent that could happen
     no byte for a third of the time ──► a ping over a connection of its own ──► an answer: it is only slow
                                                                            └──► none, and still no byte: left
     left ──► not asked while others are there ──► pinged again and again ──► answers: asked again
@@ -22,6 +23,9 @@ from .address import Address
 from .delivery import Interruption
 
 Ready = tuple[selectors.SelectorKey, int]
+OPENING = b'{"op":"ping","id":0}\n'
+"""The first line of a connection to a node beside which others can be asked: a stopped process has its
+system accept connections, and what is sent there may happen one day."""
 PING = b'{"op":"ping"}\n'
 PING_AGAIN_SECONDS = 0.5
 """Between two pings of a node that was left."""
@@ -35,10 +39,10 @@ class FellSilent(Interruption):
 
 
 class NotAccepted(Interruption):
-    """The node took no connection within the time: it is left, where others can be asked."""
+    """The node took no connection within the time, or brought nothing on it: it is left, where others can be asked."""
 
     def __init__(self, address: Address, seconds: float) -> None:
-        super().__init__("not_connected", f"no connection to {address} within {seconds:g} s")
+        super().__init__("not_connected", f"no connection to {address}, and nothing on it, within {seconds:g} s")
 
 
 class SilentNodes:
