@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use datastore::replication::health::Health;
 use datastore::replication::message::NodeId;
+use datastore::replication::protocol::PROTOCOL_HEALTH;
 
 use crate::mailbox::lock;
 
@@ -24,6 +25,16 @@ impl Healths {
     /// This node's own from now on; gives what it was.
     pub(crate) fn set_own(&self, health: Health) -> Health {
         std::mem::replace(&mut *lock(&self.own), health)
+    }
+
+    /// A peer has come, or come back: what an earlier process of it said counts no more. Until it says how it is, it
+    /// may have no indexes, if it is of a version that says it.
+    pub(crate) fn peer_comes(&self, peer: NodeId, protocol: u32) {
+        if protocol >= PROTOCOL_HEALTH {
+            self.peer_says(peer, Health { indexed_per_mille: 0, ..Health::default() });
+        } else {
+            self.forget(peer);
+        }
     }
 
     /// A peer says how it is.

@@ -94,6 +94,9 @@ impl Session {
         }
         let links = &self.cluster.clone().links;
         let session = links.begin_session(hello.node_id, hello.lane, hello.boot);
+        if hello.lane == Lane::Heartbeat {
+            self.cluster.healths.peer_comes(hello.node_id, links.protocol(hello.node_id));
+        }
         let ended = tokio::select! {
             ended = self.receive(hello.node_id, hello.lane, &session) => ended,
             () = session.replaced.notified() => Ok(()),
