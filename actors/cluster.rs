@@ -1,5 +1,6 @@
 //! What the actors of a replicated node share: its membership, and who leads.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Cluster {
     pub node: NodeUuid,
     /// Drawn at the start of the process: tells two processes of one directory apart.
     pub boot: u64,
+    /// Where clients and peers are told that this node is.
+    pub advertise: Option<(String, u16)>,
     /// Where the others are, by this node's own flags: what was spread with the
     /// membership may be an address of another network.
     named: Vec<Peer>,
@@ -118,7 +121,7 @@ impl Cluster {
         node: NodeUuid,
         boot: u64,
         membership: Option<Membership>,
-        named: Vec<Peer>,
+        (named, advertise): (Vec<Peer>, Option<(String, u16)>),
         (directory, protocol): (FileDisk, (u32, u32)),
     ) -> Cluster {
         let mut node_ids = membership.as_ref().map_or(Vec::new(), Membership::node_ids);
@@ -138,6 +141,7 @@ impl Cluster {
             node_id,
             node,
             boot,
+            advertise,
             named,
             members: MembersFile::new(membership, directory),
             configurations: Mutex::default(),
@@ -273,6 +277,13 @@ impl Cluster {
         self.serves_as_primary.store(serves, Ordering::Relaxed);
     }
 
+    /// Where clients are told that another member is: as it says itself, or where this node finds it.
+    pub fn told_address(&self, node_id: NodeId) -> Option<LeaderAddress> {
+        let advertised =
+            self.links.advertised(node_id).map(|(host, port)| LeaderAddress { node_id, host, port });
+        advertised.or_else(|| self.address(node_id))
+    }
+
     /// Where another member is: where it was found, or the first place to look.
     pub fn address(&self, node_id: NodeId) -> Option<LeaderAddress> {
         if let Some((host, port)) = self.links.address(node_id) {
@@ -293,6 +304,8 @@ impl Cluster {
         let has_moved = spread != founding;
         let mut places: Vec<LeaderAddress> = named.into_iter().chain(spread).collect();
         places.dedup();
+        // A node that listens on all its addresses has noted none that leads to it.
+        places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
         if has_moved {
             places.reverse();
         }
@@ -360,7 +373,7 @@ impl Cluster {
             return error;
         }
         let leader = role.leader.filter(|leader| *leader != me);
-        if let Some(leader) = leader.and_then(|leader| self.address(leader)) {
+        if let Some(leader) = leader.and_then(|leader| self.told_address(leader)) {
             let message = format!(
                 "node {me} is a replica; the leader is node {} at {}:{}",
                 leader.node_id, leader.host, leader.port

@@ -43,6 +43,7 @@ use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{
     Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, gathers, not_in_mode, request_bytes,
 };
+use crate::standing::Reached;
 use crate::wal_writer::WalMessage;
 
 /// A connection at rest keeps room for so many requests.
@@ -53,6 +54,7 @@ pub struct Connection {
     pub(crate) node: Arc<Node>,
     pub(crate) cast: Arc<Cast>,
     pub(crate) address: Mailbox<Connection>,
+    pub(crate) reached: Reached,
     registration: usize,
     half_lines: Arc<HalfLines>,
     pub(crate) socket: Rc<TcpStream>,
@@ -90,7 +92,9 @@ impl Connection {
         socket: TcpStream,
     ) -> Connection {
         let shards = node.settings.shards;
+        let at = socket.local_addr().ok().map(|address| address.ip().to_canonical());
         Connection {
+            reached: Reached { at, port: cast.port },
             kept: node.memory.connections.share(),
             node,
             cast,

@@ -160,7 +160,7 @@ pub(crate) fn recovered(
     (history, recovery): (History, ReplicatedRecovery),
     has_lost_entries: bool,
 ) -> Result<(RecoveredConverging, DynamoCluster), StartError> {
-    let host = settings.host.to_string();
+    let (host, port) = settings.advertise.clone().unwrap_or((settings.host.to_string(), port));
     let place = Place { node_id: settings.node_id, directory: Some(identity.node), host, port };
     let known = history.members.streams().iter().find(|stream| stream.directory == identity.node);
     if let Some(stream) = known.filter(|stream| stream.node_id != settings.node_id) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use datastore::address;
 use datastore::error::{Code, Error};
 use datastore::indexing::{Kinds, canonical_hash, terms_of_query};
 use datastore::limits;
@@ -114,16 +115,18 @@ impl Connection {
         match operation {
             Operation::Ping => self.answer_now(sequence, reply::pong),
             Operation::Hello => {
-                let body = hello_body(settings, env!("CARGO_PKG_VERSION"), &standing(&node, self.cast.port));
+                let body = hello_body(settings, env!("CARGO_PKG_VERSION"), &standing(&node, self.reached));
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
             Operation::Cluster => {
-                let body = cluster_body(settings, &standing(&node, self.cast.port));
+                let body = cluster_body(settings, &standing(&node, self.reached));
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }
             Operation::Promote { node_id, force } => return self.promote(sequence, node_id, force),
             Operation::AddMember { node_id, host, port } => {
-                let host = String::from_utf8_lossy(host.of(arena)).into_owned();
+                let host = address::reachable_host(&String::from_utf8_lossy(host.of(arena)));
+                let host =
+                    host.map_err(|reason| Error::new(Code::BadRequest, format!("`host`: {reason}")))?;
                 return self.change(sequence, Wish::Add(Member { node_id, host, port, node: None }));
             }
             Operation::RemoveMember { node_id } => return self.change(sequence, Wish::Remove(node_id)),
@@ -135,7 +138,7 @@ impl Connection {
                         format!("stats: no section {name:?}; the field section wants one of {known}");
                     return Err(Error::new(Code::BadRequest, message));
                 }
-                let body = serde_json::Value::Object(stats::stats(&node, self.cast.port, section.as_deref()))
+                let body = serde_json::Value::Object(stats::stats(&node, self.reached, section.as_deref()))
                     .to_string();
                 self.answer_now(sequence, |line, id| reply::object(line, id, body.as_bytes()));
             }

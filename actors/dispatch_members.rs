@@ -89,12 +89,12 @@ impl Connection {
 
     /// What became of a change.
     pub(crate) fn members_changed(&mut self, sequence: u64, outcome: Result<(), Error>) {
-        self.answer_members(sequence, outcome.map(|()| standing(&self.node, self.cast.port)));
+        self.answer_members(sequence, outcome.map(|()| standing(&self.node, self.reached)));
     }
 
     /// This node knows of its companion when it has begun anew.
     pub(crate) fn first_added(&mut self, sequence: u64, member: &Member, outcome: Result<(), Error>) {
-        let mut standing = standing(&self.node, self.cast.port);
+        let mut standing = standing(&self.node, self.reached);
         standing.members.push(newcomer(member));
         standing.members.sort_by_key(|member| member.address.node_id);
         self.answer_members(sequence, outcome.map(|()| standing));

@@ -16,6 +16,9 @@ pub struct Flags {
     /// IP address to listen on
     #[arg(long, env = "DATASTORE_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: String,
+    /// Where clients and other nodes are told that this node is; where they have reached it when absent
+    #[arg(long, env = "DATASTORE_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// TCP port to listen on; 0 lets the system choose one, which the log names
     #[arg(long, env = "DATASTORE_PORT", default_value_t = 9000)]
     port: u16,
@@ -119,6 +122,7 @@ impl Flags {
     pub fn into_settings(self) -> RawSettings {
         RawSettings {
             host: self.host,
+            advertise: self.advertise,
             port: self.port,
             node_id: self.node_id,
             data_dir: self.data_dir,

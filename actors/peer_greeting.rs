@@ -66,6 +66,7 @@ pub(crate) fn greeting(cluster: &Cluster, peer: NodeId, lane: Lane, adopting: bo
         boot: cluster.boot,
         to: peer,
         in_doubt: cluster.conditions.own() == Condition::InDoubt,
+        advertise: cluster.advertise.clone(),
         membership: membership.filter(|_| adopting).map(|membership| for_newcomer(cluster, peer, membership)),
     };
     hello_line(&hello)
@@ -135,6 +136,7 @@ fn judged(cluster: &Cluster, peer: NodeId, answer: Result<Answer, String>) -> (G
         Ok(Answer::Welcome(welcome)) => {
             if welcome.node_id == peer {
                 cluster.links.speaks(peer, welcome.protocol);
+                cluster.links.advertises(peer, welcome.advertise.clone());
             }
             match judge(&own, peer, &welcome) {
                 Verdict::Connected { meet } => {

@@ -85,6 +85,8 @@ struct Way {
     protocol: u32,
     /// Where it was found.
     address: Option<(String, u16)>,
+    /// Where it wants clients to be told that it is.
+    advertised: Option<(String, u16)>,
 }
 
 /// Shared by ReplicatorPeers, the sessions of peers and the threads that carry snapshots.
@@ -122,6 +124,16 @@ impl PeerLinks {
     /// Where a peer was found last.
     pub(crate) fn address(&self, peer: NodeId) -> Option<(String, u16)> {
         lock(&self.ways).get(&peer)?.address.clone()
+    }
+
+    /// Where a peer wants clients to be told that it is, if it says that.
+    pub(crate) fn advertises(&self, peer: NodeId, place: Option<(String, u16)>) {
+        lock(&self.ways).entry(peer).or_default().advertised = place;
+    }
+
+    /// What it has said of that.
+    pub(crate) fn advertised(&self, peer: NodeId) -> Option<(String, u16)> {
+        lock(&self.ways).get(&peer)?.advertised.clone()
     }
 
     /// A member's process and this one have met, and both speak this version.

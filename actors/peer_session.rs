@@ -160,6 +160,7 @@ impl Session {
             }
         };
         self.cluster.links.speaks(hello.node_id, protocol);
+        self.cluster.links.advertises(hello.node_id, hello.advertise.clone());
         if is_member {
             self.cluster.conditions.peer_greets(hello.node_id, hello.in_doubt);
         }
@@ -173,6 +174,7 @@ impl Session {
             node: self.cluster.node,
             boot: self.cluster.boot,
             in_doubt: self.cluster.conditions.own() == Condition::InDoubt,
+            advertise: self.cluster.advertise.clone(),
         };
         write_all(&self.socket, &welcome_line(&welcome)).await.ok()?;
         is_member.then_some(hello)

@@ -235,6 +235,7 @@ fn the_cluster(
     let boot = random_u64()?;
     let named = settings.peers.clone();
     let protocol = (PROTOCOL.0, settings.peer_protocol_max);
+    let named = (named, settings.advertise.clone());
     Ok(Cluster::new(settings.node_id, identity.node, boot, membership, named, (disk.clone(), protocol)))
 }
 

@@ -371,7 +371,7 @@ mod tests {
             Member { node_id, host: "127.0.0.1".into(), port, node }
         };
         let membership = Membership::new("c".repeat(32), 1, vec![member(1), member(2)]);
-        let cluster = Cluster::new(1, uuid(1), 7, Some(membership), Vec::new(), (disk, PROTOCOL));
+        let cluster = Cluster::new(1, uuid(1), 7, Some(membership), (Vec::new(), None), (disk, PROTOCOL));
         let path = directory.join("snapshot");
         let bytes: Vec<u8> = (0..file_bytes).map(|at| (at / 1000) as u8).collect();
         std::fs::write(&path, bytes).unwrap();

@@ -1,5 +1,6 @@
 //! What `hello`, `cluster` and `stats` say of a node's place in its cluster.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use datastore::error::LeaderAddress;
@@ -16,9 +17,28 @@ use crate::standing_dynamo;
 const PRIMARY: &str = "primary";
 const SECONDARY: &str = "secondary";
 
-/// The node's standing now. `port` is the one that it listens on.
-pub(crate) fn standing(node: &Node, port: u16) -> Standing {
-    let own = LeaderAddress { node_id: node.settings.node_id, host: node.settings.host.to_string(), port };
+/// How a client has reached this node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached {
+    /// At this address of it, if the system tells.
+    pub(crate) at: Option<IpAddr>,
+    /// At the port that it listens on.
+    pub(crate) port: u16,
+}
+
+/// Where a client is told that this node is: as it was told to say, where it listens, or, if that is
+/// everywhere, where the client has reached it.
+fn own_address(node: &Node, reached: Reached) -> LeaderAddress {
+    let settings = &node.settings;
+    let listens_at = Some(settings.host).filter(|host| !host.is_unspecified());
+    let host = listens_at.or(reached.at).unwrap_or(settings.host).to_string();
+    let (host, port) = settings.advertise.clone().unwrap_or((host, reached.port));
+    LeaderAddress { node_id: settings.node_id, host, port }
+}
+
+/// The node's standing now, as it is told to a client.
+pub(crate) fn standing(node: &Node, reached: Reached) -> Standing {
+    let own = own_address(node, reached);
     let mut standing = match (&node.cluster, &node.dynamo) {
         (Some(cluster), _) => of_member(cluster, own),
         (None, Some(cluster)) => standing_dynamo::standing(node, cluster, own),
@@ -164,5 +184,5 @@ fn address(cluster: &Cluster, node_id: u64, own: &LeaderAddress) -> LeaderAddres
         return own.clone();
     }
     let unknown = LeaderAddress { node_id, host: String::new(), port: 0 };
-    cluster.address(node_id).unwrap_or(unknown)
+    cluster.told_address(node_id).unwrap_or(unknown)
 }

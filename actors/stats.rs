@@ -11,27 +11,27 @@ use crate::logging;
 use crate::mailbox::{Gauge, Percentiles, percentiles};
 use crate::memory_figures::Resident;
 use crate::node::{Node, ShardFigures, lock};
-use crate::standing::standing;
+use crate::standing::{Reached, standing};
 
 /// The sections, in the order of the reply.
 pub const SECTIONS: [&str; 8] =
     ["node", "actors", "connections", "wal", "keyspace", "indexes", "replication", "memory"];
 
 /// The fields of a `stats` reply; one section's when `section` is given.
-pub fn stats(node: &Node, port: u16, section: Option<&str>) -> Map<String, Value> {
+pub fn stats(node: &Node, reached: Reached, section: Option<&str>) -> Map<String, Value> {
     let wanted = |name: &&&str| section.is_none_or(|section| section == **name);
-    SECTIONS.iter().filter(wanted).map(|name| (name.to_string(), one(node, port, name))).collect()
+    SECTIONS.iter().filter(wanted).map(|name| (name.to_string(), one(node, reached, name))).collect()
 }
 
-fn one(node: &Node, port: u16, section: &str) -> Value {
+fn one(node: &Node, reached: Reached, section: &str) -> Value {
     match section {
-        "node" => node_section(node, port),
+        "node" => node_section(node, reached),
         "actors" => node.gauges().iter().map(|gauge| actor(gauge)).collect(),
         "connections" => connections(node),
         "wal" => wal(node),
         "keyspace" => keyspace(node),
         "indexes" => indexes(node),
-        "replication" => replication(node, port),
+        "replication" => replication(node, reached),
         _ => memory(node),
     }
 }
@@ -82,8 +82,8 @@ fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 15] {
 }
 
 /// This node among its peers; of those, what it knows.
-fn replication(node: &Node, port: u16) -> Value {
-    let standing = standing(node, port);
+fn replication(node: &Node, reached: Reached) -> Value {
+    let standing = standing(node, reached);
     let others = standing.members.iter().filter(|member| member.address.node_id != node.settings.node_id);
     let mut section = json!({
         "role": standing.role,
@@ -102,13 +102,13 @@ fn replication(node: &Node, port: u16) -> Value {
     section
 }
 
-fn node_section(node: &Node, port: u16) -> Value {
+fn node_section(node: &Node, reached: Reached) -> Value {
     let settings = &node.settings;
     json!({
         "node_id": settings.node_id,
         "version": env!("CARGO_PKG_VERSION"),
         "mode": settings.mode.as_str(),
-        "role": standing(node, port).role,
+        "role": standing(node, reached).role,
         "shards": settings.shards,
         "uptime_ms": node.started.elapsed().as_millis() as u64,
         "drop_rate": settings.drop_rate,

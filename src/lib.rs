@@ -25,6 +25,7 @@
 //!   that point into its bytes; results become lines, written by hand.
 //! - [`indexing`]: by value, by text, by vector and by key, over one slice. A
 //!   change is in every index when `apply` returns.
+//! - [`address`]: hosts and ports as people write them.
 //! - [`settings`]: flags, checked once; what can't be is refused with the reason.
 //! - [`query`]: what every shard is asked, how the answers gather and merge into
 //!   one page, and the cursors between pages.
@@ -90,6 +91,7 @@
 //! assert_eq!(page.hits[0].entry.key(), b"bio");
 //! ```
 
+pub mod address;
 #[cfg(feature = "client")]
 pub mod connector;
 pub mod engine;

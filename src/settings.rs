@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::address;
 use crate::indexing::Kinds;
 use crate::limits;
 use crate::replication::protocol::PROTOCOL;
@@ -64,6 +65,8 @@ pub enum SnapshotCompression {
 pub struct RawSettings {
     /// `--host`.
     pub host: String,
+    /// `--advertise`.
+    pub advertise: Option<String>,
     /// `--port`.
     pub port: u16,
     /// `--node-id`.
@@ -111,6 +114,8 @@ pub struct RawSettings {
 pub struct Settings {
     /// Where to listen.
     pub host: IpAddr,
+    /// Where others are told that this node is; `None`: where they have reached it.
+    pub advertise: Option<(String, u16)>,
     /// Where to listen; 0 lets the system choose.
     pub port: u16,
     /// This node's number in its cluster.
@@ -171,6 +176,8 @@ impl RawSettings {
             return Err("--role secondary: wants --peers that name the primary and all other nodes".into());
         }
         let host = parse_host(&self.host)?;
+        let advertise = self.advertise.as_deref().map(address::reachable_place).transpose();
+        let advertise = advertise.map_err(|reason| format!("--advertise {reason}"))?;
         if !host.is_loopback() && !self.insecure {
             return Err(format!(
                 "--host {host}: anyone who reaches this address could read and write everything, since there is no \
@@ -194,6 +201,7 @@ impl RawSettings {
         within("--snapshot-every-bytes", self.snapshot_every_bytes, limits::SEGMENT_BYTES_MIN, u64::MAX)?;
         Ok(Settings {
             host,
+            advertise,
             port: self.port,
             node_id: self.node_id,
             data_dir: self.data_dir,
@@ -221,7 +229,8 @@ fn parse_host(host: &str) -> Result<IpAddr, String> {
     if host == "localhost" {
         return Ok(IpAddr::from([127, 0, 0, 1]));
     }
-    host.parse().map_err(|_| format!("--host {host}: wants an IP address or localhost"))
+    let bare = address::host(host).map_err(|reason| format!("--host: {reason}"))?;
+    bare.parse().map_err(|_| format!("--host {host}: wants an IP address or localhost"))
 }
 
 /// Reads `--peers`: `[{"node_id":2,"host":"127.0.0.1","port":9001}, …]`.
@@ -240,8 +249,12 @@ fn parse_peers(given: &str, node_id: u64) -> Result<Vec<Peer>, String> {
     if ids.contains(&0) || ids.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(format!("--peers: node ids {ids:?}: wants each once, and none 0"));
     }
-    if peers.iter().any(|peer| peer.host.is_empty() || peer.port == 0) {
-        return Err(format!("--peers: every peer has a host and a port that is not 0; {WANTS}"));
+    for peer in &mut peers {
+        if peer.port == 0 {
+            return Err(format!("--peers: node {}: port 0; {WANTS}", peer.node_id));
+        }
+        let host = address::reachable_host(&peer.host);
+        peer.host = host.map_err(|reason| format!("--peers: node {}: {reason}; {WANTS}", peer.node_id))?;
     }
     if peers.len() + 1 > limits::MEMBERS_MAX {
         let most = limits::MEMBERS_MAX;

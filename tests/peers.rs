@@ -152,6 +152,7 @@ fn hello(membership: &Membership, node_id: u64, to: u64, lane: Lane) -> Hello {
         boot: 1,
         to,
         in_doubt: false,
+        advertise: None,
         membership: None,
     }
 }

@@ -173,6 +173,7 @@ const REFUSED_VALUES: &[(&str, &str)] = &[
     ("clock-offset-ms", "soon"),
     ("log-format", "poem"),
     ("insecure", "maybe"),
+    ("advertise", "a place without a port"),
     ("truncate-damaged-log", "maybe"),
 ];
 
@@ -213,7 +214,7 @@ fn help_names_each_flag_with_its_unit_its_default_and_its_variable() {
         let text = help[at..].split("\n      --").next().unwrap();
         assert!(text.contains(&variable_of(flag)), "{text}");
         let is_switch = matches!(*flag, "insecure" | "truncate-damaged-log");
-        assert!(is_switch || *flag == "peers" || text.contains("[default: "), "{text}");
+        assert!(is_switch || ["peers", "advertise"].contains(flag) || text.contains("[default: "), "{text}");
         let unit = match flag.rsplit('-').next() {
             Some("bytes" | "memory") => "ytes",
             Some("ms") => "illiseconds",

@@ -141,6 +141,7 @@ mod tests {
             boot: u64::MAX,
             to: 2,
             in_doubt: false,
+            advertise: None,
             membership: None,
         }
     }
@@ -178,7 +179,8 @@ mod tests {
         let (protocol, cluster, node) = (1, None, NodeUuid([2; 16]));
         let epochs = vec!["f".into()];
         let (lags, in_doubt) = (false, false);
-        let welcome = Welcome { protocol, cluster, epochs, lags, node_id: 2, node, boot: 3, in_doubt };
+        let welcome =
+            Welcome { protocol, cluster, epochs, lags, node_id: 2, node, boot: 3, in_doubt, advertise: None };
         for welcome in [Welcome { in_doubt: true, ..welcome.clone() }, welcome] {
             assert_eq!(read_answer(&welcome_line(&welcome)), Ok(Answer::Welcome(welcome)));
         }

@@ -96,6 +96,9 @@ pub struct Hello {
     /// It may be an older copy of itself: see [`super::doubt`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_doubt: bool,
+    /// Where clients are told that it is, if it was told to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<(String, u16)>,
     /// To a node that is adopted, or was left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub membership: Option<Membership>,
@@ -124,6 +127,9 @@ pub struct Welcome {
     /// It may be an older copy of itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_doubt: bool,
+    /// Where clients are told that it is, if it was told to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<(String, u16)>,
 }
 
 /// The members are those that there were from the start.
@@ -474,6 +480,7 @@ mod tests {
             boot: 5,
             to,
             in_doubt: false,
+            advertise: None,
             membership: None,
         }
     }
@@ -481,7 +488,7 @@ mod tests {
     fn welcome(node_id: NodeId, cluster: Option<&str>) -> Welcome {
         let cluster = cluster.map(String::from);
         let (protocol, node, epochs, lags, in_doubt) = (PROTOCOL.1, uuid(node_id), vec![], false, false);
-        Welcome { protocol, cluster, epochs, lags, node_id, node, boot: 6, in_doubt }
+        Welcome { protocol, cluster, epochs, lags, node_id, node, boot: 6, in_doubt, advertise: None }
     }
 
     fn refusal(own: &Own, hello: &Hello) -> Refusal {

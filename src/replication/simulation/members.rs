@@ -176,6 +176,7 @@ impl Cluster {
                 boot: 0,
                 to: peer,
                 in_doubt: false,
+                advertise: None,
                 membership,
             }
         };
@@ -188,6 +189,7 @@ impl Cluster {
             node: greeted.node,
             boot: 0,
             in_doubt: false,
+            advertise: None,
         };
         match decide(&greeted, &hello(None)) {
             Decision::Accept { meet, .. } => {
