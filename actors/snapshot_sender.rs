@@ -406,7 +406,17 @@ mod tests {
         let (cluster, epochs) = (hello.cluster, vec![]);
         let (node, lags) = (uuid(2), false);
         let in_doubt = false;
-        let welcome = Welcome { protocol: 2, cluster, epochs, lags, node_id: 2, node, boot: 1, in_doubt };
+        let welcome = Welcome {
+            protocol: 2,
+            cluster,
+            epochs,
+            lags,
+            node_id: 2,
+            node,
+            boot: 1,
+            in_doubt,
+            advertise: None,
+        };
         socket.write_all(&welcome_line(&welcome)).unwrap();
         match peer.receive(&|| false).unwrap() {
             PeerFrame::SnapshotBegin(begin) => (peer, begin),

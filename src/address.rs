@@ -1,5 +1,7 @@
 //! Addresses as people write them: a host is an IP address, with brackets or without, or a name.
 
+use std::net::IpAddr;
+
 /// A host as it is used: without brackets. The error says what is wrong with it.
 pub fn host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -7,7 +9,7 @@ pub fn host(text: &str) -> Result<String, String> {
     let is_ipv6 = |host: &str| {
         // The interface behind a link-local address is the system's to judge.
         let address = host.split_once('%').map_or(host, |(address, _)| address);
-        address.parse::<std::net::Ipv6Addr>().is_ok()
+        address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6())
     };
     let is_wrong = |character: char| character.is_whitespace() || "/@[]\"'\\".contains(character);
     if host.is_empty() || host.contains(is_wrong) {
@@ -22,7 +24,7 @@ pub fn host(text: &str) -> Result<String, String> {
 /// As `host`, of a place where others can reach a node: not 0.0.0.0, which is no place but all of one's own.
 pub fn reachable_host(text: &str) -> Result<String, String> {
     let host = host(text)?;
-    if host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+    if host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
         return Err(format!(
             "host {text:?}: is where a node listens on all its addresses; name one that leads to it"
         ));
