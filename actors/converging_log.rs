@@ -289,7 +289,11 @@ impl ConvergingLog {
     }
 
     /// How far the log may be cut.
-    pub(crate) fn may_cut(&self, through: u64) -> u64 {
-        self.replica.may_cut(through)
+    pub(crate) fn may_cut(&mut self, through: u64, has_room: bool) -> (u64, Vec<NodeId>) {
+        if !has_room {
+            self.replica.let_go_of_all();
+        }
+        let may = self.replica.may_cut(through);
+        (may, if may < through { self.replica.held_for() } else { Vec::new() })
     }
 }

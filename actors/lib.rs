@@ -32,6 +32,7 @@ mod freshness;
 mod healths;
 mod idle_memory;
 mod index_manager;
+mod log_cut;
 mod log_reader;
 mod log_replayer;
 pub mod logging;

@@ -130,6 +130,8 @@ pub struct LogFigures {
     pub durable_index: u64,
     /// Syncs that failed, on purpose or not.
     pub sync_failures: u64,
+    /// Peers for which more of the log is kept than the node needs.
+    pub held_for: Vec<u64>,
 }
 
 impl Default for LogFigures {
@@ -142,6 +144,7 @@ impl Default for LogFigures {
             segments: 0,
             durable_index: 0,
             sync_failures: 0,
+            held_for: Vec::new(),
         }
     }
 }
@@ -330,6 +333,12 @@ impl Node {
     /// Comes back when the process is to begin anew.
     pub async fn is_to_begin_anew(&self) {
         self.anew.notified().await;
+    }
+
+    /// Whether the log may be longer than this node needs it.
+    pub fn may_keep_more_of_the_log(&self) -> bool {
+        let bytes_max = lock(&self.snapshots).last_bytes.max(limits::LOG_HELD_BYTES_LEAST);
+        lock(&self.log_figures).bytes <= bytes_max && !self.permits.is_disk_full()
     }
 
     /// How much of the indexes is built, in thousandths.

@@ -176,11 +176,17 @@ impl ReplicatedLog {
             ReplicationMessage::Tick => {
                 self.reads.tick();
                 self.step(Input::Tick);
+                if let Some(replica) = &self.replica {
+                    self.snapshots.held.tick(&replica.status());
+                }
                 self.tell_coordinator();
             }
             ReplicationMessage::Received(message) => self.step(Input::Received(message)),
             ReplicationMessage::Unreachable(peer) => self.step(Input::Unreachable(peer)),
-            ReplicationMessage::SnapshotSent { to, arrived } => self.step(Input::SnapshotSent(to, arrived)),
+            ReplicationMessage::SnapshotSent { to, arrived } => {
+                self.snapshots.held.snapshot_ended(to, arrived);
+                self.step(Input::SnapshotSent(to, arrived));
+            }
             ReplicationMessage::GoOn => self.step(Input::GoOn),
             ReplicationMessage::TransferTo(node) => self.step(Input::TransferTo(node)),
             ReplicationMessage::Reconfigure(to) => self.step(Input::Reconfigure(to)),
@@ -251,9 +257,7 @@ impl ReplicatedLog {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Role(change) => self.role_changed(change),
-            Effect::Send(message) if message.kind == MessageKind::Snapshot => {
-                self.order(DiskOrder::StreamSnapshot(Box::new(message)));
-            }
+            Effect::Send(message) if message.kind == MessageKind::Snapshot => self.send_snapshot(message),
             Effect::Send(message) => self.send(message),
             Effect::Persist(persist) => self.persist(persist),
             Effect::Proposed(_, index, term) => self.notices.proposed(index, term),

@@ -11,9 +11,11 @@
 use std::sync::atomic::Ordering;
 
 use datastore::engine::Table;
-use datastore::replication::message::{Message, SnapshotMark};
+use datastore::replication::held_log::HeldLog;
+use datastore::replication::message::{Message, NodeId, SnapshotMark};
 use datastore::replication::raft::Input;
 
+use crate::disk_thread::DiskOrder;
 use crate::idle_memory::free_elsewhere;
 use crate::memory_figures::Share;
 use crate::replicated_log::ReplicatedLog;
@@ -30,6 +32,8 @@ pub(crate) struct Snapshots {
     pub(crate) newest: Option<OwnSnapshot>,
     /// The last entry that the log has given up.
     pub(crate) cut_index: u64,
+    /// What it keeps for followers that are sent one.
+    pub(crate) held: HeldLog,
     /// A state of the leader's: the replica was told of it, and hasn't asked to install it yet.
     pub(crate) arrived: Option<HeldState>,
     /// The persist that installs it.
@@ -40,6 +44,14 @@ pub(crate) struct Snapshots {
 pub(crate) struct HeldState {
     tables: Vec<Table>,
     _kept: Share,
+}
+
+impl Snapshots {
+    /// How far the log may be cut that needn't reach back beyond `through`, and for whom the rest is kept.
+    pub(crate) fn may_cut(&self, through: u64) -> (u64, Vec<NodeId>) {
+        let may = self.held.may_cut(through);
+        (may, if may < through { self.held.followers() } else { Vec::new() })
+    }
 }
 
 impl ReplicatedLog {
@@ -73,6 +85,18 @@ impl ReplicatedLog {
             free_elsewhere(state.tables);
             self.cast.snapshot_writer.send(SnapshotMessage::Installed { taken: false });
         }
+    }
+
+    /// A follower is sent the snapshot that the message names.
+    pub(crate) fn send_snapshot(&mut self, message: Message) {
+        let index = message.snapshot.as_ref().map_or(0, |mark| mark.index);
+        // One that isn't the newest any more is none that can be sent.
+        let after =
+            self.snapshots.newest.as_ref().filter(|(mark, _)| mark.index == index).map(|(_, after)| *after);
+        if let Some(after) = after {
+            self.snapshots.held.snapshot_sent(message.to, after, index);
+        }
+        self.order(DiskOrder::StreamSnapshot(Box::new(message)));
     }
 
     pub(crate) fn snapshot_made(&mut self, index: u64, after: u64) {

@@ -187,6 +187,9 @@ impl SnapshotWriter {
         if taken {
             // No earlier one can be completed any more.
             self.kept = vec![report.after];
+            if let Err(error) = remove_old_snapshots(&self.disk, 1) {
+                tracing::warn!(%error, "an old snapshot could not be removed");
+            }
             let mut figures = lock(&self.node.snapshots);
             (figures.last_index, figures.last_bytes) = (report.through, report.file_bytes);
         } else if let Err(error) = self.disk.remove(&report.name) {

@@ -166,6 +166,7 @@ fn wal(node: &Node) -> Value {
         "segments": figures.segments,
         "durable_index": figures.durable_index,
         "sync_failures": figures.sync_failures,
+        "held_for": figures.held_for,
         "oldest_sync_ms": node.disk_watch.oldest().as_millis() as u64,
         "snapshot": {
             "made": snapshots.made,

@@ -31,13 +31,20 @@ struct Found {
 }
 
 impl UnreadableLog {
-    /// This entry can't be read, for this reason. Says whether that is news.
+    /// This entry can't be read, for this reason. Says whether that is news, and the log then, once for each block:
+    /// peers may ask for it hundreds of times a second.
     pub fn found(&self, index: u64, reason: &str) -> bool {
         let mut found = lock(&self.found);
         if found.as_ref().is_some_and(|known| known.index >= index) {
             return false;
         }
         *found = Some(Found { index, reason: reason.to_string() });
+        tracing::error!(
+            index,
+            reason,
+            "A PART OF THE LOG CAN'T BE READ BACK: peers that lack it are sent this node's keys, and snapshots are \
+             made that let it go; look at the disk, and don't restart this node before that"
+        );
         true
     }
 

@@ -29,6 +29,7 @@ use crate::connection::{Connection, ConnectionMessage};
 use crate::converging_log::ConvergingLog;
 use crate::converging_messages::ConvergingMessage;
 use crate::disk_thread::DiskOrder;
+use crate::log_cut::LogCut;
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
 use crate::replicated_log::ReplicatedLog;
@@ -128,6 +129,7 @@ pub struct WalWriter {
     no_snapshot_before: Option<Instant>,
     /// What of the log can't be read is to be cut.
     letting_go: LettingGo,
+    cut: LogCut,
 }
 
 /// After a snapshot that failed, the log waits so long before it asks for another.
@@ -160,6 +162,7 @@ impl WalWriter {
             snapshot_under_way: false,
             no_snapshot_before: None,
             letting_go: LettingGo::default(),
+            cut: LogCut::default(),
         }
     }
 
@@ -243,7 +246,11 @@ impl WalWriter {
             ReplicationMessage::Persisted { log_bytes, segments, .. } => {
                 self.snapshot_if_due(*log_bytes, *segments);
             }
-            ReplicationMessage::Unreadable { index, reason } => self.log_is_unreadable(*index, reason),
+            ReplicationMessage::Unreadable { index, reason }
+                if self.node.unreadable_log.found(*index, reason) =>
+            {
+                self.letting_go.begin();
+            }
             ReplicationMessage::LogCut { first_index } if self.node.unreadable_log.cut(*first_index) => {
                 tracing::info!(first_index, "what could not be read of the log was let go");
                 self.letting_go.end();
@@ -257,19 +264,7 @@ impl WalWriter {
         }
         self.pump();
         self.let_go();
-    }
-
-    /// Once for each block: peers may ask for it hundreds of times a second.
-    fn log_is_unreadable(&mut self, index: u64, reason: &str) {
-        if self.node.unreadable_log.found(index, reason) {
-            tracing::error!(
-                index,
-                reason,
-                "A PART OF THE LOG CAN'T BE READ BACK: peers that lack it are sent this node's keys, and snapshots are \
-                 made that let it go; look at the disk, and don't restart this node before that"
-            );
-            self.letting_go.begin();
-        }
+        self.cut_what_may_go();
     }
 
     /// Makes the snapshots behind which what can't be read is cut.
@@ -305,6 +300,7 @@ impl WalWriter {
         }
         self.pump();
         self.let_go();
+        self.cut_what_may_go();
     }
 
     fn begin_walk(&mut self) {
@@ -318,12 +314,20 @@ impl WalWriter {
         }
     }
 
-    fn cut(&self, through: u64) {
-        let through = match &self.agreement {
-            Agreement::Converging(log) => log.may_cut(through),
-            Agreement::Alone | Agreement::Led(_) => through,
-        };
-        self.order(DiskOrder::Cut { through });
+    fn cut(&mut self, through: u64) {
+        self.cut.wants(through);
+        self.cut_what_may_go();
+    }
+
+    /// Cuts the log as far as nobody needs it who is being brought up to date.
+    fn cut_what_may_go(&mut self) {
+        let Some(wanted) = self.cut.waiting() else { return };
+        let has_room = self.node.may_keep_more_of_the_log();
+        let (through, held_for) = self.agreement.may_cut(wanted, has_room);
+        lock(&self.node.log_figures).held_for = held_for;
+        if let Some(through) = self.cut.may_go(through) {
+            self.order(DiskOrder::Cut { through });
+        }
     }
 
     fn order(&self, order: DiskOrder) {
@@ -335,7 +339,9 @@ impl WalWriter {
     }
 
     fn snapshot_if_due(&mut self, log_bytes: u64, segments: usize) {
-        let is_due = log_bytes >= self.node.settings.snapshot_every_bytes || segments >= SEGMENTS_MAX;
+        // Where segments are kept for others another snapshot would let none go.
+        let has_many = segments >= SEGMENTS_MAX && self.cut.waiting().is_none();
+        let is_due = log_bytes >= self.node.settings.snapshot_every_bytes || has_many;
         if is_due {
             self.make_snapshot();
         }

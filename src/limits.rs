@@ -51,6 +51,9 @@ pub const ENTRY_BYTES_WANTED: usize = MIB;
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
 /// A follower with more entries than this on their way to its disk reads no more of them from its peers.
 pub const PERSISTING_BYTES_MAX: usize = 64 * MIB;
+/// So long a log may be at least for the sake of peers that are being brought up to date by a snapshot or a state; the
+/// newest snapshot's size, where that is more.
+pub const LOG_HELD_BYTES_LEAST: u64 = 256 << 20;
 /// The size of a log segment unless `--segment-bytes` says otherwise.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 /// The smallest `--segment-bytes`.

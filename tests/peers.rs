@@ -9,6 +9,7 @@ mod common;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +21,7 @@ use datastore::messaging::peer_hello::hello_line;
 use datastore::persistence::{FileDisk, Membership, NodeUuid};
 use datastore::replication::handshake::{Hello, Lane, PROTOCOL};
 use datastore::replication::message::{EntryKind, LogEntry, Message, MessageKind, SnapshotMark};
+use datastore_utilities::linearizability as load;
 use serde_json::{Value, json};
 
 /// Node `node_id` of a cluster whose nodes 1, 2, … listen at these addresses.
@@ -411,6 +413,13 @@ fn what_an_earlier_process_received_in_part_is_removed() {
 fn a_replica_that_lags_behind_the_log_gets_a_snapshot_and_what_follows() {
     let mut cluster = Cluster::start_with(3, &["--segment-bytes", "65536"]);
     cluster.wait_until_leads(1);
+    for number in 0..2 {
+        cluster.ok(&json!({"op": "set", "key": "before", "value": number}));
+        cluster.wait_until("the replica has a snapshot of its own", |cluster| {
+            cluster.call(3, &json!({"op": "snapshot"})).is_ok_and(|reply| reply["ok"] == true)
+        });
+    }
+    cluster.ok(&json!({"op": "delete", "key": "before"}));
     cluster.kill(3);
     let value = "x".repeat(10_000);
     // The log is cut when its second snapshot is there.
@@ -429,11 +438,54 @@ fn a_replica_that_lags_behind_the_log_gets_a_snapshot_and_what_follows() {
     });
     assert_eq!(cluster.contents(3), cluster.contents(1));
     assert!(cluster.log(3).contains("a snapshot was received"), "{}", cluster.log(3));
+    let files = std::fs::read_dir(cluster.directory(3).join("snapshots")).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 1, "earlier ones are of no use any more: {files:?}");
     // What it got is its own: it comes back from its own disk.
     cluster.kill(3);
     cluster.restart(3);
     let contents = cluster.converge();
     assert_eq!(contents.keys().filter(|key| key.starts_with("round")).count(), 3 * 19);
+}
+
+/// Under load a log is cut again and again, and a snapshot takes its time: what comes meanwhile is kept for who gets it.
+#[test]
+fn a_replica_catches_up_under_load_by_one_snapshot() {
+    const KEYS: usize = 2_000;
+    let small_log = ["--segment-bytes", "65536", "--snapshot-every-bytes", "262144"];
+    let mut cluster = Cluster::start_with(3, &small_log);
+    cluster.wait_until_leads(1);
+    let filler = "every value has words to index ".repeat(400);
+    let set = |number: usize| json!({"op": "set", "key": format!("k{}", number % KEYS), "value": format!("{number} {filler}")});
+    (0..KEYS).for_each(|number| drop(cluster.ok(&set(number))));
+    cluster.kill(3);
+    (0..KEYS).for_each(|number| drop(cluster.ok(&set(number))));
+    let (dial, places) = (cluster.load("overwrites").dial, cluster.places());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = load::Client::connect(&dial, places[0].address, PATIENCE).expect("it listens");
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                number += 1;
+                let reply = client.call(&set(number)).expect("it answers");
+                assert_eq!(reply["ok"], true, "{reply}");
+            }
+        });
+        cluster.restart(3);
+        cluster.wait_until("it has caught up while the writes go on", |cluster| {
+            cluster.members_serving().len() == 3
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let sent = cluster.log(1).matches("sending a snapshot").count();
+    assert_eq!(sent, 1, "so many snapshots were sent");
+    let contents = cluster.converge();
+    assert_eq!(contents.len(), KEYS);
+    cluster.wait_until("the log is cut again", |cluster| {
+        let stats = cluster.call(1, &json!({"op": "stats", "section": "wal"})).expect("it answers");
+        stats["wal"]["held_for"] == json!([])
+    });
 }
 
 #[test]

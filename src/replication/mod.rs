@@ -17,6 +17,7 @@ pub mod dynamo;
 pub mod group;
 pub mod handshake;
 pub mod health;
+pub mod held_log;
 pub mod message;
 pub mod notices;
 pub mod office;

@@ -93,6 +93,8 @@ pub struct Replica {
     /// Peers that take over this node's state, and from where on they will need its log, by the
     /// transfer's number.
     pub(super) transfers: BTreeMap<u64, (NodeId, u64)>,
+    /// Peers that have taken this node's state over, and from which entry on they need its log.
+    pub(super) catching_up: BTreeMap<NodeId, u64>,
     pub(super) last_transfer: u64,
     pub(super) walk_under_way: bool,
     /// Since when states are ahead of their entries.
@@ -158,6 +160,7 @@ impl Replica {
             hashing: None,
             pulling: None,
             transfers: BTreeMap::new(),
+            catching_up: BTreeMap::new(),
             last_transfer: 0,
             walk_under_way: false,
             ahead_since: 0,

@@ -6,12 +6,16 @@ use super::entry::{Decoded, encode_forgotten, encode_seen, encode_states, versio
 use super::history::SnapshotVector;
 use super::members::Members;
 use super::message::Effect;
+use super::peer::Cursor;
 use super::replica::Replica;
 use super::vector::VersionVector;
 use crate::engine::SameVersion;
 use crate::persistence::NodeUuid;
 use crate::replication::message::NodeId;
 use crate::version::Version;
+
+/// A peer of which nothing was heard for so many ticks is away: nothing is kept for it.
+const AWAY_TICKS_MAX: u64 = 200;
 
 impl Replica {
     /// A peer says that its log doesn't reach back to what this node lacks.
@@ -107,12 +111,52 @@ impl Replica {
 
     /// It has it, or has given up.
     pub fn transfer_ended(&mut self, number: u64) {
-        self.transfers.remove(&number);
+        if let Some((to, from)) = self.transfers.remove(&number) {
+            self.catching_up.insert(to, from);
+        }
     }
 
-    /// How far the log may be cut that needn't reach back beyond `through`.
-    pub fn may_cut(&self, through: u64) -> u64 {
-        self.transfers.values().fold(through, |least, (_, from)| least.min(from.saturating_sub(1)))
+    /// How far the log may be cut that needn't reach back beyond `through`: not beyond what a state that is being taken
+    /// over lacks, and what its taker lacks then.
+    pub fn may_cut(&mut self, through: u64) -> u64 {
+        self.let_go_of_those_that_caught_up();
+        let transfers = self.transfers.values().map(|(_, from)| *from);
+        let needed = transfers.chain(self.catching_up.values().copied());
+        needed.fold(through, |least, from| least.min(from.saturating_sub(1)))
+    }
+
+    /// Peers for which more of the log is kept than this node needs.
+    pub fn held_for(&self) -> Vec<NodeId> {
+        let mut peers: Vec<NodeId> = self.transfers.values().map(|(to, _)| *to).collect();
+        peers.extend(self.catching_up.keys());
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
+    /// More than may be kept is kept for them.
+    pub fn let_go_of_all(&mut self) {
+        self.transfers.clear();
+        self.catching_up.clear();
+    }
+
+    fn let_go_of_those_that_caught_up(&mut self) {
+        let (tick, last) = (self.tick, self.history.next_index().saturating_sub(1));
+        let peers = &self.peers;
+        self.catching_up.retain(|node, from| {
+            let Some(peer) = peers.get(node) else { return false };
+            let is_away = tick.saturating_sub(peer.heard_tick) > AWAY_TICKS_MAX;
+            match peer.cursor {
+                _ if is_away => false,
+                // It is to say first what it has.
+                Cursor::Unknown => true,
+                Cursor::Behind => false,
+                Cursor::At(index) | Cursor::Fetching { index, .. } => {
+                    *from = (*from).max(index);
+                    index <= last
+                }
+            }
+        });
     }
 
     /// The log was cut.
@@ -155,7 +199,10 @@ mod tests {
         replica.transfer_ended(of_process_before);
         assert_eq!(replica.may_cut(index + 5), index - 1, "the log is still needed from here on");
         replica.transfer_ended(number);
-        assert_eq!(replica.may_cut(index + 5), index + 5);
+        assert_eq!(replica.may_cut(index + 5), index - 1, "it lacks what came meanwhile");
+        assert_eq!(replica.held_for(), [2]);
+        (0..=AWAY_TICKS_MAX).for_each(|_| replica.tick(0, 0));
+        assert_eq!((replica.may_cut(index + 5), replica.held_for()), (index + 5, vec![]), "it is away");
     }
 
     #[test]
