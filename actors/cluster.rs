@@ -50,6 +50,8 @@ pub struct Cluster {
     is_left_behind: AtomicBool,
     /// A majority is in contact, this node included.
     pub has_quorum: AtomicBool,
+    /// It takes no more part in this process, and the next one begins with other members.
+    pub begins_anew: AtomicBool,
     /// The last committed entry that this node knows of.
     pub commit_index: AtomicU64,
     /// The last entry handed to the shards.
@@ -151,6 +153,7 @@ impl Cluster {
             serves_as_primary: AtomicBool::new(false),
             is_left_behind: AtomicBool::new(false),
             has_quorum: AtomicBool::new(false),
+            begins_anew: AtomicBool::new(false),
             commit_index: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
             persisting_bytes: Arc::default(),

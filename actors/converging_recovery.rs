@@ -160,7 +160,7 @@ pub(crate) fn recovered(
     (history, recovery): (History, ReplicatedRecovery),
     has_lost_entries: bool,
 ) -> Result<(RecoveredConverging, DynamoCluster), StartError> {
-    let (host, port) = settings.advertise.clone().unwrap_or((settings.host.to_string(), port));
+    let host = settings.host.to_string();
     let place = Place { node_id: settings.node_id, directory: Some(identity.node), host, port };
     let known = history.members.streams().iter().find(|stream| stream.directory == identity.node);
     if let Some(stream) = known.filter(|stream| stream.node_id != settings.node_id) {
@@ -185,6 +185,7 @@ pub(crate) fn recovered(
     };
     let protocol = (PROTOCOL.0, PROTOCOL.1.min(settings.peer_protocol_max));
     let spoken = (random_u64()?, protocol);
-    let cluster = DynamoCluster::new(place, spoken, settings.peers.clone(), settings.clock_offset_ms);
+    let named = (settings.peers.clone(), settings.advertise.clone());
+    let cluster = DynamoCluster::new(place, spoken, named, settings.clock_offset_ms);
     Ok((RecoveredConverging { start, places: recovery.places, seen }, cluster))
 }

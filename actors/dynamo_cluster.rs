@@ -31,6 +31,8 @@ pub struct DynamoCluster {
     pub boot: u64,
     /// The versions of the peers' protocol that it speaks, lowest and highest.
     pub protocol: (u32, u32),
+    /// Where clients are told that this node is.
+    pub advertise: Option<(String, u16)>,
     /// Where the others are, by this node's own flags.
     named: Vec<Peer>,
     /// What is added to the system's clock, to test what a wrong one does.
@@ -118,13 +120,14 @@ impl DynamoCluster {
     pub(crate) fn new(
         place: Place,
         (boot, protocol): (u64, (u32, u32)),
-        named: Vec<Peer>,
+        (named, advertise): (Vec<Peer>, Option<(String, u16)>),
         clock_offset_ms: i64,
     ) -> DynamoCluster {
         DynamoCluster {
             place,
             boot,
             protocol,
+            advertise,
             named,
             clock_offset_ms,
             view: Mutex::default(),
@@ -202,6 +205,13 @@ impl DynamoCluster {
         // A node that listens on all its addresses says none that leads to it.
         places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
         places
+    }
+
+    /// Where clients are told that a member is: as it says itself, or where this node finds it.
+    pub fn told_address(&self, node_id: NodeId) -> Option<LeaderAddress> {
+        let advertised =
+            self.links.advertised(node_id).map(|(host, port)| LeaderAddress { node_id, host, port });
+        advertised.or_else(|| self.address(node_id))
     }
 
     /// Where a member is.
@@ -327,7 +337,7 @@ mod tests {
     #[test]
     fn lost_races_are_kept_newest_first_within_their_bounds_and_all_are_counted() {
         let place = Place { node_id: 1, directory: None, host: "h".into(), port: 1 };
-        let cluster = DynamoCluster::new(place, (1, PROTOCOL), Vec::new(), 0);
+        let cluster = DynamoCluster::new(place, (1, PROTOCOL), (Vec::new(), None), 0);
         let many = limits::CONFLICTS_KEPT_MAX as u32 + 10;
         (0..many).for_each(|key| cluster.lost(vec![conflict(key, 1)], 0));
         assert_eq!(cluster.conflicts_count(), u64::from(many));

@@ -21,11 +21,13 @@ pub(crate) fn own(cluster: &DynamoCluster, to: NodeId, lane: Lane) -> Greeting {
         boot: cluster.boot,
         to,
         is_new: cluster.is_new.load(Ordering::Relaxed),
+        advertise: cluster.advertise.clone(),
     }
 }
 
-/// Notes the latest version of the protocol that both this node and a peer speak.
+/// Notes the latest version of the protocol that both this node and a peer speak, and where clients find that.
 pub(crate) fn speaks(cluster: &DynamoCluster, theirs: &Greeting) {
+    cluster.links.advertises(theirs.from.node_id, theirs.advertise.clone());
     cluster.links.speaks(theirs.from.node_id, theirs.protocol.1.min(cluster.protocol.1));
 }
 

@@ -104,6 +104,10 @@ impl ElectionCoordinator {
         }
         self.settle_promotions(None);
         self.settle_resignation();
+        if self.cluster.begins_anew.load(Ordering::Relaxed) {
+            // There is no replica any more, and nothing will be heard of it.
+            return self.members.see_members(None);
+        }
         if self.cluster.is_out() {
             self.last_status = None;
             self.changes.refuse_all(&self.cluster);
@@ -197,7 +201,13 @@ impl ElectionCoordinator {
         let until = Instant::now() + Duration::from_millis(self.node.settings.request_timeout_ms);
         let consent = Anew::Forced { before: Box::new(before), until }.consent(self.cast.clone());
         let (node, epochs) = (self.node.clone(), to.epochs.clone());
-        let begins = move || {
+        let begins = move |is_stored: bool| {
+            if !is_stored {
+                tracing::error!(
+                    "the file of the members could not be changed: this node begins anew as it was, not forced"
+                );
+                return node.begin_anew();
+            }
             tracing::warn!(
                 ?epochs,
                 "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is \

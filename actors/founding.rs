@@ -110,7 +110,7 @@ fn cluster_name() -> Result<String, StartError> {
 }
 
 fn own_member(identity: &Identity, settings: &Settings, port: u16) -> Member {
-    let (host, port) = settings.advertise.clone().unwrap_or((settings.host.to_string(), port));
+    let host = settings.host.to_string();
     Member { node_id: settings.node_id, host, port, node: Some(identity.node) }
 }
 

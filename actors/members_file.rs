@@ -32,8 +32,9 @@ pub(crate) type Stored = Result<bool, String>;
 /// Asked by the thread when the new file is on the disk, before it takes the old one's place.
 pub(crate) type Consent = Box<dyn FnOnce() -> bool + Send>;
 
-/// What follows from a change, whoever still waits for it: done by the thread before they are told.
-pub(crate) type Then = Box<dyn FnOnce() + Send>;
+/// What follows from a change, whoever still waits for it: done by the thread before they are told. It is told
+/// whether the file has the change.
+pub(crate) type Then = Box<dyn FnOnce(bool) + Send>;
 
 /// A change that has to be durable before anyone hears of it.
 enum Change {
@@ -267,7 +268,7 @@ impl Writer {
             change.apply(&mut lock(&self.shared.known));
         }
         if let Some(then) = then.filter(|_| must_follow || published.is_ok()) {
-            then();
+            then(published.is_ok());
         }
         published.map(|()| true)
     }
@@ -320,9 +321,9 @@ mod tests {
         let file = MembersFile::new(None, disk.clone());
         let stored = || Membership::load(&disk).expect("it can be read").expect("a membership");
         assert_eq!(now(file.meet(2, NodeUuid([2; 16]))), Ok(false), "of nobody's cluster");
-        assert_eq!(now(file.adopted(&membership(&[1, 2]), Box::new(|| ()))), Ok(true));
+        assert_eq!(now(file.adopted(&membership(&[1, 2]), Box::new(|_| ()))), Ok(true));
         assert_eq!(stored().node_ids(), [1, 2]);
-        assert_eq!(now(file.adopted(&membership(&[1, 3]), Box::new(|| ()))), Ok(false), "it is a member");
+        assert_eq!(now(file.adopted(&membership(&[1, 3]), Box::new(|_| ()))), Ok(false), "it is a member");
         assert_eq!(now(file.meet(2, NodeUuid([2; 16]))), Ok(true));
         assert_eq!(stored().member(2).and_then(|member| member.node), Some(NodeUuid([2; 16])));
         assert_eq!(file.meet_on_thread(2, NodeUuid([2; 16])), Ok(false));

@@ -203,7 +203,7 @@ impl Session {
         let (cast, by) = (self.cast.clone(), membership.clone());
         let adopted = self.cluster.members.adopted(
             &membership,
-            Box::new(move || {
+            Box::new(move |_| {
                 let members = by.node_ids();
                 tracing::info!(
                     cluster = by.cluster,
@@ -224,8 +224,9 @@ impl Session {
         let from = hello.node_id;
         let why = Anew::Told { hello: Box::new(hello), membership: Box::new(membership.clone()) };
         let (node, told) = (self.node.clone(), membership.clone());
-        let begins = Box::new(move || {
+        let begins = Box::new(move |is_stored| {
             tracing::warn!(
+                is_stored,
                 from,
                 members = ?told.node_ids(),
                 voters = ?told.configuration.members.voters,

@@ -168,6 +168,7 @@ impl ReplicatedLog {
             ReplicationMessage::BeginsAnew(request) => {
                 let still_holds = request.why.still_holds(&self.cluster);
                 if still_holds {
+                    self.cluster.begins_anew.store(true, Ordering::Relaxed);
                     self.take_no_more_part();
                 }
                 // The thread of the members' file waits for it, and ends only with the process.

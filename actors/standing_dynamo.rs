@@ -65,7 +65,7 @@ fn member(cluster: &DynamoCluster, peer: &MemberView) -> MemberStanding {
     let unknown = LeaderAddress { node_id: peer.node_id, host: String::new(), port: 0 };
     let last_heard = cluster.last_heard(peer.node_id);
     MemberStanding {
-        address: cluster.address(peer.node_id).unwrap_or(unknown),
+        address: cluster.told_address(peer.node_id).unwrap_or(unknown),
         role: ROLE,
         votes: true,
         state: match (peer.in_contact, peer.is_far_behind, peer.lag_ms) {

@@ -53,7 +53,7 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
 pub const PERSISTING_BYTES_MAX: usize = 64 * MIB;
 /// So long a log may be at least for the sake of peers that are being brought up to date by a snapshot or a state; the
 /// newest snapshot's size, where that is more.
-pub const LOG_HELD_BYTES_LEAST: u64 = 256 << 20;
+pub const LOG_HELD_BYTES_LEAST: u64 = 256 * MIB as u64;
 /// The size of a log segment unless `--segment-bytes` says otherwise.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 /// The smallest `--segment-bytes`.

@@ -391,3 +391,18 @@ async fn the_only_node_there_is_is_waited_for_and_no_call_outlives_its_time() {
     let client = DatastoreConnector::lazy(&nobody_leads.address.to_string(), options);
     assert!(client.set("k", &1).await.unwrap_err().is(Code::NoLeader));
 }
+
+/// A write that may still happen at a stopped node must not come after later ones that were sent elsewhere.
+#[tokio::test]
+async fn of_a_pipeline_no_write_overtakes_one_that_may_still_happen() {
+    let (silent, leader) = (falls_silent_after(1), FakeNode::leader());
+    let client = client(&[silent.address, leader.address]);
+    client.set("k", &0).await.unwrap();
+    // More than one connection takes at once.
+    let calls: Vec<_> = (1..3_000).map(|number| client.set("k", &format!("{number:20000}"))).collect();
+    let replies = client.pipeline(calls).await;
+    assert!(replies.iter().all(Result::is_err) && leader.operations().is_empty());
+    let outcomes: Vec<Outcome> = replies.into_iter().map(|reply| reply.unwrap_err().outcome).collect();
+    assert_eq!(outcomes[0], Outcome::Unknown);
+    assert_eq!(outcomes.last(), Some(&Outcome::NotApplied), "it was never sent");
+}

@@ -77,7 +77,16 @@ impl Peer {
 fn own(node_id: u64, address: SocketAddr, lane: Lane) -> Greeting {
     let directory = Some(NodeUuid([node_id as u8; 16]));
     let from = Place { node_id, directory, host: address.ip().to_string(), port: address.port() };
-    Greeting { mode: "dynamo".into(), protocol: PROTOCOL, lane, from, boot: node_id, to: 1, is_new: false }
+    Greeting {
+        mode: "dynamo".into(),
+        protocol: PROTOCOL,
+        lane,
+        from,
+        boot: node_id,
+        to: 1,
+        is_new: false,
+        advertise: None,
+    }
 }
 
 /// Welcomes the node and takes its questions, until it is gone.

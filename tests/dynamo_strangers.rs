@@ -26,7 +26,7 @@ fn newcomer(node_id: u8, to: Id) -> Vec<u8> {
     let directory = Some(NodeUuid([node_id; 16]));
     let from = Place { node_id: node_id.into(), directory, host: "127.0.0.1".into(), port: 1 };
     let (mode, protocol, lane) = ("dynamo".to_string(), PROTOCOL, Lane::Log);
-    greeting_line(&Greeting { mode, protocol, lane, from, boot: 1, to, is_new: true })
+    greeting_line(&Greeting { mode, protocol, lane, from, boot: 1, to, is_new: true, advertise: None })
 }
 
 /// The answers to so many newcomers' greetings in one go.

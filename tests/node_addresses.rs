@@ -85,6 +85,13 @@ fn an_ipv6_address_may_have_its_brackets() {
     assert_eq!(place(&error["leader"]), (json!("::1"), json!(ports[0])), "{error}");
 }
 
+/// Ports that are free on all of the machine's addresses, a moment ago.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners: Vec<TcpListener> =
+        (0..COUNT).map(|_| TcpListener::bind("0.0.0.0:0").expect("a port")).collect();
+    std::array::from_fn(|place| listeners[place].local_addr().expect("it is bound").port())
+}
+
 fn until_a_leader_is_named(node: &Node) -> Value {
     loop {
         let error = node.client().refused(json!({"op": "set", "key": "k", "value": 1}));
@@ -112,7 +119,7 @@ fn a_node_that_listens_everywhere_names_the_address_by_which_it_was_reached() {
 fn a_replica_names_its_leader_as_its_own_flags_do_and_as_the_leader_wants() {
     for advertise in [None, Some("db-1.example:7001")] {
         let [first, second] = [(); 2].map(|()| temporary_directory());
-        let ports: Vec<u16> = own_addresses::<2>().iter().map(SocketAddr::port).collect();
+        let ports = free_ports::<2>();
         let flags: Vec<&str> = advertise.iter().flat_map(|place| ["--advertise", place]).collect();
         let secondary = member(second.path(), 2, ports[1], ("127.0.0.1", ports[0]), &[]);
         let mut secondary = everywhere(secondary).start();
@@ -130,5 +137,81 @@ fn a_replica_names_its_leader_as_its_own_flags_do_and_as_the_leader_wants() {
             let cluster = at("127.0.0.1", node).ok(json!({"op": "cluster"}));
             assert_eq!(place(&cluster["members"][0]), expected, "{cluster}");
         }
+    }
+}
+
+/// What clients are told is no address for the nodes themselves: they look for each other where `--peers` says, and
+/// where a node listens.
+#[test]
+fn nodes_that_advertise_an_address_of_another_network_find_each_other() {
+    for mode in ["leader", "dynamo"] {
+        let directories = [(); 3].map(|()| temporary_directory());
+        let addresses = own_addresses::<3>();
+        let host_of = |id: usize| addresses[id - 1].ip().to_string();
+        let port_of = |id: usize| addresses[id - 1].port();
+        let start = |id: usize, peers: &[usize], role: &[&str]| {
+            let peer =
+                |peer: &usize| json!({"node_id": peer, "host": host_of(*peer), "port": port_of(*peer)});
+            let peers = Value::Array(peers.iter().map(peer).collect()).to_string();
+            let (number, port, place) =
+                (id.to_string(), port_of(id).to_string(), format!("node-{id}.example:{}", 7_000 + id));
+            let flags = [
+                "--node-id",
+                &number,
+                "--port",
+                &port,
+                "--mode",
+                mode,
+                "--peers",
+                &peers,
+                "--advertise",
+                &place,
+            ];
+            Options::in_directory(directories[id - 1].path())
+                .with(&["--host", &host_of(id)])
+                .with(&flags)
+                .with(role)
+                .start()
+        };
+        let is_led = mode == "leader";
+        let secondary: &[&str] = if is_led { &["--role", "secondary"] } else { &[] };
+        let second = start(2, &[1], secondary);
+        let first = start(1, &[2], &[]);
+        let set = |key: &str| json!({"op": "set", "key": key, "value": key});
+        let until_ok =
+            |node: &Node, request: Value| while node.client().call(request.clone())["ok"] != true {};
+        until_ok(&first, set("a"));
+        if is_led {
+            until_ok(
+                &first,
+                json!({"op": "add_member", "node_id": 3, "host": host_of(3), "port": port_of(3)}),
+            );
+        }
+        // It names one member, and hears of the others from that.
+        let third = start(3, &[2], secondary);
+        for node in [&first, &second, &third] {
+            let states = || {
+                let cluster = node.client().ok(json!({"op": "cluster"}));
+                let members = cluster["members"].as_array().cloned().unwrap_or_default();
+                let is_there = |member: &Value| {
+                    !["unreachable", "not_adopted"].map(Value::from).contains(&member["state"])
+                };
+                (members.len() == 3 && members.iter().all(is_there)).then_some(members)
+            };
+            let members = loop {
+                if let Some(members) = states() {
+                    break members;
+                }
+            };
+            for (member, id) in members.iter().zip(1..) {
+                assert_eq!(
+                    place(member),
+                    (json!(format!("node-{id}.example")), json!(7_000 + id)),
+                    "{mode}: {member}"
+                );
+            }
+        }
+        until_ok(&first, set("b"));
+        until_ok(&third, json!({"op": "get", "key": "b", "consistency": "local"}));
     }
 }

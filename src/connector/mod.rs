@@ -116,8 +116,11 @@ pub use results::{
 };
 pub use searches::{Paged, Pages, Scan, SearchByValue, SearchText, VectorSearch};
 
+use bytes::Bytes;
 use nodes::{Link, Nodes, Route, Search};
 use tokio::time::Instant;
+
+use crate::error::Outcome;
 
 /// Calls that wait for the socket before the next one waits for room.
 const WAITING_CALLS_MAX: usize = 1_024;
@@ -222,7 +225,8 @@ impl DatastoreConnector {
 
     /// Makes many calls at once, in this order over one connection, and gives
     /// their results in this order. One that fails doesn't keep the others back.
-    /// Those that a node didn't take because it doesn't lead go on together.
+    /// Those that a node didn't take because it doesn't lead go on together. A write behind one
+    /// whose outcome is unknown is not sent again: it could be overtaken by that.
     ///
     /// The calls are collected before anything waits, so that what they were made
     /// of needn't outlive a wait, and the future may go to a task of its own.
@@ -243,14 +247,29 @@ impl DatastoreConnector {
             }
             while !lines.is_empty() {
                 let mut waiting = Vec::with_capacity(lines.len());
+                let was_silent = search.is_silent();
                 for (_, line, changes) in &lines {
-                    waiting.push(search.node.enqueue(line.clone(), *changes).await);
+                    // What is not sent yet when the node is left need not wait for it.
+                    let is_left = search.is_silent() && !was_silent;
+                    let sent =
+                        if is_left { None } else { Some(search.node.enqueue(line.clone(), *changes).await) };
+                    waiting.push(sent);
                 }
                 for ((place, _, changes), reply) in lines.iter().zip(waiting) {
-                    results[*place] = search.node.wait(reply, *changes).await.map(Some);
+                    results[*place] = match reply {
+                        Some(reply) => search.node.wait(reply, *changes).await.map(Some),
+                        None => Err(Error::not_connected(format!("{} was left", search.node.address))),
+                    };
                 }
-                lines.retain(|(place, ..)| {
+                // A write behind one that may still happen could be overtaken by it.
+                let is_unknown = |(place, ..): &(usize, Bytes, bool)| {
+                    results[*place].as_ref().is_err_and(|error| error.outcome == Outcome::Unknown)
+                };
+                let unknown = lines.iter().find(|line| is_unknown(line)).map(|(place, ..)| *place);
+                lines.retain(|(place, _, changes)| {
+                    let is_behind = unknown.is_some_and(|unknown| *place > unknown);
                     results[*place].as_ref().is_err_and(|error| search.may_help(error))
+                        && !(is_behind && *changes)
                 });
                 let first = lines.first().and_then(|(place, ..)| results[*place].as_ref().err());
                 match first {

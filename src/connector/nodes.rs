@@ -226,7 +226,8 @@ impl<'a> Search<'a> {
             }
     }
 
-    fn is_silent(&self) -> bool {
+    /// Whether its node was left.
+    pub fn is_silent(&self) -> bool {
         self.nodes.silent.has(&self.node.address)
     }
 

@@ -121,8 +121,16 @@ mod tests {
     fn greetings_and_answers_come_back() {
         let from = Place { node_id: 1, directory: Some(NodeUuid([7; 16])), host: "h".into(), port: 9 };
         let mode = "dynamo".to_string();
-        let greeting =
-            Greeting { mode, protocol: (1, 1), lane: Lane::Log, from, boot: 3, to: 2, is_new: true };
+        let greeting = Greeting {
+            mode,
+            protocol: (1, 1),
+            lane: Lane::Log,
+            from,
+            boot: 3,
+            to: 2,
+            is_new: true,
+            advertise: None,
+        };
         let line = greeting_line(&greeting);
         assert!(line.starts_with(PEER_PREFIX) && line.ends_with(b"}\n"));
         assert_eq!(read_greeting(&line), Ok(greeting.clone()));

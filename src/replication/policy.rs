@@ -264,8 +264,9 @@ impl HandOver {
             return None;
         }
         let is_retry = self.pause.term == status.role.term;
-        // Who was elected has not got its office from a bad disk: it was the first to ask for it.
-        if self.pause.goes_on() && status.was_handed_over && !is_retry {
+        // Who was elected, or promoted, has not got its office from a bad disk.
+        let is_from_bad_disk = status.was_handed_over && status.role.term == self.pause.term + 1;
+        if self.pause.goes_on() && is_from_bad_disk && !is_retry {
             return None;
         }
         let Some(probe) = &mut self.probe else {
@@ -504,9 +505,9 @@ mod tests {
                     }
                     match policies[id as usize - 1].tick(&status, &seen(own, &[(3 - id, other)])) {
                         Some(Order::GoOn) => last += 1,
-                        Some(Order::HandOver(to, _)) => {
+                        Some(Order::HandOver(to, reason)) => {
                             (leader, term) = (to, term + 1);
-                            moves.push(tick * 50 / 1_000);
+                            moves.extend((reason == Reason::BadDisk).then_some(tick * 50 / 1_000));
                         }
                         None => {}
                     }
@@ -521,12 +522,16 @@ mod tests {
     #[test]
     fn who_was_elected_on_a_bad_disk_needs_no_pause_to_be_over() {
         let elected = leads(7, &[(2, 900, true), (3, 900, true)]);
-        let paused = Health { pause: DiskPause { term: 5, age_ms: 0, length_ms: 60_000 }, ..of(WELL) };
+        let paused = Health { pause: DiskPause { term: 6, age_ms: 0, length_ms: 60_000 }, ..of(WELL) };
         let mut policy = HandOver::new(1, 50, 10);
         assert_eq!(policy.tick(&elected, &seen(of(FULL), &[(2, paused)])), Some(Order::GoOn));
         let handed_over = Status { was_handed_over: true, ..elected };
         let mut policy = HandOver::new(1, 50, 10);
         assert_eq!(policy.tick(&handed_over, &seen(of(FULL), &[(2, paused)])), None);
+        let mut promoted = handed_over;
+        promoted.role.term = 9;
+        let mut policy = HandOver::new(1, 50, 10);
+        assert_eq!(policy.tick(&promoted, &seen(of(FULL), &[(2, paused)])), Some(Order::GoOn));
     }
 
     #[test]

@@ -227,7 +227,11 @@ pub fn next(
     let mut nodes = nodes_that_vote(current);
     let has_caught_up = |&&(id, matched, is_active): &&(NodeId, u64, bool)| {
         let is_met = current.node(id).is_some_and(|node| node.node.is_some());
-        is_active && is_met && status.last - matched.min(status.last) <= CAUGHT_UP_LAG_ENTRIES_MAX
+        // Of one that has nothing nothing was heard, however short the log is.
+        is_active
+            && is_met
+            && matched > 0
+            && status.last - matched.min(status.last) <= CAUGHT_UP_LAG_ENTRIES_MAX
     };
     if let Some(&(id, ..)) = status.learners.iter().find(has_caught_up) {
         insert(&mut nodes, id);

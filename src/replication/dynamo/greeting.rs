@@ -44,6 +44,9 @@ pub struct Greeting {
     pub to: NodeId,
     /// It has never had a key.
     pub is_new: bool,
+    /// Where clients are told that it is, if it was told to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<(String, u16)>,
 }
 
 /// What becomes of a greeting.
@@ -151,7 +154,7 @@ mod tests {
 
     fn greeting(from: Place) -> Greeting {
         let (mode, protocol, lane) = ("dynamo".to_string(), PROTOCOL, Lane::Log);
-        Greeting { mode, protocol, lane, from, boot: 1, to: 1, is_new: false }
+        Greeting { mode, protocol, lane, from, boot: 1, to: 1, is_new: false, advertise: None }
     }
 
     fn refused(members: &Members, greeting: &Greeting) -> Option<Code> {

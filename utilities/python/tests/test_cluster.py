@@ -344,6 +344,46 @@ class Silence(ClientCase):
 class AsyncSilence(Silence):
     is_async = True
 
+    def test_a_client_that_was_closed_asks_every_node_anew(self) -> None:
+        (silent, wakes), leader = self.falls_silent(), self.leader()
+
+        async def use() -> None:
+            hosts = [f"127.0.0.1:{node.port}" for node in (silent, leader)]
+            client = AsyncDatastoreConnector(hosts)
+            await client.set("k", 1)
+            with self.assertRaises(ConnectionLost):
+                await client.set("k", 2)
+            await client.close()
+            wakes.set()
+            self.assertFalse(client._nodes.given[0] in client._nodes.silent)
+            await client.close()
+
+        asyncio.run(use())
+
+    def test_a_call_that_runs_out_of_time_ends_no_other_one(self) -> None:
+        answers = threading.Event()
+        self.addCleanup(answers.set)
+
+        def script(_: int, request: Any) -> Reply:
+            if request["key"] == "slow":
+                answers.wait(PATIENCE_SECONDS)
+            return taken(request)
+
+        node = self.fake_node(script)
+
+        async def use() -> None:
+            async with AsyncDatastoreConnector(port=node.port, timeout=2.0) as client:
+                await client.set("first", 0)
+                first = asyncio.ensure_future(client.set("slow", 1))
+                await asyncio.sleep(1.5)
+                second = asyncio.ensure_future(client.set("second", 2))
+                await asyncio.sleep(0.1)
+                answers.set()
+                self.assertEqual(await second, "1.0")
+                await first
+
+        asyncio.run(use())
+
 
 class Addresses(unittest.TestCase):
     def test_hosts_have_a_port_or_take_the_common_one(self) -> None:

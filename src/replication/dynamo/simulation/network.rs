@@ -142,6 +142,7 @@ impl Cluster {
             boot: 1,
             to: me.node_id,
             is_new,
+            advertise: None,
         };
         match decide(&me, process.replica.members(), &greeting) {
             Decision::Accept => true,

@@ -73,6 +73,9 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
         for task in pinging:
             task.cancel()
         await asyncio.gather(*pinging, return_exceptions=True)
+        for node in self._pinging:
+            self._nodes.silent.answers_again(node)
+        self._pinging.clear()
         if self._opening:
             await asyncio.wait(list(self._opening.values()))
         connections, self._connections = self._connections, {}
@@ -127,7 +130,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
         finally:
             # A client that is closed, and used again, begins anew with it.
             self._nodes.silent.answers_again(node)
-            del self._pinging[node]
+            self._pinging.pop(node, None)
 
     async def _connected(self, node: Address, time_left: float) -> AsyncConnection:
         """The one place where a connection is chosen."""
@@ -147,8 +150,14 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
             if previous is not None:
                 await previous.close()
             silence = self._silence if self._nodes.has_others(node) else None
-            connect_timeout = min(self._connect_timeout, time_left, silence or time_left)
-            connection = await AsyncConnection.open(node, self._timeout, connect_timeout, silence)
+            most = min(self._connect_timeout, silence or self._connect_timeout)
+            try:
+                connection = await AsyncConnection.open(node, self._timeout, min(most, time_left), silence)
+            except NotAccepted as interruption:
+                if time_left < most:
+                    # It may be there: this call had no more time for it.
+                    raise Interruption(interruption.code, interruption.message) from None
+                raise
             self._connections[node] = connection
             return connection
         finally:

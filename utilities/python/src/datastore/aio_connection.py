@@ -49,6 +49,7 @@ class AsyncConnection(asyncio.Protocol):
         `silence`: seconds for which the node may bring nothing; None: it is waited for.
         """
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + connect_timeout
         opening = loop.create_connection(lambda: cls(address, timeout, silence), address.host, address.port)
         try:
             # The event loop sets TCP_NODELAY.
@@ -58,15 +59,15 @@ class AsyncConnection(asyncio.Protocol):
         except (OSError, UnicodeError) as error:
             raise Interruption("not_connected", f"no connection to {address}: {error}") from None
         if silence is not None:
-            await connection._open(connect_timeout)
+            await connection._open(connect_timeout, max(0.001, deadline - loop.time()))
         return connection
 
-    async def _open(self, seconds: float) -> None:
+    async def _open(self, seconds: float, left: float) -> None:
         """Asks whether somebody is there, before anything is sent that could happen."""
         self._opened = self._loop.create_future()
         self._transport.write(OPENING)
         try:
-            await asyncio.wait_for(self._opened, seconds)
+            await asyncio.wait_for(self._opened, left)
         except asyncio.TimeoutError:
             silent = NotAccepted(self._address, seconds)
             self.interrupt(silent)
@@ -101,16 +102,18 @@ class AsyncConnection(asyncio.Protocol):
         if len(handles) > 1:
             await finished
             return
-        expiry = self._loop.call_later(time_left, self._expire, finished, self._loop.time())
+        expiry = self._loop.call_later(time_left, self._expire, finished)
         try:
             await finished
         finally:
             expiry.cancel()
 
-    def _expire(self, finished: asyncio.Future[None], began: float) -> None:
+    def _expire(self, finished: asyncio.Future[None]) -> None:
         """A call has taken as long as it may. Its reply still counts, for the order of the others."""
         interruption = Interruption("client_timeout", f"{self._address} took {self._timeout:g} s and more")
-        if self._heard <= began:
+        silent_for = self._loop.time() - max(self._heard, self._waits_since)
+        if silent_for >= 0.9 * self._timeout:
+            # The others have waited for as long as they may, too, or nearly.
             self.interrupt(interruption)
         elif not finished.done():
             finished.set_exception(interruption)

@@ -28,6 +28,7 @@ class Connection:
         """
         self._address = address
         self._silence = silence
+        deadline = time.monotonic() + connect_timeout
         self._lines = LineBuffer()
         try:
             self._socket = socket.create_connection(address, connect_timeout)
@@ -37,15 +38,15 @@ class Connection:
             raise Interruption("not_connected", f"no connection to {address}: {error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if silence is not None:
-            self._open(connect_timeout)
+            self._open(connect_timeout, deadline)
         self._socket.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ)
 
-    def _open(self, seconds: float) -> None:
+    def _open(self, seconds: float, deadline: float) -> None:
         """Asks whether somebody is there, before anything is sent that could happen."""
         try:
-            self._socket.settimeout(seconds)
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
             self._socket.sendall(OPENING)
             lines: list[bytes] = []
             while not lines:

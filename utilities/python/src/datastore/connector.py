@@ -139,8 +139,14 @@ class DatastoreConnector(PagedOperations, Blocking):
             return connection
         self._disconnect(node)
         silence = self._silence if self._nodes.has_others(node) else None
-        connect_timeout = min(self._connect_timeout, time_left, silence or time_left)
-        self._connections[node] = Connection(node, max(connect_timeout, 0.001), silence)
+        most = min(self._connect_timeout, silence or self._connect_timeout)
+        try:
+            self._connections[node] = Connection(node, max(min(most, time_left), 0.001), silence)
+        except NotAccepted as interruption:
+            if time_left < most:
+                # It may be there: this call had no more time for it.
+                raise Interruption(interruption.code, interruption.message) from None
+            raise
         return self._connections[node]
 
     def _disconnect(self, node: Address) -> None:

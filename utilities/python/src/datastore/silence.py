@@ -50,19 +50,22 @@ class SilentNodes:
 
     def __init__(self) -> None:
         self._addresses: set[Address] = set()
+        self._lock = threading.Lock()
 
     def __contains__(self, address: Address) -> bool:
         return address in self._addresses
 
     def add(self, address: Address) -> bool:
         """It is left. Says whether that is news: then somebody has to ping it."""
-        is_news = address not in self._addresses
-        self._addresses.add(address)
-        return is_news
+        with self._lock:
+            is_news = address not in self._addresses
+            self._addresses.add(address)
+            return is_news
 
     def answers_again(self, address: Address) -> None:
         """It is asked like any other."""
-        self._addresses.discard(address)
+        with self._lock:
+            self._addresses.discard(address)
 
 
 def ping_until_it_answers(nodes: SilentNodes, address: Address, silence: float) -> None:
