@@ -143,7 +143,10 @@ impl<'a> Nodes<'a> {
         let ask = |place: usize| ask_node(self.members[place].address, &json!({"op": "cluster"}));
         let (Ok(of_leader), Ok(of_member)) = (ask(leader), ask(place)) else { return false };
         let is_serving = of_leader["members"].as_array().is_some_and(|members| {
-            members.iter().any(|member| member["node_id"] == place + 1 && member["state"] == "serving")
+            // It has all entries; its indexes may still be built.
+            let has_all =
+                |member: &Value| ["serving", "indexing"].iter().any(|state| member["state"] == *state);
+            members.iter().any(|member| member["node_id"] == place + 1 && has_all(member))
         });
         // Asked after the leader: what it had committed then, the member has applied.
         is_serving && of_member["applied_index"].as_u64() >= of_leader["commit_index"].as_u64()
