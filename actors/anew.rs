@@ -24,13 +24,13 @@ use crate::peer_greeting::own;
 use crate::replication_messages::ReplicationMessage;
 use crate::wal_writer::WalMessage;
 
-/// Why.
+/// Why a node begins anew.
 pub(crate) enum Anew {
     /// A member has told it of these members.
     Told {
         /// By this greeting.
         hello: Box<Hello>,
-        /// What became of that.
+        /// The membership that the node was to take over by that greeting.
         membership: Box<Membership>,
     },
     /// Someone sets the voters by force, for a majority that is lost.
@@ -68,7 +68,7 @@ impl Anew {
     }
 }
 
-/// To the WalWriter.
+/// The question to the WalWriter whether the reason still holds.
 pub struct Request {
     pub(crate) why: Anew,
     /// Told whether the node takes no more part.

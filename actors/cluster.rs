@@ -30,7 +30,7 @@ pub struct Cluster {
     pub node: NodeUuid,
     /// Drawn at the start of the process: tells two processes of one directory apart.
     pub boot: u64,
-    /// Where clients and peers are told that this node is.
+    /// Where clients are told that this node is, if it was told to say so.
     pub advertise: Option<(String, u16)>,
     /// Where the others are, by this node's own flags: what was spread with the
     /// membership may be an address of another network.
@@ -50,7 +50,7 @@ pub struct Cluster {
     is_left_behind: AtomicBool,
     /// A majority is in contact, this node included.
     pub has_quorum: AtomicBool,
-    /// It takes no more part in this process, and the next one begins with other members.
+    /// This process takes no more part in the cluster: the next one begins with other members.
     pub begins_anew: AtomicBool,
     /// The last committed entry that this node knows of.
     pub commit_index: AtomicU64,

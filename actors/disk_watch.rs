@@ -25,13 +25,13 @@ impl Default for DiskWatch {
 }
 
 impl DiskWatch {
-    /// The disk thread begins something.
+    /// The disk thread begins to carry out an order.
     pub(crate) fn begins(&self) {
         let since_start = self.started.elapsed().as_micros() as u64;
         self.began_us.store(since_start.max(1), Ordering::Relaxed);
     }
 
-    /// It waits for the next order.
+    /// The disk thread waits for its next order.
     pub(crate) fn ends(&self) {
         self.began_us.store(0, Ordering::Relaxed);
     }

@@ -202,17 +202,18 @@ impl ElectionCoordinator {
         let consent = Anew::Forced { before: Box::new(before), until }.consent(self.cast.clone());
         let (node, epochs) = (self.node.clone(), to.epochs.clone());
         let begins = move |is_stored: bool| {
-            if !is_stored {
+            if is_stored {
+                tracing::warn!(
+                    ?epochs,
+                    "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is \
+                     lost. The other nodes listen until they have caught up; one that has what this node has not is kept \
+                     out"
+                );
+            } else {
                 tracing::error!(
                     "the file of the members could not be changed: this node begins anew as it was, not forced"
                 );
-                return node.begin_anew();
             }
-            tracing::warn!(
-                ?epochs,
-                "FORCED: this node is the only voter from now on. What was acknowledged and is not on its disk is \
-                 lost. The other nodes listen until they have caught up; one that has what this node has not is kept out"
-            );
             node.begin_anew();
         };
         let stored = self.cluster.members.rejoins(&to, Box::new(consent), Box::new(begins));

@@ -16,7 +16,7 @@ pub struct Flags {
     /// IP address to listen on
     #[arg(long, env = "DATASTORE_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: String,
-    /// Where clients and other nodes are told that this node is; where they have reached it when absent
+    /// Where clients are told that this node is; where they have reached it when absent
     #[arg(long, env = "DATASTORE_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// TCP port to listen on; 0 lets the system choose one, which the log names

@@ -9,7 +9,7 @@ use datastore::replication::protocol::PROTOCOL_HEALTH;
 
 use crate::mailbox::lock;
 
-/// What is known of all.
+/// The health of this node, and of those of its peers that tell theirs.
 #[derive(Default)]
 pub(crate) struct Healths {
     own: Mutex<Health>,

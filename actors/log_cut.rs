@@ -4,12 +4,12 @@ use datastore::replication::message::NodeId;
 
 use crate::wal_writer::Agreement;
 
-/// Entries up to these.
+/// Two indexes: up to each of them entries are cut, or are to be.
 #[derive(Default)]
 pub(crate) struct LogCut {
-    /// This node doesn't need them.
+    /// This node needs no entry up to this one.
     wanted: u64,
-    /// The disk thread was told to cut them.
+    /// The disk thread was told to cut all entries up to this one.
     ordered: u64,
 }
 
@@ -19,12 +19,12 @@ impl LogCut {
         self.wanted = self.wanted.max(through);
     }
 
-    /// What is still to be cut, if anything is.
+    /// The last entry of those that are still to be cut, if there are any.
     pub(crate) fn waiting(&self) -> Option<u64> {
         (self.wanted > self.ordered).then_some(self.wanted)
     }
 
-    /// Of that so much may go now: gives what is to be ordered.
+    /// Entries up to `through` may be cut now; gives the last one that the disk thread is to be told, if that is news.
     pub(crate) fn may_go(&mut self, through: u64) -> Option<u64> {
         let is_more = through > self.ordered;
         self.ordered = self.ordered.max(through);

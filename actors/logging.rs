@@ -23,7 +23,7 @@ use crate::flags::LogFormat;
 
 /// Lines that wait are written together, up to so many bytes.
 const WRITE_BYTES: usize = 64 * 1024;
-/// What a line in the queue costs in memory beside its bytes.
+/// Bytes that a line in the queue occupies beside its text.
 const LINE_OVERHEAD_BYTES: usize = 64;
 /// For so long the end of the process waits for the lines before it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -25,8 +25,8 @@ const STORED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Changes that wait for the disk: peers greet again and again.
 const CHANGES_MAX: usize = 64;
 
-/// What becomes of a change that has to be durable before anyone hears of it: whether it was news, and still held
-/// when the disk had it.
+/// The outcome of a change that has to be durable before anyone hears of it: true if the change was news, and still
+/// held when the disk had it; the error says why the file could not be written.
 pub(crate) type Stored = Result<bool, String>;
 
 /// Asked by the thread when the new file is on the disk, before it takes the old one's place.

@@ -26,7 +26,7 @@ const LAG_SERVING: Duration = Duration::from_millis(1_000);
 /// How far back the log's growth is remembered, to tell for how long a follower lags.
 const GROWTH_KEPT: usize = 1_200;
 
-/// What is known of all.
+/// What this node has seen of the members of its cluster.
 pub(crate) struct MembersSeen {
     node: Arc<Node>,
     cluster: Arc<Cluster>,

@@ -341,10 +341,14 @@ impl Node {
         lock(&self.log_figures).bytes <= bytes_max && !self.permits.is_disk_full()
     }
 
+    /// How many of the buckets are indexed, of all shards.
+    pub fn buckets_indexed(&self) -> usize {
+        self.shard_figures.iter().map(|shard| shard.buckets_indexed.load(Ordering::Relaxed)).sum()
+    }
+
     /// How much of the indexes is built, in thousandths.
     pub fn indexed_per_mille(&self) -> u16 {
-        let done: usize = self.shard_figures.iter().map(|s| s.buckets_indexed.load(Ordering::Relaxed)).sum();
-        (done * usize::from(INDEXED_ALL) / limits::BUCKETS) as u16
+        (self.buckets_indexed() * usize::from(INDEXED_ALL) / limits::BUCKETS) as u16
     }
 
     /// A number that no other multi-key write of this process has.

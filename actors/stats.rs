@@ -193,8 +193,7 @@ fn indexes(node: &Node) -> Value {
             sizes.iter().map(of).fold((0, 0), |sum, size| (sum.0 + size.entries, sum.1 + size.bytes));
         json!({ "enabled": enabled, "entries": entries, "bytes": bytes })
     };
-    let done: usize = node.shard_figures.iter().map(|s| s.buckets_indexed.load(Ordering::Relaxed)).sum();
-    let progress = done as f64 / datastore::limits::BUCKETS as f64;
+    let progress = node.buckets_indexed() as f64 / datastore::limits::BUCKETS as f64;
     json!({
         "progress": progress,
         "value": row(kinds.value, |sizes| sizes.value),

@@ -257,6 +257,7 @@ impl WalWriter {
             }
             _ => {}
         }
+        let is_tick = matches!(message, ReplicationMessage::Tick);
         match &mut self.agreement {
             Agreement::Led(replicated) => replicated.hear(message),
             Agreement::Converging(log) => log.hear_disk(message),
@@ -264,7 +265,9 @@ impl WalWriter {
         }
         self.pump();
         self.let_go();
-        self.cut_what_may_go();
+        if is_tick {
+            self.cut_what_may_go();
+        }
     }
 
     /// Makes the snapshots behind which what can't be read is cut.
@@ -314,11 +317,6 @@ impl WalWriter {
         }
     }
 
-    fn cut(&mut self, through: u64) {
-        self.cut.wants(through);
-        self.cut_what_may_go();
-    }
-
     /// Cuts the log as far as nobody needs it who is being brought up to date.
     fn cut_what_may_go(&mut self) {
         let Some(wanted) = self.cut.waiting() else { return };
@@ -341,8 +339,7 @@ impl WalWriter {
     fn snapshot_if_due(&mut self, log_bytes: u64, segments: usize) {
         // Where segments are kept for others another snapshot would let none go.
         let has_many = segments >= SEGMENTS_MAX && self.cut.waiting().is_none();
-        let is_due = log_bytes >= self.node.settings.snapshot_every_bytes || has_many;
-        if is_due {
+        if log_bytes >= self.node.settings.snapshot_every_bytes || has_many {
             self.make_snapshot();
         }
     }
@@ -410,7 +407,10 @@ impl Handler<Counted<WalMessage>> for WalWriter {
             }
             WalMessage::DiskFull | WalMessage::SnapshotDoubtful => self.make_snapshot(),
             WalMessage::BeginWalk => self.begin_walk(),
-            WalMessage::Cut { through } => self.cut(through),
+            WalMessage::Cut { through } => {
+                self.cut.wants(through);
+                self.cut_what_may_go();
+            }
             WalMessage::SnapshotEnded { made } => {
                 self.snapshot_under_way = false;
                 if let Agreement::Converging(log) = &mut self.agreement {

@@ -114,7 +114,7 @@ pub struct RawSettings {
 pub struct Settings {
     /// Where to listen.
     pub host: IpAddr,
-    /// Where others are told that this node is; `None`: where they have reached it.
+    /// Where clients are told that this node is; `None`: where they have reached it.
     pub advertise: Option<(String, u16)>,
     /// Where to listen; 0 lets the system choose.
     pub port: u16,

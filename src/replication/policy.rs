@@ -34,7 +34,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::health::{Health, INDEXED_ALL};
+use super::health::Health;
 use super::message::NodeId;
 use super::raft::{Role, Status};
 use crate::limits::CAUGHT_UP_LAG_ENTRIES_MAX;
@@ -103,7 +103,7 @@ impl Seen {
     }
 
     fn is_indexed(&self, node_id: NodeId) -> bool {
-        self.of(node_id).indexed_per_mille >= self.own.indexed_per_mille.min(INDEXED_ALL)
+        self.of(node_id).indexed_per_mille >= self.own.indexed_per_mille
     }
 }
 
@@ -189,13 +189,10 @@ impl HandOver {
             (self.term, self.ticks, self.settled) = (status.role.term, 0, status.was_handed_over);
             (self.steady, self.probe) = (0, None);
         }
-        if seen.own.disk.is_stalled && !seen.others_decide {
-            // Whoever else would lead needs the vote of this disk.
-            self.probe = None;
-            return None;
-        }
-        if seen.own.disk.is_full && !seen.others_have_room {
-            // Whoever else would lead needs what this disk has kept for a snapshot, and would use it up.
+        // Whoever else would lead needs the vote of the disk that hangs, or would use up what the full one has kept
+        // for a snapshot.
+        let own = seen.own.disk;
+        if own.is_stalled && !seen.others_decide || own.is_full && !seen.others_have_room {
             self.probe = None;
             return None;
         }
@@ -313,7 +310,7 @@ fn best_of(status: &Status, seen: &Seen, may: impl Fn(NodeId, u64) -> bool) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::health::DiskHealth;
+    use crate::replication::health::{DiskHealth, INDEXED_ALL};
     use crate::replication::raft::RoleChange;
 
     fn leads(term: u64, followers: &[(NodeId, u64, bool)]) -> Status {
