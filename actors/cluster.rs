@@ -1,10 +1,10 @@
 //! What the actors of a replicated node share: its membership, and who leads.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use datastore::address::is_everywhere;
 use datastore::error::{Code, Detail, Error, LeaderAddress};
 use datastore::limits;
 use datastore::persistence::{Configuration, FileDisk, Member, Membership, NodeUuid};
@@ -282,9 +282,7 @@ impl Cluster {
 
     /// Where clients are told that another member is: as it says itself, or where this node finds it.
     pub fn told_address(&self, node_id: NodeId) -> Option<LeaderAddress> {
-        let advertised =
-            self.links.advertised(node_id).map(|(host, port)| LeaderAddress { node_id, host, port });
-        advertised.or_else(|| self.address(node_id))
+        self.links.advertised(node_id).or_else(|| self.address(node_id))
     }
 
     /// Where another member is: where it was found, or the first place to look.
@@ -308,7 +306,7 @@ impl Cluster {
         let mut places: Vec<LeaderAddress> = named.into_iter().chain(spread).collect();
         places.dedup();
         // A node that listens on all its addresses has noted none that leads to it.
-        places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
+        places.retain(|place| !is_everywhere(&place.host));
         if has_moved {
             places.reverse();
         }

@@ -2,11 +2,11 @@
 //! heard, and what the node may tell of itself.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use datastore::address::is_everywhere;
 use datastore::engine::Conflict;
 use datastore::error::{Code, Error, LeaderAddress};
 use datastore::limits;
@@ -203,15 +203,13 @@ impl DynamoCluster {
             is_new
         });
         // A node that listens on all its addresses says none that leads to it.
-        places.retain(|place| !place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()));
+        places.retain(|place| !is_everywhere(&place.host));
         places
     }
 
     /// Where clients are told that a member is: as it says itself, or where this node finds it.
     pub fn told_address(&self, node_id: NodeId) -> Option<LeaderAddress> {
-        let advertised =
-            self.links.advertised(node_id).map(|(host, port)| LeaderAddress { node_id, host, port });
-        advertised.or_else(|| self.address(node_id))
+        self.links.advertised(node_id).or_else(|| self.address(node_id))
     }
 
     /// Where a member is.

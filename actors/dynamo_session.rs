@@ -4,11 +4,12 @@
 //! is buffered for that, and nothing dropped.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use datastore::address::is_everywhere;
 use datastore::error::{Code, Error};
 use datastore::messaging::peer_frame::{PeerFrame, decode};
 use datastore::messaging::peer_frame_converging::Converging;
@@ -140,7 +141,7 @@ impl Session {
 
     /// A node that listens on all its addresses is known here by the one that it came from.
     fn reachable(&self, mut place: Place) -> Place {
-        let is_any = place.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
+        let is_any = is_everywhere(&place.host);
         if let Some(from) = self.from.filter(|_| is_any) {
             place.host = from.ip().to_string();
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use datastore::error::LeaderAddress;
 use datastore::replication::handshake::Lane;
 use datastore::replication::message::NodeId;
 use tokio::sync::Notify;
@@ -131,9 +132,10 @@ impl PeerLinks {
         lock(&self.ways).entry(peer).or_default().advertised = place;
     }
 
-    /// What it has said of that.
-    pub(crate) fn advertised(&self, peer: NodeId) -> Option<(String, u16)> {
-        lock(&self.ways).get(&peer)?.advertised.clone()
+    /// Where clients are told that a peer is, if it says that itself.
+    pub(crate) fn advertised(&self, node_id: NodeId) -> Option<LeaderAddress> {
+        let (host, port) = lock(&self.ways).get(&node_id)?.advertised.clone()?;
+        Some(LeaderAddress { node_id, host, port })
     }
 
     /// A member's process and this one have met, and both speak this version.

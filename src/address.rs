@@ -21,10 +21,15 @@ pub fn host(text: &str) -> Result<String, String> {
     Ok(host.to_string())
 }
 
+/// Whether a node listens on all its addresses there: 0.0.0.0 or ::, which lead others nowhere.
+pub fn is_everywhere(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+}
+
 /// As `host`, of a place where others can reach a node: not 0.0.0.0, which is no place but all of one's own.
 pub fn reachable_host(text: &str) -> Result<String, String> {
     let host = host(text)?;
-    if host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+    if is_everywhere(&host) {
         return Err(format!(
             "host {text:?}: is where a node listens on all its addresses; name one that leads to it"
         ));

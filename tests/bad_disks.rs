@@ -214,8 +214,8 @@ fn a_node_whose_disk_takes_long_to_note_that_it_is_a_member_is_one_when_it_has()
     cluster.ok(&set(0));
 }
 
-#[test]
-fn a_node_that_was_left_behind_and_whose_disk_takes_long_begins_anew_all_the_same() {
+/// Three nodes of which the first was forced while the others were down.
+fn forced_alone() -> Cluster {
     let mut cluster = Cluster::start(3);
     cluster.ok(&set(0));
     cluster.kill(2);
@@ -223,6 +223,12 @@ fn a_node_that_was_left_behind_and_whose_disk_takes_long_begins_anew_all_the_sam
     cluster.wait_until_alone(1);
     cluster.force(1);
     cluster.ok_among(&[1], &set(1));
+    cluster
+}
+
+#[test]
+fn a_node_that_was_left_behind_and_whose_disk_takes_long_begins_anew_all_the_same() {
+    let mut cluster = forced_alone();
     let Some(slow) = with_a_slow_file(&mut cluster, 2, SLOW_FILE) else { return };
     slow.begin();
     cluster.restart(2);
@@ -238,13 +244,7 @@ fn a_node_that_was_left_behind_and_whose_disk_takes_long_begins_anew_all_the_sam
 /// meanwhile, and what they acknowledge is not thrown away.
 #[test]
 fn what_is_acknowledged_while_a_node_is_about_to_begin_anew_is_not_lost() {
-    let mut cluster = Cluster::start(3);
-    cluster.ok(&set(0));
-    cluster.kill(2);
-    cluster.kill(3);
-    cluster.wait_until_alone(1);
-    cluster.force(1);
-    cluster.ok_among(&[1], &set(1));
+    let mut cluster = forced_alone();
     let mut slow = Vec::new();
     for id in [2, 3] {
         let Some(file) = with_a_slow_file(&mut cluster, id, HANGS) else { return };
