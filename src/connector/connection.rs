@@ -20,7 +20,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::error::{BAD_REPLY, CLIENT_TIMEOUT, CONNECTION_LOST, Error};
@@ -151,13 +151,14 @@ async fn serve(
     let (reading, writing) = stream.into_split();
     let in_flight = InFlight::default();
     let heard = Mutex::new(Instant::now());
+    let asked = Notify::new();
     let ended = tokio::select! {
         // The first call is in flight before anything is read, so that a node
         // that refuses the connection with a line tells it to somebody.
         biased;
-        ended = write_requests(target, writing, first, calls, &in_flight) => ended,
+        ended = write_requests(target, writing, first, calls, (&in_flight, &asked)) => ended,
         ended = read_replies(target, reading, &in_flight, &heard) => ended,
-        ended = until_silent(target, &in_flight, &heard) => ended,
+        ended = until_silent(target, &in_flight, &heard, &asked) => ended,
     };
     if ended.is_silent {
         // Before anyone is told, so that nobody comes back here.
@@ -175,20 +176,29 @@ async fn serve(
 }
 
 /// Ends when the node has brought nothing for as long as it may, and answers no ping either.
-async fn until_silent(target: &Target, in_flight: &InFlight, heard: &Mutex<Instant>) -> Ended {
+async fn until_silent(
+    target: &Target,
+    in_flight: &InFlight,
+    heard: &Mutex<Instant>,
+    asked: &Notify,
+) -> Ended {
     let Some(silence) = target.silence else { return std::future::pending().await };
     loop {
-        let waits_since = lock(in_flight).front().map(|sent| sent.at);
-        let since = waits_since.map(|at| at.max(last(heard)));
-        let Some(since) = since.filter(|since| since.elapsed() >= silence / 3) else {
-            sleep_until(since.unwrap_or_else(Instant::now) + silence / 3).await;
+        let asked_at = lock(in_flight).front().map(|sent| sent.at);
+        let Some(asked_at) = asked_at else {
+            asked.notified().await;
             continue;
         };
+        let since = asked_at.max(*lock(heard));
+        if since.elapsed() < silence / 3 {
+            sleep_until(since + silence / 3).await;
+            continue;
+        }
         let left = (since + silence).saturating_duration_since(Instant::now()).max(silence / 2);
         if answers(&target.address, left).await {
             // It is there, and only slow: that counts as if it had brought something.
-            hear(heard);
-        } else if last(heard) <= since && first_deadline(in_flight).is_some() {
+            *lock(heard) = Instant::now();
+        } else if *lock(heard) <= since && first_deadline(in_flight).is_some() {
             let silent_ms = since.elapsed().as_millis();
             let message = format!("it has brought nothing for {silent_ms} ms and answers no ping");
             return Ended { is_silent: true, ..Ended::new(CONNECTION_LOST, message) };
@@ -196,20 +206,12 @@ async fn until_silent(target: &Target, in_flight: &InFlight, heard: &Mutex<Insta
     }
 }
 
-fn last(heard: &Mutex<Instant>) -> Instant {
-    *heard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn hear(heard: &Mutex<Instant>) {
-    *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-}
-
 async fn write_requests(
     target: &Target,
     mut socket: OwnedWriteHalf,
     first: Call,
     calls: &mut mpsc::Receiver<Call>,
-    in_flight: &InFlight,
+    (in_flight, asked): (&InFlight, &Notify),
 ) -> Ended {
     let mut waiting = vec![first];
     let mut buffer = Vec::with_capacity(READ_BYTES);
@@ -223,6 +225,7 @@ async fn write_requests(
                 in_flight.push_back(Sent { changes: call.changes, at, deadline, done: call.done });
             }
         }
+        asked.notify_one();
         if let Err(error) = socket.write_all(&buffer).await {
             return Ended::new(CONNECTION_LOST, format!("the request could not be sent: {error}"));
         }
@@ -268,7 +271,7 @@ async fn read_replies(
             Ok(Ok(0)) => {
                 return Ended::new(CONNECTION_LOST, "the node closed the connection before it answered");
             }
-            Ok(Ok(_)) => hear(heard),
+            Ok(Ok(_)) => *lock(heard) = Instant::now(),
             Ok(Err(error)) => return Ended::new(CONNECTION_LOST, error.to_string()),
             Err(_) if first_deadline(in_flight).is_none_or(|deadline| deadline > Instant::now()) => {}
             Err(_) => return Ended::new(CLIENT_TIMEOUT, "no reply in time"),
@@ -302,7 +305,7 @@ fn first_deadline(in_flight: &InFlight) -> Option<Instant> {
     lock(in_flight).front().map(|sent| sent.deadline)
 }
 
-/// The lock is held for pushes and pops only, which leave the queue whole whatever happens.
-fn lock(in_flight: &InFlight) -> std::sync::MutexGuard<'_, VecDeque<Sent>> {
-    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+/// The locks are held for pushes, pops and reads only, which leave what they guard whole whatever happens.
+fn lock<T>(guarded: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }

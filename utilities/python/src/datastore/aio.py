@@ -15,7 +15,7 @@ from .operations import PagedOperations
 from .pipeline import AsyncPipeline
 from .request import Handle, Request
 from .search import Nodes, Search
-from .silence import PING_AGAIN_SECONDS, FellSilent, NotAccepted, answers
+from .silence import PING_AGAIN_SECONDS, answers, has_fallen_silent
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
                 connection = await self._connected(search.node, search.time_left())
                 await connection.exchange(search.remaining, search.time_left())
             except Interruption as interruption:
-                if isinstance(interruption, (FellSilent, NotAccepted)):
+                if has_fallen_silent(interruption, min(self._connect_timeout, self._silence)):
                     self._leave(search.node)
                 search.interrupted(interruption)
             else:
@@ -151,13 +151,7 @@ class AsyncDatastoreConnector(PagedOperations, Awaiting):
                 await previous.close()
             silence = self._silence if self._nodes.has_others(node) else None
             most = min(self._connect_timeout, silence or self._connect_timeout)
-            try:
-                connection = await AsyncConnection.open(node, self._timeout, min(most, time_left), silence)
-            except NotAccepted as interruption:
-                if time_left < most:
-                    # It may be there: this call had no more time for it.
-                    raise Interruption(interruption.code, interruption.message) from None
-                raise
+            connection = await AsyncConnection.open(node, self._timeout, min(most, time_left), silence)
             self._connections[node] = connection
             return connection
         finally:

@@ -16,7 +16,7 @@ from .operations import PagedOperations
 from .pipeline import Pipeline
 from .request import Handle, Request
 from .search import Nodes, Search
-from .silence import FellSilent, NotAccepted, ping_until_it_answers
+from .silence import has_fallen_silent, ping_until_it_answers
 
 T = TypeVar("T")
 
@@ -116,7 +116,8 @@ class DatastoreConnector(PagedOperations, Blocking):
         try:
             self._exchange(node, search)
         except Interruption as interruption:
-            if isinstance(interruption, (FellSilent, NotAccepted)) and self._nodes.has_others(node):
+            is_silent = has_fallen_silent(interruption, min(self._connect_timeout, self._silence))
+            if is_silent and self._nodes.has_others(node):
                 if self._nodes.silent.add(node):
                     ping_until_it_answers(self._nodes.silent, node, self._silence)
             search.interrupted(interruption)
@@ -140,13 +141,7 @@ class DatastoreConnector(PagedOperations, Blocking):
         self._disconnect(node)
         silence = self._silence if self._nodes.has_others(node) else None
         most = min(self._connect_timeout, silence or self._connect_timeout)
-        try:
-            self._connections[node] = Connection(node, max(min(most, time_left), 0.001), silence)
-        except NotAccepted as interruption:
-            if time_left < most:
-                # It may be there: this call had no more time for it.
-                raise Interruption(interruption.code, interruption.message) from None
-            raise
+        self._connections[node] = Connection(node, max(min(most, time_left), 0.001), silence)
         return self._connections[node]
 
     def _disconnect(self, node: Address) -> None:

@@ -43,6 +43,14 @@ class NotAccepted(Interruption):
 
     def __init__(self, address: Address, seconds: float) -> None:
         super().__init__("not_connected", f"no connection to {address}, and nothing on it, within {seconds:g} s")
+        self.seconds = seconds
+
+
+def has_fallen_silent(interruption: Interruption, patience: float) -> bool:
+    """Whether the node is left. One that a call had less than `patience` seconds for may be there."""
+    if isinstance(interruption, NotAccepted):
+        return interruption.seconds >= patience
+    return isinstance(interruption, FellSilent)
 
 
 class SilentNodes:
