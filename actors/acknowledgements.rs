@@ -19,8 +19,8 @@ pub fn committed(
     acknowledgements: Vec<Acknowledgement>,
 ) {
     for (shard, writes) in shards.iter().zip(numbered(acknowledgements, shards.len())) {
-        if !writes.is_empty() {
-            shard.send(ShardMessage::Committed(Committed { index, stamp, writes }));
+        for committed in (Committed { index, stamp, writes }).in_slices() {
+            shard.send(ShardMessage::Committed(committed));
         }
     }
 }

@@ -29,16 +29,19 @@ use tokio::net::TcpStream;
 
 use crate::Cast;
 pub use crate::connection_messages::ConnectionMessage;
+use crate::connection_output::Rest;
+use crate::connection_turns::Turns;
 use crate::converging_messages::ConvergingMessage;
 use crate::dispatch_dynamo;
 use crate::freshness::{Freshness, Rounds, freshness};
+use crate::half_lines::HalfLines;
 use crate::mailbox::{Counted, Mailbox};
 use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::peer_session;
 use crate::peering::Peering;
 use crate::replication_messages::ReplicationMessage;
-use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
+use crate::request_stream::{Gate, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{
     Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, gathers, not_in_mode, request_bytes,
@@ -69,11 +72,14 @@ pub struct Connection {
     /// Per shard, what is to be sent for the arena at hand.
     pub(crate) outgoing: Vec<Vec<ShardRequest>>,
     pub(crate) output: BytesMut,
+    /// Goes out behind it.
+    pub(crate) rest: Option<Rest>,
     /// A task waits until the socket takes more.
     pub(crate) writing: bool,
     pub(crate) read_ended: bool,
     pub(crate) deadline_is_set: bool,
     rounds: Rounds,
+    pub(crate) turns: Turns,
     /// On a member: it was answered as by a primary.
     asked_primary: bool,
     /// Requests answered `timeout` whose real answers are still to come.
@@ -110,16 +116,18 @@ impl Connection {
             gatherings: 0,
             outgoing: (0..shards).map(|_| Vec::new()).collect(),
             output: BytesMut::new(),
+            rest: None,
             writing: false,
             read_ended: false,
             deadline_is_set: false,
             rounds: Rounds::default(),
+            turns: Turns::default(),
             asked_primary: false,
             timed_out: HashMap::new(),
         }
     }
 
-    fn received(&mut self, decoded: Decoded) {
+    fn received(&mut self, decoded: Decoded, context: &mut Context<Self>) {
         let Decoded { arena, requests } = decoded;
         let arena = Arena::new(self.node.memory.requests.count(arena), self.gate.clone());
         let now = Instant::now();
@@ -150,8 +158,10 @@ impl Connection {
                     continue;
                 }
             };
-            let may_leave =
-                round.is_none() && self.queue.is_empty() && self.may_dispatch(&operation, slot.class);
+            let may_leave = round.is_none()
+                && self.queue.is_empty()
+                && self.may_dispatch(&operation, slot.class)
+                && self.has_turn(&arena.bytes, sequence, &operation, context);
             self.slots.push_back(slot);
             if may_leave {
                 self.dispatch(&arena.bytes, sequence, request.id, operation);
@@ -209,19 +219,26 @@ impl Connection {
     }
 
     /// Whether the queue's first request may leave: the barrier lets it, and its round is done.
-    fn front_may_leave(&mut self) -> bool {
+    fn front_may_leave(&mut self, context: &mut Context<Self>) -> bool {
         let Some(front) = self.queue.front() else { return false };
         if front.sequence < self.first_sequence {
             return true; // it timed out in the queue: it never happens
         }
-        front.round.is_none_or(|round| self.rounds.outcome(round).is_some())
-            && self.may_dispatch(&front.operation, class(&front.operation))
+        let may_leave = front.round.is_none_or(|round| self.rounds.outcome(round).is_some())
+            && self.may_dispatch(&front.operation, class(&front.operation));
+        if !may_leave {
+            return false;
+        }
+        let Some(front) = self.queue.pop_front() else { return false };
+        let has_turn = self.has_turn(&front.arena, front.sequence, &front.operation, context);
+        self.queue.push_front(front);
+        has_turn
     }
 
     /// Dispatches what may go now.
-    fn dispatch_queued(&mut self) {
+    fn dispatch_queued(&mut self, context: &mut Context<Self>) {
         let mut arena: Option<Bytes> = None;
-        while self.front_may_leave() {
+        while self.front_may_leave(context) {
             let Some(next) = self.queue.pop_front() else { break };
             if next.sequence < self.first_sequence {
                 continue;
@@ -336,9 +353,9 @@ impl Connection {
     /// may make room for another gathering, and so on.
     pub(crate) fn go_on(&mut self, context: &mut Context<Self>) {
         loop {
-            self.dispatch_queued();
+            self.dispatch_queued(context);
             self.drain(context);
-            if !self.front_may_leave() {
+            if !self.front_may_leave(context) {
                 break;
             }
         }
@@ -407,7 +424,7 @@ impl Actor for Connection {
 impl StreamHandler<Received> for Connection {
     fn handle(&mut self, received: Received, context: &mut Self::Context) {
         match received {
-            Received::Requests(decoded) => self.received(decoded),
+            Received::Requests(decoded) => self.received(decoded, context),
             Received::Peer(first) => return self.hand_over(first, context),
             Received::End => self.read_ended = true,
             Received::Failed(_) => return context.stop(),

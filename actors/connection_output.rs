@@ -7,12 +7,24 @@ use std::time::{Duration, Instant};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext, Context};
 use bytes::{Buf, BytesMut};
-use datastore::error::{Code, Error};
+use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
 use datastore::messaging::reply;
+use datastore::ordering::Class;
+use datastore::query::BulkGetReply;
 
 use crate::connection::Connection;
 use crate::slot::{Slot, SlotState, error_line};
+
+/// So much of a long reply is written at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// What is left of a long reply of which the beginning is in the output.
+pub(crate) struct Rest {
+    reply: BulkGetReply,
+    /// What the gate counts for it.
+    counted_bytes: usize,
+}
 
 impl Connection {
     /// The first slot's reply goes out.
@@ -25,15 +37,22 @@ impl Connection {
         }
     }
 
-    /// Sends all that is ready and in order, as far as the socket takes it.
+    /// Sends what is ready and in order, as far as the socket takes it and as much as is one turn's.
     pub(crate) fn drain(&mut self, context: &mut Context<Self>) {
+        let mut sent = 0;
         loop {
-            while self.output.len() < limits::CONNECTION_IN_FLIGHT_BYTES_MAX && self.encode_first() {}
+            let most = limits::CONNECTION_IN_FLIGHT_BYTES_MAX;
+            while self.output.len() < most && (self.encode_rest() || self.encode_first()) {}
             if self.output.is_empty() || self.writing {
+                break;
+            }
+            if sent >= most {
+                self.go_on_later(context);
                 break;
             }
             match self.socket.try_write(&self.output) {
                 Ok(count) => {
+                    sent += count;
                     self.output.advance(count);
                     self.gate.remove(count);
                 }
@@ -47,7 +66,7 @@ impl Connection {
         if self.output.is_empty() {
             self.output = BytesMut::new(); // an idle connection holds no buffer
         }
-        if self.read_ended && self.slots.is_empty() && self.output.is_empty() {
+        if self.read_ended && self.slots.is_empty() && self.output.is_empty() && self.rest.is_none() {
             context.stop();
         }
         self.set_deadline(context);
@@ -71,12 +90,31 @@ impl Connection {
             SlotState::Large { entry, vector: false } => reply::get(&mut line, slot.id(), Some(&entry)),
             SlotState::Gathered(gathering) => {
                 self.gatherings -= 1;
-                gathering.encode(&mut line, slot.id());
+                if let Some(reply) = gathering.encode(&mut line, slot.id()) {
+                    // What it still keeps alive counts until it is written.
+                    let counted_bytes = std::mem::take(&mut slot.counted_bytes);
+                    self.rest = Some(Rest { reply, counted_bytes });
+                }
             }
         }
         self.gate.add(line.len());
         self.gate.remove(slot.counted_bytes);
         self.output.extend_from_slice(&line);
+        true
+    }
+
+    /// Writes out more of a long reply; says whether there was one.
+    fn encode_rest(&mut self) -> bool {
+        let Some(mut rest) = self.rest.take() else { return false };
+        let mut piece = Vec::new();
+        let is_whole = rest.reply.write(&mut piece, PIECE_BYTES);
+        self.gate.add(piece.len());
+        self.output.extend_from_slice(&piece);
+        if is_whole {
+            self.gate.remove(rest.counted_bytes);
+        } else {
+            self.rest = Some(rest);
+        }
         true
     }
 
@@ -100,7 +138,7 @@ impl Connection {
         if self.deadline_is_set {
             return;
         }
-        let Some(first) = self.slots.front() else { return };
+        let Some(first) = self.slots.front().filter(|first| first.may_time_out()) else { return };
         self.deadline_is_set = true;
         let timeout = Duration::from_millis(self.node.settings.request_timeout_ms);
         let left = (first.arrived + timeout).saturating_duration_since(Instant::now());
@@ -115,10 +153,11 @@ impl Connection {
         let timeout_ms = self.node.settings.request_timeout_ms;
         let timeout = Duration::from_millis(timeout_ms);
         while let Some(first) = self.slots.front() {
-            if !first.is_unanswered() || first.arrived.elapsed() < timeout {
+            if !first.may_time_out() || first.arrived.elapsed() < timeout {
                 return;
             }
             let sequence = self.first_sequence;
+            let error = timed_out(first, timeout_ms, self.turns.wait_for_indexes());
             match first.state {
                 SlotState::Queued => {}
                 SlotState::Gathering(_) => {
@@ -129,9 +168,30 @@ impl Connection {
                     self.timed_out.insert(sequence, first.class);
                 }
             }
-            let message = format!("no answer within {timeout_ms} ms; read to find out what became of it");
-            let line = error_line(first.id(), &Error::new(Code::Timeout, message));
+            let line = error_line(first.id(), &error);
             self.output_line(&line);
         }
+    }
+}
+
+/// What a client is told whose request has no answer in time.
+fn timed_out(slot: &Slot, timeout_ms: u64, waits_for_indexes: bool) -> Error {
+    let is_write = matches!(slot.class, Class::SingleWrite | Class::MultiWrite);
+    match (&slot.state, slot.class) {
+        (SlotState::Queued, _) if is_write && waits_for_indexes => Error::overloaded(format!(
+            "the write was not begun within {timeout_ms} ms: more writes are under way than are indexed in that time"
+        )),
+        (SlotState::Queued, _) => Error::new(
+            Code::Timeout,
+            format!("the request was not begun within {timeout_ms} ms, and will not be; try again"),
+        ),
+        (_, Class::KeyRead | Class::WideRead) => {
+            Error::new(Code::Timeout, format!("no answer within {timeout_ms} ms; try again"))
+        }
+        _ => Error::new(
+            Code::Timeout,
+            format!("no answer within {timeout_ms} ms; read to find out what became of it"),
+        )
+        .with_outcome(Outcome::Unknown),
     }
 }

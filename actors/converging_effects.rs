@@ -136,13 +136,14 @@ impl ConvergingLog {
             return;
         }
         let bytes: usize = foreign.iter().map(|(.., bytes)| bytes).sum();
-        let permit_bytes = bytes / self.cast.shards.len();
+        let bytes = bytes / self.cast.shards.len();
         let entries: Vec<(u64, Arc<Decoded>)> =
             foreign.drain(..).map(|(index, entry, _)| (index, entry)).collect();
-        for shard in &self.cast.shards {
-            self.node.permits.take(permit_bytes);
+        for (number, shard) in self.cast.shards.iter().enumerate() {
+            let permits = self.node.permits.for_entries(number, bytes);
+            self.node.permits.take(number, permits);
             let entries = entries.clone();
-            shard.send(ShardMessage::Converge(Converge { entries, permit_bytes }));
+            shard.send(ShardMessage::Converge(Converge { entries, permits }));
         }
     }
 

@@ -10,6 +10,7 @@ use datastore::replication::dynamo::entry::Decoded;
 use datastore::replication::dynamo::{Message, Place, SnapshotVector, VersionVector};
 use datastore::replication::message::NodeId;
 
+use crate::admission::PermitTotal;
 use crate::connection::Connection;
 use crate::mailbox::Mailbox;
 
@@ -127,7 +128,7 @@ pub struct Converge {
     /// Index and entry.
     pub entries: Vec<(u64, Arc<Decoded>)>,
     /// What to give back when they are indexed.
-    pub permit_bytes: usize,
+    pub permits: PermitTotal,
 }
 
 /// The next step of a walk over a shard's state, tombstones among it.

@@ -29,6 +29,7 @@ pub(crate) type Refusal = Result<(), Error>;
 impl Connection {
     /// Hands a request to those who answer it, or answers it.
     pub(crate) fn dispatch(&mut self, arena: &Bytes, sequence: u64, id: Span, operation: Operation) {
+        self.turns.dispatched(&operation);
         if let Err(error) = self.route(arena, sequence, id, operation) {
             self.answer_now(sequence, |line, id| reply::error(line, id, &error));
         }
@@ -174,6 +175,12 @@ impl Connection {
         }
     }
 
+    /// Puts a request among those that go to a shard. A write holds its permit from here on.
+    fn add_outgoing(&mut self, shard: usize, sequence: u64, id: Span, operation: ShardOperation) {
+        let permit = self.let_in(shard, &operation);
+        self.outgoing[shard].push(ShardRequest { sequence, id, operation, permit });
+    }
+
     /// As [`Connection::ask_one_shard`], and others are asked when it has answered.
     pub(crate) fn gather_one_shard(
         &mut self,
@@ -188,7 +195,7 @@ impl Connection {
             return Err(Self::overloaded("the shard"));
         }
         self.begin_gathering(sequence, gathering);
-        self.outgoing[shard].push(ShardRequest { sequence, id, operation });
+        self.add_outgoing(shard, sequence, id, operation);
         Ok(())
     }
 
@@ -198,7 +205,7 @@ impl Connection {
             return Err(Self::overloaded("the shard"));
         }
         self.barrier_dispatched(sequence);
-        self.outgoing[shard].push(ShardRequest { sequence, id, operation });
+        self.add_outgoing(shard, sequence, id, operation);
         Ok(())
     }
 
@@ -243,11 +250,7 @@ impl Connection {
         let asked = keys.iter().map(|key| key.slice(arena)).collect();
         self.begin_gathering(sequence, Gathering::bulk_get(asked, shard_of_key, shards, touched));
         for (shard, keys) in per_shard.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            self.outgoing[shard].push(ShardRequest {
-                sequence,
-                id,
-                operation: ShardOperation::BulkGet { keys },
-            });
+            self.add_outgoing(shard, sequence, id, ShardOperation::BulkGet { keys });
         }
         self.gather(sequence, |_| {}); // nothing was asked for: ready at once
         Ok(())
@@ -290,7 +293,7 @@ impl Connection {
         }
         for (shard, writes) in per_shard.into_iter().enumerate().filter(|(_, writes)| !writes.is_empty()) {
             let operation = ShardOperation::Part { multi, parts: touched as u32, writes };
-            self.outgoing[shard].push(ShardRequest { sequence, id, operation });
+            self.add_outgoing(shard, sequence, id, operation);
         }
         self.gather(sequence, |_| {}); // an empty bulk is ready at once
         Ok(())
@@ -316,7 +319,7 @@ impl Connection {
     fn count_all(&mut self, sequence: u64, id: Span) -> Refusal {
         self.begin_gathering(sequence, Gathering::count(self.node.settings.shards));
         for shard in 0..self.node.settings.shards {
-            self.outgoing[shard].push(ShardRequest { sequence, id, operation: ShardOperation::Count });
+            self.add_outgoing(shard, sequence, id, ShardOperation::Count);
         }
         Ok(())
     }

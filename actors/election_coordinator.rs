@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use datastore::error::{Code, Error};
+use datastore::error::{Code, Error, Outcome};
 use datastore::persistence::Membership;
 use datastore::replication::doubt::Condition;
 use datastore::replication::message::NodeId;
@@ -283,7 +283,7 @@ impl ElectionCoordinator {
             } else if now > until {
                 let message =
                     format!("node {to} didn't take leadership over in time; it may be behind, or away");
-                Err(Error::new(Code::Timeout, message))
+                Err(Error::new(Code::Timeout, message).with_outcome(Outcome::Unknown))
             } else {
                 self.promotions.push(Promotion { to, asked_by: (connection, sequence), until });
                 continue;

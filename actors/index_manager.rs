@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
 use datastore::engine::{Change, Entry};
@@ -12,6 +13,7 @@ use datastore::error::{Code, Detail, Error};
 use datastore::indexing::Indexes;
 use datastore::query::{Part, Query};
 
+use crate::admission::{PermitTotal, Work};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
@@ -25,7 +27,7 @@ pub enum IndexMessage {
         /// The changes.
         changes: Vec<Change>,
         /// What to give back when they are indexed.
-        permit_bytes: usize,
+        permits: PermitTotal,
     },
     /// From its Shard, after the start: entries of the next buckets.
     Build {
@@ -108,6 +110,23 @@ impl IndexManager {
     }
 }
 
+/// What these changes are held to take, by what they bring.
+fn work(changes: &[Change]) -> Work {
+    let mut work = Work { writes: changes.len() as u64, ..Work::default() };
+    for Change { old, new } in changes {
+        let Some(new) = new else { continue };
+        // A write of the one leaves the other as it is, which is not indexed again.
+        let old = old.as_ref();
+        if old.and_then(Entry::value) != new.value() {
+            work.value_bytes += new.value().map_or(0, <[u8]>::len) as u64;
+        }
+        if old.and_then(Entry::vector) != new.vector() {
+            work.vector_bytes += new.vector().map_or(0, <[f32]>::len) as u64 * 4;
+        }
+    }
+    work
+}
+
 impl Actor for IndexManager {
     type Context = Context<Self>;
 }
@@ -118,10 +137,12 @@ impl Handler<Counted<IndexMessage>> for IndexManager {
     fn handle(&mut self, counted: Counted<IndexMessage>, _: &mut Self::Context) {
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
-            IndexMessage::Changes { changes, permit_bytes } => {
+            IndexMessage::Changes { changes, permits } => {
+                let began = Instant::now();
                 changes.iter().for_each(|change| self.indexes.apply(change));
                 self.publish();
-                self.node.permits.give_back(permit_bytes);
+                self.node.permits.admission.learn(self.number, work(&changes), began.elapsed());
+                self.node.permits.give_back(self.number, permits);
             }
             IndexMessage::Build { entries, buckets_done, buckets_total } => {
                 self.build(entries, buckets_done, buckets_total);

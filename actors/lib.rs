@@ -4,12 +4,14 @@
 //! [`start`] is the only place where they are wired.
 
 mod acknowledgements;
+mod admission;
 mod anew;
 mod cluster;
 mod conditions;
 mod connection;
 mod connection_messages;
 mod connection_output;
+mod connection_turns;
 mod converging_asks;
 mod converging_effects;
 mod converging_log;
@@ -29,6 +31,7 @@ mod election_coordinator;
 pub mod flags;
 mod founding;
 mod freshness;
+mod half_lines;
 mod healths;
 mod idle_memory;
 mod index_manager;

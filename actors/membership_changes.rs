@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use datastore::error::{Code, Error};
+use datastore::error::{Code, Error, Outcome};
 use datastore::persistence::Configuration;
 use datastore::replication::doubt::Condition;
 use datastore::replication::handshake::PROTOCOL_MEMBERS;
@@ -114,7 +114,7 @@ impl Changes {
         let is_late = |change: &mut Change| Instant::now() > change.until;
         for change in self.pending.extract_if(.., is_late) {
             let message = "the members were not changed in time, and may be later: `cluster` shows them";
-            answer(change, Err(Error::new(Code::Timeout, message)));
+            answer(change, Err(Error::new(Code::Timeout, message).with_outcome(Outcome::Unknown)));
         }
     }
 

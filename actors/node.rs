@@ -14,6 +14,7 @@ use datastore::settings::Settings;
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
+use crate::admission::{Admission, PermitTotal, Work};
 use crate::cluster::Cluster;
 use crate::disk_watch::DiskWatch;
 use crate::dynamo_cluster::DynamoCluster;
@@ -180,8 +181,9 @@ pub struct SnapshotFigures {
 }
 
 /// The bounds on the node's work, in bytes.
-#[derive(Default)]
 pub struct Permits {
+    /// How fast writes are let in.
+    pub admission: Arc<Admission>,
     /// Admitted writes that are not yet applied and indexed.
     in_flight_bytes: AtomicUsize,
     /// What entries and indexes occupy.
@@ -194,9 +196,15 @@ const GATE_OPEN: u8 = 0;
 const GATE_DISK_FULL: u8 = 1;
 
 impl Permits {
-    /// No work yet, under this bound on memory.
-    pub fn new(memory_bytes_max: Option<u64>) -> Permits {
-        Permits { memory_bytes_max, ..Permits::default() }
+    /// No work yet, for so many shards and under this bound on memory.
+    pub fn new(shards: usize, memory_bytes_max: Option<u64>) -> Permits {
+        Permits {
+            admission: Arc::new(Admission::new(shards)),
+            in_flight_bytes: AtomicUsize::new(0),
+            memory_bytes: AtomicI64::new(0),
+            memory_bytes_max,
+            gate: AtomicU8::new(GATE_OPEN),
+        }
     }
 
     /// Why a write that needs room may not come in, if so. Deletes are not asked.
@@ -226,19 +234,27 @@ impl Permits {
         None
     }
 
-    /// Whether sockets should not be read for now, so that it doesn't come to a refusal.
+    /// Whether what other nodes send should wait: clients' writes do so where they are let in.
     pub fn is_crowded(&self) -> bool {
-        self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX / 2
+        self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX / 2 || self.admission.is_far_behind()
     }
 
-    /// A write of so many bytes is admitted.
-    pub fn take(&self, bytes: usize) {
-        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Writes to this shard are let in.
+    pub fn take(&self, shard: usize, permits: PermitTotal) {
+        self.in_flight_bytes.fetch_add(permits.bytes as usize, Ordering::Relaxed);
+        self.admission.take(shard, permits.time_us);
     }
 
-    /// Writes of so many bytes are finished.
-    pub fn give_back(&self, bytes: usize) {
-        self.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Writes to this shard are finished.
+    pub fn give_back(&self, shard: usize, permits: PermitTotal) {
+        self.in_flight_bytes.fetch_sub(permits.bytes as usize, Ordering::Relaxed);
+        self.admission.give_back(shard, permits.time_us);
+    }
+
+    /// What a write that is decided elsewhere takes of this shard, when it comes here.
+    pub fn for_entries(&self, shard: usize, bytes: usize) -> PermitTotal {
+        let work = Work { writes: 1, value_bytes: bytes as u64, vector_bytes: 0 };
+        PermitTotal { bytes: bytes as u64, time_us: self.admission.estimate_us(shard, work) }
     }
 
     /// Admitted and unfinished, in bytes.
@@ -276,7 +292,7 @@ impl Node {
         (cluster, dynamo): (Option<Arc<Cluster>>, Option<Arc<DynamoCluster>>),
     ) -> Node {
         Node {
-            permits: Permits::new(settings.memory_bytes_max),
+            permits: Permits::new(settings.shards, settings.memory_bytes_max),
             memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,

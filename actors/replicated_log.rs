@@ -344,14 +344,17 @@ impl ReplicatedLog {
         for (shard, notice) in self.notices.take() {
             let message = match notice {
                 Notice::Committed { index, writes } => {
-                    ShardMessage::Committed(Committed { index, stamp: None, writes })
+                    for committed in (Committed { index, stamp: None, writes }).in_slices() {
+                        self.cast.shards[shard].send(ShardMessage::Committed(committed));
+                    }
+                    continue;
                 }
                 Notice::Refused { writes, error } => ShardMessage::Refused { writes, error },
                 Notice::Logged(entries) => {
                     let bytes: usize = entries.iter().map(logged_bytes).sum();
-                    let permit_bytes = bytes / self.cast.shards.len();
-                    self.node.permits.take(permit_bytes);
-                    ShardMessage::Logged(Logged { entries, permit_bytes })
+                    let permits = self.node.permits.for_entries(shard, bytes / self.cast.shards.len());
+                    self.node.permits.take(shard, permits);
+                    ShardMessage::Logged(Logged { entries, permits })
                 }
                 Notice::Office(office) => ShardMessage::Office(office),
                 Notice::StateHash(index) => ShardMessage::StateHash { index },

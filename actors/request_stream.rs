@@ -13,11 +13,10 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::BytesMut;
+use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::peer_hello::PEER_PREFIX;
 use datastore::messaging::{Decoded, LineDecoder};
@@ -25,6 +24,7 @@ use futures_core::Stream;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::half_lines::{HALF_LINES_BYTES_MAX, HalfLine, HalfLines, PATIENCE, ROOM_PAUSE, Room, has_ended};
 use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::read_buffer::read_once;
@@ -89,8 +89,8 @@ impl Gate {
         }
     }
 
-    fn is_open(&self) -> bool {
-        self.bytes.get() < limits::CONNECTION_IN_FLIGHT_BYTES_MAX
+    fn is_open(&self, bytes_max: usize) -> bool {
+        self.bytes.get() < bytes_max
     }
 }
 
@@ -108,22 +108,13 @@ pub enum Received {
     HalfLineTimeout,
 }
 
-/// How long to look away when all connections together have too much under way.
-const CROWDED_PAUSE: Duration = Duration::from_millis(5);
-/// Half-read lines beyond one ordinary read take from a budget that all connections share.
-const HALF_LINE_FREE_BYTES: usize = limits::SOCKET_READ_BYTES;
-
-/// Bytes of half-read lines over all connections.
-#[derive(Default)]
-pub struct HalfLines {
-    bytes: AtomicUsize,
-}
+/// A connection decodes so many requests before the others on its thread have their turn.
+const TURN_REQUESTS: usize = 1_024;
 
 /// The stream of requests of one connection.
 pub struct RequestStream {
     node: Arc<Node>,
-    half_lines: Arc<HalfLines>,
-    half_line_bytes: usize,
+    half_line: HalfLine,
     /// What the half-read line occupies, for `stats`.
     kept: Share,
     socket: Rc<TcpStream>,
@@ -132,6 +123,8 @@ pub struct RequestStream {
     timer: Pin<Box<Sleep>>,
     /// When a half-read line must have grown; unset while there is none, or while we don't read.
     progress_due: Option<Instant>,
+    /// Requests decoded since others had their turn.
+    decoded: usize,
     /// So far it may be a peer.
     may_be_peer: bool,
     /// The client closed its half.
@@ -146,13 +139,13 @@ impl RequestStream {
         RequestStream {
             kept: node.memory.connections.share(),
             node,
-            half_lines,
-            half_line_bytes: 0,
+            half_line: HalfLine::new(half_lines),
             socket,
             gate,
             decoder,
             timer: Box::pin(sleep_until(Instant::now())),
             progress_due: None,
+            decoded: 0,
             may_be_peer: true,
             at_end: false,
             ended: false,
@@ -176,20 +169,54 @@ impl RequestStream {
     fn account_half_line(&mut self) {
         let bytes = if self.ended { 0 } else { self.decoder.half_bytes() };
         self.kept.keeps(bytes);
-        let counted = bytes.saturating_sub(HALF_LINE_FREE_BYTES);
-        let before = std::mem::replace(&mut self.half_line_bytes, counted);
-        if counted >= before {
-            self.half_lines.bytes.fetch_add(counted - before, Ordering::Relaxed);
-        } else {
-            self.half_lines.bytes.fetch_sub(before - counted, Ordering::Relaxed);
+        self.half_line.occupies(bytes);
+    }
+
+    /// Waits until the line that has begun may grow. `Ready`: it may, or something else is to be done.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Room> {
+        loop {
+            match self.half_line.room() {
+                Room::Wait if has_ended(&self.socket) => return Poll::Ready(Room::Grow),
+                Room::Wait => {}
+                room => return Poll::Ready(room),
+            }
+            self.progress_due = None;
+            if !self.poll_timer(Instant::now() + ROOM_PAUSE, context) {
+                return Poll::Pending;
+            }
         }
     }
 
-    /// Another connection's half-read lines fill the budget and this one's would add to it.
-    fn must_wait_for_room(&self) -> bool {
-        let others = self.half_lines.bytes.load(Ordering::Relaxed) - self.half_line_bytes;
-        let room = limits::NODE_IN_FLIGHT_BYTES_MAX / 2;
-        self.node.permits.is_crowded() || (others > room && self.half_line_bytes > 0)
+    /// The line that has begun found no room in time: it is answered, and what comes of it is thrown away.
+    fn refuse_half_line(&mut self) -> Option<Decoded> {
+        let refusal = Error::overloaded(format!(
+            "half-read lines of other connections occupy all {HALF_LINES_BYTES_MAX} bytes that there are for them, and \
+             this line found no room within {} ms; send it again",
+            limits::LINE_PROGRESS_TIMEOUT_MS
+        ));
+        let decoded = self.decoder.refuse_half(refusal);
+        self.account_half_line();
+        self.progress_due = Some(Instant::now() + PATIENCE);
+        decoded
+    }
+
+    /// What is decoded now, if anything: lines that came earlier go first.
+    fn poll_decoded(&mut self, decoded: Option<Decoded>) -> Option<Poll<Option<Received>>> {
+        self.account_half_line();
+        let decoded = decoded?;
+        self.decoded += decoded.requests.len();
+        Some(Poll::Ready(Some(Received::Requests(decoded))))
+    }
+
+    /// What this connection may have under way now: less, while all of them have very much.
+    fn in_flight_bytes_max(&self) -> usize {
+        let memory = &self.node.memory;
+        let all = memory.requests.bytes() + memory.connections.bytes();
+        if all < limits::REQUESTS_BYTES_CROWDED {
+            limits::CONNECTION_IN_FLIGHT_BYTES_MAX
+        } else {
+            limits::SOCKET_READ_BYTES
+        }
     }
 
     /// Reads once. `Ok(None)`: nothing there yet.
@@ -233,6 +260,23 @@ impl Stream for RequestStream {
             if this.gate.closed.get() {
                 return this.end(Received::End);
             }
+            if !this.gate.is_open(this.in_flight_bytes_max()) {
+                (this.progress_due, this.decoded) = (None, 0);
+                *this.gate.reader.borrow_mut() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            if this.decoded >= TURN_REQUESTS {
+                this.decoded = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if this.decoder.has_more() {
+                let decoded = this.decoder.more();
+                match this.poll_decoded(decoded) {
+                    Some(received) => return received,
+                    None => continue,
+                }
+            }
             if this.at_end {
                 // What stands behind the last newline is a request, too.
                 return match this.decoder.finish() {
@@ -240,23 +284,11 @@ impl Stream for RequestStream {
                     None => this.end(Received::End),
                 };
             }
-            if !this.gate.is_open() {
-                this.progress_due = None;
-                *this.gate.reader.borrow_mut() = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-            if this.must_wait_for_room() {
-                this.progress_due = None;
-                let until = Instant::now() + CROWDED_PAUSE;
-                if !this.poll_timer(until, context) {
-                    return Poll::Pending;
-                }
-                continue;
-            }
             match this.socket.poll_read_ready(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return this.end(Received::Failed(error)),
                 Poll::Pending => {
+                    this.decoded = 0;
                     *this.gate.reader.borrow_mut() = Some(context.waker().clone());
                     let due = this.progress_due;
                     if due.is_some_and(|due| this.poll_timer(due, context)) {
@@ -264,6 +296,14 @@ impl Stream for RequestStream {
                     }
                     return Poll::Pending;
                 }
+            }
+            match this.poll_room(context) {
+                Poll::Ready(Room::Refused) => match this.refuse_half_line() {
+                    Some(refused) => return Poll::Ready(Some(Received::Requests(refused))),
+                    None => continue,
+                },
+                Poll::Ready(Room::Grow | Room::Wait) => {}
+                Poll::Pending => return Poll::Pending,
             }
             let decoded = match this.read() {
                 Ok(None) => continue,
@@ -275,11 +315,9 @@ impl Stream for RequestStream {
                 Ok(Some(Came::Bytes(decoded))) => decoded,
                 Err(error) => return this.end(Received::Failed(error)),
             };
-            this.account_half_line();
-            let patience = Duration::from_millis(limits::LINE_PROGRESS_TIMEOUT_MS);
-            this.progress_due = this.decoder.is_within_line().then(|| Instant::now() + patience);
-            if let Some(decoded) = decoded {
-                return Poll::Ready(Some(Received::Requests(decoded)));
+            this.progress_due = this.decoder.is_within_line().then(|| Instant::now() + PATIENCE);
+            if let Some(received) = this.poll_decoded(decoded) {
+                return received;
             }
         }
     }

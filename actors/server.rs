@@ -29,6 +29,9 @@ const DOUBT: Duration = Duration::from_millis(200);
 /// How many of them may do so at once.
 const DOUBTFUL_MAX: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// So much may wait in the system for a client that takes it slowly. It counts as reading when it has taken
+/// as much again, not when a third of a buffer of several megabytes is free.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// After so long without a word the system asks whether a client is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -87,6 +90,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, cast: Arc<Cast>, arbi
 fn prepare(socket: &TcpStream) {
     // A socket that refuses these still works.
     let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let _ = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
 }
 

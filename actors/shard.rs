@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use actix::fut::wrap_future;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use datastore::engine::{
-    Answer, Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Seen, Slice, Table, WriteKind,
+    Append, Change, Condition, Entry, Output, PREFETCH_WINDOW, Seen, Slice, Table, WriteKind,
     absent_tombstones_bytes_max,
 };
 use datastore::error::Error;
@@ -18,6 +19,7 @@ use datastore::messaging::Span;
 use datastore::replication::notices::ShardOffice;
 use slab::Slab;
 
+use crate::admission::{Permit, PermitTotal};
 use crate::connection::Connection;
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
@@ -32,6 +34,10 @@ use crate::wal_writer::{WalMessage, WalWriter};
 /// rebuilt and to the SnapshotWriter: the shard serves between.
 pub(crate) const WALK_ENTRIES: usize = 1_024;
 
+/// A shard handles so many requests and writes before the others on its thread have their turn, and
+/// the log gets what gathered meanwhile: without that a steady stream of reads would hold up both.
+const TURN_REQUESTS: usize = 1_024;
+
 /// What a request's answer needs: 32 bytes that travel with each write.
 #[derive(Clone, Copy)]
 pub(crate) struct Token {
@@ -39,7 +45,7 @@ pub(crate) struct Token {
     pub(crate) kind: Kind,
     pub(crate) sequence: u64,
     pub(crate) id: Span,
-    permit_bytes: u32,
+    permit: Permit,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +76,7 @@ pub struct Shard {
     /// Stands on what it appends.
     pub(crate) office: ShardOffice,
     /// Permits of entries that were decided elsewhere, to be given back when they are indexed.
-    pub(crate) finished_bytes: usize,
+    pub(crate) finished: PermitTotal,
     pub(crate) batches: Slab<OpenBatch>,
     /// Batches with answers not yet sent.
     pub(crate) touched: Vec<u32>,
@@ -78,6 +84,8 @@ pub struct Shard {
     pub(crate) index_manager: Mailbox<IndexManager>,
     snapshot_writer: Mailbox<SnapshotWriter>,
     flush_is_due: bool,
+    /// Requests handled since the others on this thread had their turn.
+    handled: usize,
     /// Buckets before this one are indexed, or on their way: changes in them are handed on.
     pub(crate) index_position: usize,
     published_memory: i64,
@@ -121,13 +129,14 @@ impl Shard {
             slice: slice(&node, table, seen, applied_index),
             node,
             office: ShardOffice::default(),
-            finished_bytes: 0,
+            finished: PermitTotal::default(),
             batches: Slab::new(),
             touched: Vec::new(),
             wal_writer: neighbours.wal_writer,
             index_manager: neighbours.index_manager,
             snapshot_writer: neighbours.snapshot_writer,
             flush_is_due: false,
+            handled: 0,
             index_position,
             published_memory: 0,
         }
@@ -146,18 +155,14 @@ impl Shard {
         let number = self.batches.insert(open) as u32;
         let office_refusal = self.office_refusal();
         let refusal = office_refusal.clone().or_else(|| self.node.permits.refusal());
-        let mut admitted_bytes = 0;
         let mut waiting = requests.into_iter();
         while !waiting.as_slice().is_empty() {
             let window = waiting.as_slice().len().min(PREFETCH_WINDOW);
             waiting.as_slice()[..window].iter().for_each(|request| self.prefetch(request));
             for request in waiting.by_ref().take(window) {
                 let refusals = (refusal.as_ref(), office_refusal.as_ref());
-                admitted_bytes += self.request(number, &arena, request, refusals);
+                self.request(number, &arena, request, refusals);
             }
-        }
-        if admitted_bytes > 0 {
-            self.node.permits.take(admitted_bytes);
         }
     }
 
@@ -171,7 +176,7 @@ impl Shard {
         }
     }
 
-    /// Hands one request to the slice; says how many bytes of writes it admitted.
+    /// Hands one request to the slice.
     /// `refusals`: why writes that need room are refused, and why all are.
     fn request(
         &mut self,
@@ -179,9 +184,9 @@ impl Shard {
         arena: &Bytes,
         request: ShardRequest,
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
-    ) -> usize {
-        let ShardRequest { sequence, id, operation } = request;
-        let mut token = Token { batch, kind: Kind::Write, sequence, id, permit_bytes: 0 };
+    ) {
+        let ShardRequest { sequence, id, operation, permit } = request;
+        let mut token = Token { batch, kind: Kind::Write, sequence, id, permit };
         match operation {
             ShardOperation::Get { key, hash } => {
                 token.kind = Kind::Value;
@@ -197,22 +202,22 @@ impl Shard {
             }
             ShardOperation::Set { key, hash, value, condition } => {
                 let kind = WriteKind::Set(value.slice(arena));
-                return self.write(token, arena, (key, hash), kind, condition, refusal);
+                self.write(token, arena, (key, hash), kind, condition, refusal);
             }
             ShardOperation::AddVector { key, hash, vector, condition } => {
                 let kind = WriteKind::AddVector(vector.slice(arena));
-                return self.write(token, arena, (key, hash), kind, condition, refusal);
+                self.write(token, arena, (key, hash), kind, condition, refusal);
             }
             ShardOperation::Delete { key, hash, condition } => {
-                return self.write(token, arena, (key, hash), WriteKind::Delete, condition, office_refusal);
+                self.write(token, arena, (key, hash), WriteKind::Delete, condition, office_refusal);
             }
             ShardOperation::Part { multi, parts, writes } => {
                 token.kind = Kind::Part;
-                return self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
+                self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
             }
             ShardOperation::Awaited(operation) => {
                 token.kind = Kind::Awaited;
-                return self.awaited(token, arena, *operation, (refusal, office_refusal));
+                self.awaited(token, arena, *operation, (refusal, office_refusal));
             }
             ShardOperation::Count => {
                 token.kind = Kind::Part;
@@ -220,56 +225,48 @@ impl Shard {
                 self.answer_item(token, ReplyItem::Part { sequence, outcome });
             }
         }
-        0
     }
 
     pub(crate) fn write(
         &mut self,
-        mut token: Token,
+        token: Token,
         arena: &Bytes,
         (key, hash): (Span, u64),
         kind: WriteKind,
         condition: Condition,
         refusal: Option<&Error>,
-    ) -> usize {
+    ) {
         if let Some(refusal) = refusal {
-            self.answer(token, Answer::Refused(refusal.clone()));
-            return 0;
+            return self.slice.refuse(token, refusal.clone());
         }
         if kind == WriteKind::Delete && !self.slice.has_room_to_delete([(key.of(arena), hash)].into_iter()) {
-            self.answer(token, Answer::Refused(self.absent_refusal(false)));
-            return 0;
+            let refusal = self.absent_refusal(false);
+            return self.slice.refuse(token, refusal);
         }
-        token.permit_bytes = permit_bytes(key, &kind);
         self.slice.write(token, arena, key.of(arena), hash, kind, condition);
-        token.permit_bytes as usize
     }
 
     fn part(
         &mut self,
-        mut token: Token,
+        token: Token,
         arena: &Bytes,
         (multi, parts): (u64, u32),
         writes: Vec<(Span, u64, Option<Span>)>,
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
-    ) -> usize {
+    ) {
         let deletes_only = writes.iter().all(|(_, _, value)| value.is_none());
         if let Some(refusal) = if deletes_only { office_refusal } else { refusal } {
-            self.slice.refuse_part(token, multi, parts, refusal.clone());
-            return 0;
+            return self.slice.refuse_part(token, multi, parts, refusal.clone());
         }
         if deletes_only && !self.has_room_for_part(arena, &writes) {
-            self.slice.refuse_part(token, multi, parts, self.absent_refusal(true));
-            return 0;
+            let refusal = self.absent_refusal(true);
+            return self.slice.refuse_part(token, multi, parts, refusal);
         }
         let writes = writes.into_iter().map(|(key, hash, value)| {
             let kind = value.map_or(WriteKind::Delete, |value| WriteKind::Set(value.slice(arena)));
-            token.permit_bytes += permit_bytes(key, &kind);
             (key.slice(arena), hash, kind)
         });
-        let writes: Vec<_> = writes.collect();
-        self.slice.write_part(token, multi, parts, writes.into_iter());
-        token.permit_bytes as usize
+        self.slice.write_part(token, multi, parts, writes);
     }
 
     /// Carries out what the slice decided: changes first, then answers.
@@ -278,9 +275,9 @@ impl Shard {
         let append_waits = !append.is_empty();
         let changes = std::mem::take(changes);
         let mut answers = std::mem::take(answers);
-        let answered_bytes: usize = answers.iter().map(|(token, _)| token.permit_bytes as usize).sum();
-        let finished_bytes = answered_bytes + std::mem::take(&mut self.finished_bytes);
-        self.hand_to_indexes(changes, finished_bytes);
+        let mut finished = std::mem::take(&mut self.finished);
+        answers.iter().for_each(|(token, _)| finished += token.permit);
+        self.hand_to_indexes(changes, finished);
         for (token, answer) in answers.drain(..) {
             self.answer(token, answer);
         }
@@ -295,15 +292,23 @@ impl Shard {
         }
     }
 
-    fn hand_to_indexes(&mut self, mut changes: Vec<Change>, permit_bytes: usize) {
+    fn flush(&mut self) {
+        let append: Append = std::mem::take(&mut self.slice.output().append);
+        if !append.is_empty() {
+            let (shard, office) = (self.number, self.office.number());
+            self.wal_writer.send(WalMessage::Append { shard, append, office });
+        }
+    }
+
+    fn hand_to_indexes(&mut self, mut changes: Vec<Change>, permits: PermitTotal) {
         let indexed = self.node.settings.indexes != datastore::indexing::Kinds::NONE;
         if indexed && self.index_position < self.slice.table().walk_length() {
             changes.retain(|change| self.is_indexed_already(change));
         }
         if indexed && !changes.is_empty() {
-            self.index_manager.send(IndexMessage::Changes { changes, permit_bytes });
-        } else if permit_bytes > 0 {
-            self.node.permits.give_back(permit_bytes);
+            self.index_manager.send(IndexMessage::Changes { changes, permits });
+        } else if permits != PermitTotal::default() {
+            self.node.permits.give_back(self.number, permits);
         }
     }
 
@@ -355,16 +360,6 @@ impl Shard {
     }
 }
 
-fn permit_bytes(key: Span, kind: &WriteKind) -> u32 {
-    /// What a write occupies beside its key and body while it is in flight.
-    const WRITE_OVERHEAD_BYTES: u32 = 256;
-    let body = match kind {
-        WriteKind::Set(bytes) | WriteKind::AddVector(bytes) => bytes.len() as u32,
-        WriteKind::Delete => 0,
-    };
-    key.length + body + WRITE_OVERHEAD_BYTES
-}
-
 impl Actor for Shard {
     type Context = Context<Self>;
 
@@ -381,6 +376,7 @@ impl Handler<Counted<ShardMessage>> for Shard {
 
     fn handle(&mut self, counted: Counted<ShardMessage>, context: &mut Self::Context) {
         let Some((message, _handling)) = counted.begin() else { return };
+        self.handled += message.requests();
         match message {
             ShardMessage::Batch(batch) => self.batch(batch),
             ShardMessage::Committed(Committed { index, stamp, writes }) => match stamp {
@@ -410,6 +406,12 @@ impl Handler<Counted<ShardMessage>> for Shard {
             ShardMessage::WalkFor { position, reply } => self.walk_for(position, &reply),
         }
         self.carry_out(context);
+        if self.handled >= TURN_REQUESTS {
+            self.handled = 0;
+            self.flush();
+            // Until the others have had their turn nothing more is taken out of the mailbox.
+            context.wait(wrap_future(tokio::task::yield_now()));
+        }
     }
 }
 
@@ -425,10 +427,6 @@ impl Handler<Flush> for Shard {
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) {
         self.flush_is_due = false;
-        let append: Append = std::mem::take(&mut self.slice.output().append);
-        if !append.is_empty() {
-            let (shard, office) = (self.number, self.office.number());
-            self.wal_writer.send(WalMessage::Append { shard, append, office });
-        }
+        self.flush();
     }
 }

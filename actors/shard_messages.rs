@@ -12,6 +12,7 @@ use datastore::query::Query;
 use datastore::replication::message::NodeId;
 use datastore::version::Version;
 
+use crate::admission::Permit;
 use crate::connection::Connection;
 use crate::converging_messages::{Converge, WalkStep};
 use crate::mailbox::Mailbox;
@@ -88,6 +89,19 @@ pub enum ShardMessage {
     },
 }
 
+impl ShardMessage {
+    /// About how many requests it is to handle.
+    pub(crate) fn requests(&self) -> usize {
+        match self {
+            ShardMessage::Batch(batch) => batch.requests.len(),
+            ShardMessage::Committed(committed) => committed.writes.len(),
+            ShardMessage::Logged(logged) => logged.entries.len(),
+            ShardMessage::Converge(converge) => converge.entries.len(),
+            _ => 1,
+        }
+    }
+}
+
 /// One read's requests for one shard.
 pub struct Batch {
     /// What the spans point into.
@@ -106,6 +120,8 @@ pub struct ShardRequest {
     pub id: Span,
     /// What to do.
     pub operation: ShardOperation,
+    /// What a write holds, until it is indexed or refused.
+    pub permit: Permit,
 }
 
 /// What a shard can do for a connection. Every key comes with its hash.
@@ -151,6 +167,24 @@ pub struct Committed {
     pub writes: Vec<(u32, u32)>,
 }
 
+/// Writes that a shard applies before it looks at whatever else its thread has to do.
+const WRITES_AT_ONCE: usize = 1_024;
+
+impl Committed {
+    /// The same writes in the same order, in messages that take a shard's thread for a moment each. A frame of
+    /// the log may hold very many.
+    pub fn in_slices(self) -> impl Iterator<Item = Committed> {
+        let Committed { index, stamp, mut writes } = self;
+        let mut behind = Vec::new();
+        if writes.len() > WRITES_AT_ONCE {
+            behind = writes.chunks(WRITES_AT_ONCE).map(<[_]>::to_vec).collect();
+            writes = Vec::new();
+        }
+        let whole = Some(writes).filter(|writes| !writes.is_empty());
+        whole.into_iter().chain(behind).map(move |writes| Committed { index, stamp, writes })
+    }
+}
+
 /// A shard's answers to one connection.
 pub struct Replies {
     /// Which shard.
@@ -171,4 +205,22 @@ pub enum ReplyItem {
     Entries { sequence: u64, entries: Vec<Option<Entry>> },
     /// This shard's part of a multi-key write, or of a `count`.
     Part { sequence: u64, outcome: Result<(usize, Option<Version>), Error> },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_frame_holds_comes_in_slices_and_in_its_order() {
+        let slices = |count: u32| {
+            let writes: Vec<(u32, u32)> = (0..count).map(|write| (write, write + 1)).collect();
+            let slices: Vec<_> =
+                Committed { index: 7, stamp: None, writes: writes.clone() }.in_slices().collect();
+            assert!(slices.iter().all(|slice| slice.index == 7 && slice.writes.len() <= WRITES_AT_ONCE));
+            assert_eq!(slices.iter().flat_map(|slice| slice.writes.clone()).collect::<Vec<_>>(), writes);
+            slices.len()
+        };
+        assert_eq!([0, 1, 1_024, 1_025, 5_000].map(slices), [0, 1, 1, 2, 5]);
+    }
 }

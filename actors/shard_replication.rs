@@ -7,6 +7,7 @@ use datastore::error::Error;
 pub use datastore::replication::notices::OfficeNotice;
 use datastore::replication::notices::apply_logged;
 
+use crate::admission::PermitTotal;
 use crate::converging_messages::ConvergingMessage;
 use crate::idle_memory::free_elsewhere;
 use crate::index_manager::IndexMessage;
@@ -19,7 +20,7 @@ pub struct Logged {
     /// Index and payload, in the log's order. Each shard takes what is its own.
     pub entries: Vec<(u64, Bytes)>,
     /// What to give back when they are indexed.
-    pub permit_bytes: usize,
+    pub permits: PermitTotal,
 }
 
 impl Shard {
@@ -42,7 +43,7 @@ impl Shard {
         for (index, payload) in &logged.entries {
             apply_logged(&mut self.slice, self.number, *index, payload);
         }
-        self.finished_bytes += logged.permit_bytes;
+        self.finished += logged.permits;
     }
 
     /// A state that arrived whole takes the place of this one, and is indexed anew.

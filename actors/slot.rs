@@ -121,6 +121,12 @@ impl Slot {
         self.state = state;
     }
 
+    /// Whether it is answered without its answer when that doesn't come in time. A snapshot takes as long as it takes.
+    pub(crate) fn may_time_out(&self) -> bool {
+        let is_snapshot = matches!(&self.state, SlotState::Gathering(gathering) if gathering.is_snapshot());
+        self.is_unanswered() && !is_snapshot
+    }
+
     /// Whether its answer is still to come.
     pub(crate) fn is_unanswered(&self) -> bool {
         matches!(self.state, SlotState::Queued | SlotState::Waiting | SlotState::Gathering(_))

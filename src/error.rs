@@ -106,8 +106,8 @@ codes! {
     OutOfMemory "out_of_memory" false NotApplied;
     /// The disk refused to sync the write.
     SyncFailed "sync_failed" false NotApplied;
-    /// No answer within `--request-timeout-ms`.
-    Timeout "timeout" false Unknown;
+    /// No answer within `--request-timeout-ms`. Of a write that was begun the outcome is unknown.
+    Timeout "timeout" true NotApplied;
     /// The leader lost its office while the write was under way.
     LeadershipLost "leadership_lost" false Unknown;
     /// Durable here, but not on as many nodes as asked for.

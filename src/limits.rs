@@ -31,6 +31,12 @@ pub const PAGE_BYTES_MAX: usize = 4 * MIB;
 pub const BULK_GET_BYTES_MAX: usize = 32 * MIB;
 /// Unanswered requests and unsent replies of one connection; beyond it the node stops reading that socket.
 pub const CONNECTION_IN_FLIGHT_BYTES_MAX: usize = MIB;
+/// While requests and replies of all connections together occupy this much, each of them may have only as much under way
+/// as one read of its socket brings: a new one is served, and none takes all.
+pub const REQUESTS_BYTES_CROWDED: usize = 256 * MIB;
+/// Half-read lines over all connections, beyond what one read brings. Of those that would grow beyond it one goes on,
+/// the others wait.
+pub const HALF_LINES_BYTES_MAX: usize = 256 * MIB;
 /// How much one read of a socket brings at most.
 pub const SOCKET_READ_BYTES: usize = 64 * KIB;
 /// Requests that need several shards (scans, searches, bulks) under way on one connection.
@@ -39,6 +45,9 @@ pub const CONNECTION_GATHERS_MAX: usize = 16;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Work admitted and not yet finished over all connections (requests, index hand-over) before writes answer `overloaded`.
 pub const NODE_IN_FLIGHT_BYTES_MAX: usize = 512 * MIB;
+/// A shard's writes that are let in and not yet indexed take its index this long, as far as can be estimated; further
+/// ones wait. A search waits as long for what was acknowledged before it.
+pub const INDEX_DEBT_MAX_MS: u64 = 500;
 /// Buckets of the keyspace over all shards: the unit of table growth, of a walk and of anti-entropy.
 pub const BUCKETS: usize = 4_096;
 /// The most shards a node may have.

@@ -21,8 +21,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hashbrown::HashTable;
-use smallvec::SmallVec;
 
+use super::tickets::Tickets;
 use crate::error::{Code, Detail, Error};
 use crate::version::Version;
 
@@ -96,8 +96,8 @@ pub(super) enum Waiter<T> {
 /// What a key has in flight. It exists only while there is something.
 pub(super) struct KeyState<T> {
     pub(super) key: Bytes,
-    /// Tickets of writes handed to the log and not yet applied or refused, ascending.
-    pub(super) outstanding: SmallVec<[u64; 2]>,
+    /// Writes handed to the log and not yet applied or refused.
+    pub(super) outstanding: Tickets,
     /// First come, first served.
     pub(super) waiters: VecDeque<Waiter<T>>,
     /// How many of the waiters are writes.
@@ -136,7 +136,7 @@ impl<T> InFlightKeys<T> {
             self.keys.entry(hash, |(_, state)| state.key == key, |(hash, _)| *hash).or_insert_with(|| {
                 let state = KeyState {
                     key: owned(),
-                    outstanding: SmallVec::new(),
+                    outstanding: Tickets::default(),
                     waiters: VecDeque::new(),
                     waiting_writes: 0,
                 };
@@ -165,9 +165,7 @@ impl<T> InFlightKeys<T> {
 impl<T> KeyState<T> {
     /// A write with this ticket is settled, either way.
     pub(super) fn settle(&mut self, ticket: u64) {
-        if let Some(position) = self.outstanding.iter().position(|&other| other == ticket) {
-            self.outstanding.remove(position);
-        }
+        self.outstanding.settle(ticket);
     }
 
     /// The write ahead of the first waiters is decided. Reads among these see it, and none that draws
@@ -183,7 +181,7 @@ impl<T> KeyState<T> {
 
     /// Takes the first waiter if its time has come.
     pub(super) fn next_ready(&mut self) -> Option<Waiter<T>> {
-        let oldest = self.outstanding.first().copied().unwrap_or(u64::MAX);
+        let oldest = self.outstanding.first().unwrap_or(u64::MAX);
         let ready = match self.waiters.front()? {
             Waiter::Read { before, .. } | Waiter::GroupRead { before, .. } => {
                 before.is_none_or(|before| oldest >= before)

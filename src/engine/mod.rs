@@ -20,6 +20,7 @@ mod state_hash;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 pub use absent_deletes::{absent_refusal, absent_tombstones_bytes_max};
 #[cfg(test)]

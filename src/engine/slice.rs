@@ -296,6 +296,11 @@ impl<T> Slice<T> {
         }
     }
 
+    /// A write that this shard can't take.
+    pub fn refuse(&mut self, token: T, refusal: Error) {
+        self.output.answers.push((token, Answer::Refused(refusal)));
+    }
+
     /// A part that this shard can't take: it still has to meet the others, so
     /// that they are let go.
     pub fn refuse_part(&mut self, token: T, multi: u64, parts: u32, refusal: Error) {

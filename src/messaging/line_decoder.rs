@@ -9,6 +9,9 @@
 //! The read itself is the caller's, who uses its memory for the next one: the arena
 //! is a copy of exactly what its requests need, and the half grows as its line does.
 //!
+//! Of very many short lines so many are decoded at once as are good for one turn; the
+//! others wait as they came ([`LineDecoder::has_more`]).
+//!
 //! The decoder is in one of two states. *Reading*: what comes goes on with the
 //! half, which holds no newline. *Draining*: what comes goes on with a line that was
 //! too long; it has been answered, and its bytes are thrown away as they come until
@@ -21,7 +24,7 @@ use bytes::Bytes;
 use super::decode::{Asked, Decoder};
 use super::fields::refuse;
 use super::request::{Decoded, Request, Span};
-use crate::error::Code;
+use crate::error::{Code, Error};
 use crate::limits::{LINE_BYTES_MAX_LARGEST, SOCKET_READ_BYTES};
 
 /// The lines of one arena: a line's beginning, and a read that ends it and holds others.
@@ -32,6 +35,9 @@ const LINE_END_BYTES_MAX: usize = 2;
 // and tail together stay below the 4 GiB that a span can point into.
 const _: () = assert!(ARENA_LINE_BYTES_MAX as u64 * 3 + (1 << 20) < 1 << 32);
 
+/// Lines decoded at once. Each occupies several hundred bytes until it is answered, its line three
+/// at least: so a read brings no more than its connection may have under way.
+const REQUESTS_AT_ONCE: usize = 1_024;
 /// The tail's memory that a decoder keeps between two reads.
 const TAIL_BYTES_KEPT: usize = 1024;
 
@@ -40,6 +46,8 @@ pub struct LineDecoder {
     line_bytes_max: usize,
     /// The beginning of a line whose end is still to come.
     half: Vec<u8>,
+    /// Whole lines that are still to be decoded.
+    rest: Vec<u8>,
     /// Whether what comes next goes on with a line that is thrown away.
     draining: bool,
     /// How many requests the last read held: the next one's will be as many.
@@ -54,6 +62,7 @@ impl LineDecoder {
         LineDecoder {
             line_bytes_max: line_bytes_max.min(LINE_BYTES_MAX_LARGEST),
             half: Vec::new(),
+            rest: Vec::new(),
             draining: false,
             requests_expected: 0,
             decoder: Decoder::default(),
@@ -61,8 +70,9 @@ impl LineDecoder {
     }
 
     /// Takes what a read has brought, of at most [`SOCKET_READ_BYTES`] where lines are as
-    /// long as they can be set. `None` when no request is complete.
+    /// long as they can be set. `None` when no request is complete. Of an earlier read there is nothing more.
     pub fn decode(&mut self, read: &[u8]) -> Option<Decoded> {
+        debug_assert!(!self.has_more());
         let read = if self.draining { self.drain(read) } else { read };
         let lines_end = memchr::memrchr(b'\n', read).map_or(0, |newline| newline + 1);
         let (lines, rest) = read.split_at(lines_end);
@@ -78,6 +88,30 @@ impl LineDecoder {
         self.take(lines)
     }
 
+    /// Whether lines that came are still to be decoded, before anything else is read.
+    pub fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Decodes the next of them.
+    pub fn more(&mut self) -> Option<Decoded> {
+        let rest = std::mem::take(&mut self.rest);
+        self.take(Cow::Owned(rest))
+    }
+
+    /// Refuses the line that has begun. It is answered now, and thrown away as it comes.
+    pub fn refuse_half(&mut self, error: Error) -> Option<Decoded> {
+        if self.half.is_empty() {
+            return None;
+        }
+        let half = std::mem::take(&mut self.half);
+        self.draining = true;
+        self.decoder.tail.base = 0;
+        let id = self.decoder.read_id(&half, 0);
+        let requests = vec![request(id, Err(Box::new(error)))];
+        Some(Decoded { arena: self.arena(Cow::Borrowed(&[])), requests })
+    }
+
     /// At the end of the connection's input: what stands behind the last newline
     /// is a line, too.
     pub fn finish(&mut self) -> Option<Decoded> {
@@ -91,9 +125,9 @@ impl LineDecoder {
         &self.half
     }
 
-    /// What that occupies, in bytes.
+    /// What that occupies, and whole lines that are still to be decoded, in bytes.
     pub fn half_bytes(&self) -> usize {
-        self.half.capacity()
+        self.half.capacity() + self.rest.capacity()
     }
 
     /// Whether a line has begun and not ended: at the end of input `false`
@@ -115,13 +149,14 @@ impl LineDecoder {
 
     /// Decodes whole lines, and looks whether the half is too long already.
     fn take(&mut self, lines: Cow<'_, [u8]>) -> Option<Decoded> {
+        let lines = self.as_many_as_may_be(lines);
         // As many as last time, but no more than these lines can hold: a short read behind a long
         // one must not reserve for the long one.
         let capacity = self.requests_expected.min(lines.len() / 3 + 1);
         let mut requests = Vec::with_capacity(if lines.is_empty() { 0 } else { capacity });
         self.decoder.tail.base = lines.len();
         self.decode_lines(&lines, &mut requests);
-        if self.is_too_long(&self.half) {
+        if self.rest.is_empty() && self.is_too_long(&self.half) {
             // The memory of a line that nobody wants goes back at once.
             let long = std::mem::take(&mut self.half);
             requests.push(self.refuse_long_line(&long, 0));
@@ -132,6 +167,23 @@ impl LineDecoder {
         }
         self.requests_expected = requests.len();
         Some(Decoded { arena: self.arena(lines), requests })
+    }
+
+    /// The lines that are decoded at once; the others stay here.
+    fn as_many_as_may_be<'a>(&mut self, lines: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+        if memchr::memchr_iter(b'\n', &lines).count() <= REQUESTS_AT_ONCE {
+            return lines;
+        }
+        let last = memchr::memchr_iter(b'\n', &lines).nth(REQUESTS_AT_ONCE - 1);
+        let end = last.map_or(lines.len(), |newline| newline + 1);
+        self.rest = lines[end..].to_vec();
+        match lines {
+            Cow::Borrowed(lines) => Cow::Borrowed(&lines[..end]),
+            Cow::Owned(mut lines) => {
+                lines.truncate(end);
+                Cow::Owned(lines)
+            }
+        }
     }
 
     /// The lines with the tail behind them, in memory of exactly their length.

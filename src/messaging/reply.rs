@@ -63,21 +63,24 @@ pub fn bulk_set(out: &mut Vec<u8>, id: &[u8], count: u64, version: Option<Versio
     end(out);
 }
 
-/// `bulk_get`: each key asked for, in the order asked, with its entry.
-pub fn bulk_get<'a>(
-    out: &mut Vec<u8>,
-    id: &[u8],
-    values: impl IntoIterator<Item = (&'a [u8], Option<&'a Entry>)>,
-) {
+/// `bulk_get`: the beginning; its items follow, and its end.
+pub fn bulk_get_begin(out: &mut Vec<u8>, id: &[u8]) {
     begin(out, id);
-    out.extend_from_slice(b",\"values\":");
-    write_list(out, values, |out, (key, entry)| {
-        out.extend_from_slice(b"{\"key\":");
-        write_string(out, key);
-        out.push(b',');
-        write_found(out, entry);
-        out.push(b'}');
-    });
+    out.extend_from_slice(b",\"values\":[");
+}
+
+/// `bulk_get`: a key and its entry.
+pub fn bulk_get_item(out: &mut Vec<u8>, is_first: bool, key: &[u8], entry: Option<&Entry>) {
+    out.extend_from_slice(if is_first { b"{\"key\":" } else { b",{\"key\":" });
+    write_string(out, key);
+    out.push(b',');
+    write_found(out, entry);
+    out.push(b'}');
+}
+
+/// `bulk_get`: behind its last item.
+pub fn bulk_get_end(out: &mut Vec<u8>) {
+    out.push(b']');
     end(out);
 }
 

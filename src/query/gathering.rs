@@ -4,12 +4,13 @@
 
 use bytes::Bytes;
 
+use super::bulk_get_reply::BulkGetReply;
 use super::merge::{merge_scan_pages, merge_text_pages, merge_value_pages, merge_vector_pages};
 use super::plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};
 use crate::engine::{Entry, Version};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::indexing::{Parts, TextStatistics};
-use crate::limits::{BULK_GET_BYTES_MAX, PAGE_BYTES_MAX};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::messaging::reply;
 
 /// What is asked for, with what is needed to put the answer together.
@@ -215,32 +216,44 @@ impl Gathering {
         Some(Query::Text(query.clone(), total))
     }
 
-    /// What the answers keep alive, in bytes, besides what the keyspace holds anyway.
+    /// What the answers keep alive, in bytes: entries, too, since the keyspace may have others by the time
+    /// that the reply is read.
     pub fn memory_bytes(&self) -> usize {
         const HANDLE_BYTES: usize = 16;
         const KEY_BYTES: usize = size_of::<Bytes>() + size_of::<Option<Entry>>() + size_of::<u16>();
+        let pinned = |entry: &Entry| HANDLE_BYTES + entry.memory_bytes();
         let pages = self.parts.iter().map(|part| match part {
-            Part::Value(page) => page.entries.len(),
-            Part::Text(page) => page.hits.len(),
-            Part::Vector(page) => page.hits.len(),
-            Part::Scan(page) => page.entries.len(),
-            Part::TextStatistics(_) | Part::Count(_) => 1,
+            Part::Value(page) => page.entries.iter().map(pinned).sum::<usize>(),
+            Part::Text(page) => page.hits.iter().map(|hit| pinned(&hit.entry)).sum(),
+            Part::Vector(page) => page.hits.iter().map(|hit| pinned(&hit.entry)).sum(),
+            Part::Scan(page) => page.entries.iter().map(pinned).sum(),
+            Part::TextStatistics(_) | Part::Count(_) => HANDLE_BYTES,
         });
         let gets = match &self.plan {
-            Plan::BulkGet { keys, .. } => keys.len(),
+            Plan::BulkGet { keys, entries, .. } => {
+                let entries = entries.iter().flat_map(|entries| entries.as_slice()).flatten();
+                keys.len() * KEY_BYTES + entries.map(pinned).sum::<usize>()
+            }
             _ => 0,
         };
-        pages.sum::<usize>() * HANDLE_BYTES + gets * KEY_BYTES
+        pages.sum::<usize>() + gets
     }
 
-    /// Writes the reply; everything is there.
-    pub fn encode(self, line: &mut Vec<u8>, id: &[u8]) {
+    /// Whether it is a snapshot's.
+    pub fn is_snapshot(&self) -> bool {
+        matches!(self.plan, Plan::Snapshot { .. })
+    }
+
+    /// Writes the reply; everything is there. What is too long for one piece is given back, to be
+    /// written behind it.
+    pub fn encode(self, line: &mut Vec<u8>, id: &[u8]) -> Option<BulkGetReply> {
         if let Some(error) = self.error {
-            return reply::error(line, id, &error);
+            reply::error(line, id, &error);
+            return None;
         }
         match self.plan {
             Plan::BulkGet { keys, shard_of_key, entries } => {
-                encode_bulk_get(line, id, &keys, &shard_of_key, entries);
+                return BulkGetReply::begin(line, id, keys, &shard_of_key, entries);
             }
             Plan::BulkSet { count, version } => reply::bulk_set(line, id, count as u64, version),
             Plan::BulkDelete { existed } => reply::count(line, id, existed as u64),
@@ -266,26 +279,8 @@ impl Gathering {
                 reply::count(line, id, counts.sum());
             }
         }
+        None
     }
-}
-
-fn encode_bulk_get(
-    line: &mut Vec<u8>,
-    id: &[u8],
-    keys: &[Bytes],
-    shard_of_key: &[u16],
-    mut entries: Vec<std::vec::IntoIter<Option<Entry>>>,
-) {
-    let in_order: Vec<Option<Entry>> =
-        shard_of_key.iter().map(|&shard| entries[shard as usize].next().flatten()).collect();
-    let bytes: usize = in_order.iter().flatten().map(|entry| entry.value().map_or(0, <[u8]>::len)).sum();
-    if bytes > BULK_GET_BYTES_MAX {
-        let message = format!(
-            "the values are {bytes} bytes together and a bulk_get gives at most {BULK_GET_BYTES_MAX}; ask for fewer keys"
-        );
-        return reply::error(line, id, &Error::new(Code::BatchTooLarge, message));
-    }
-    reply::bulk_get(line, id, keys.iter().map(|key| &key[..]).zip(in_order.iter().map(Option::as_ref)));
 }
 
 /// The pages of one kind among the parts; there are no others.

@@ -2,6 +2,7 @@
 //! merge into one page, and the cursors between pages.
 
 mod alarms;
+mod bulk_get_reply;
 mod conflicts;
 mod cursor;
 mod gathering;
@@ -13,6 +14,7 @@ mod tests;
 mod utc;
 
 pub use alarms::{Alarm, alarms_body};
+pub use bulk_get_reply::BulkGetReply;
 pub use conflicts::conflicts_body;
 pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
 pub use gathering::{CopiedReply, Gathering, NextStage};

@@ -90,7 +90,12 @@ fn replies_about_many_keys() {
     let [value, vector, both] = &entries();
     let found = json!({"key": "a", "found": true, "value": {"x": 1.0}, "version": "7.3"});
     let absent = json!({"key": "\u{1}b", "found": false, "value": null, "version": null});
-    let got = written(|out| reply::bulk_get(out, b"", [(&b"a"[..], Some(value)), (&b"\x01b"[..], None)]));
+    let got = written(|out| {
+        reply::bulk_get_begin(out, b"");
+        reply::bulk_get_item(out, true, b"a", Some(value));
+        reply::bulk_get_item(out, false, b"\x01b", None);
+        reply::bulk_get_end(out);
+    });
     assert_eq!(got, json!({"ok": true, "values": [found, absent]}));
     let got = written(|out| reply::bulk_set(out, b"", 2, Some(VERSION)));
     assert_eq!(got, json!({"ok": true, "count": 2, "version": "7.3"}));

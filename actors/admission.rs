@@ -1,0 +1,242 @@
+//! How fast writes are let in: no faster than they are indexed.
+//!
+//! A search that begins behind a write's `ok` finds the write, so it waits until its
+//! shard's indexes have come so far. How long that takes is what stands here as the
+//! shard's debt: the time that its IndexManager will need for all writes that are let in
+//! and not yet indexed, estimated by what the last ones took. While it is
+//! [`limits::INDEX_DEBT_MAX_MS`] or more, further writes wait at their connections, where
+//! they make nobody else wait; deletes and reads are never held up.
+//!
+//! Connections take turns: first come, first served, each for a slice of the shard's time.
+//! A turn ends when its [`Turn`] is dropped, whatever becomes of its connection, and passes
+//! on to the next one: somebody has the turn whenever somebody waits and the debt allows it.
+
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use datastore::limits;
+use tokio::sync::Notify;
+
+const DEBT_MAX_US: u64 = limits::INDEX_DEBT_MAX_MS * 1_000;
+/// So much of a shard's time is one connection's turn, where others wait.
+pub(crate) const TURN_US: u64 = 20_000;
+/// What a write costs its index beside its bytes.
+const WRITE_US: u64 = 1;
+/// What a byte of a value and of a vector costs until it was measured, in nanoseconds per KiB.
+const VALUE_NS_PER_KIB: u64 = 100_000;
+const VECTOR_NS_PER_KIB: u64 = 1_000;
+/// No measurement, made on a machine that stands still for example, stops writes for good.
+const NS_PER_KIB_MAX: u64 = 10_000_000;
+/// A message that took so long has half a say in what a byte costs.
+const TRUSTED_US: u64 = 20_000;
+
+/// What a write holds from when it is let in until it is indexed, or refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// Bytes of memory.
+    pub bytes: u32,
+    /// Time of its shard's IndexManager, in microseconds.
+    pub time_us: u32,
+}
+
+/// The permits of several writes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PermitTotal {
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// Time of the shard's IndexManager, in microseconds.
+    pub time_us: u64,
+}
+
+impl AddAssign<Permit> for PermitTotal {
+    fn add_assign(&mut self, permit: Permit) {
+        self.bytes += u64::from(permit.bytes);
+        self.time_us += u64::from(permit.time_us);
+    }
+}
+
+impl AddAssign for PermitTotal {
+    fn add_assign(&mut self, other: PermitTotal) {
+        self.bytes += other.bytes;
+        self.time_us += other.time_us;
+    }
+}
+
+impl From<Permit> for PermitTotal {
+    fn from(permit: Permit) -> PermitTotal {
+        PermitTotal { bytes: permit.bytes.into(), time_us: permit.time_us.into() }
+    }
+}
+
+/// What there is to index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// How many writes.
+    pub writes: u64,
+    /// Bytes of keys and values.
+    pub value_bytes: u64,
+    /// Bytes of vectors.
+    pub vector_bytes: u64,
+}
+
+/// One shard's.
+struct ShardAdmission {
+    debt_us: AtomicU64,
+    value_ns_per_kib: AtomicU64,
+    vector_ns_per_kib: AtomicU64,
+    /// Connections that wait for their turn, or have it.
+    waiting: AtomicUsize,
+    turn: Notify,
+}
+
+/// All shards'.
+pub struct Admission {
+    shards: Vec<ShardAdmission>,
+    /// Of a shard's debt, what a byte has at least: all shards' bytes together are bounded, too.
+    us_per_mib_min: u64,
+    /// Shards whose debt is as high as it may be, and connections that wait: mostly none, which is quickly seen.
+    pressed: AtomicUsize,
+}
+
+impl Admission {
+    /// Nothing is under way.
+    pub fn new(shards: usize) -> Admission {
+        let shard = || ShardAdmission {
+            debt_us: AtomicU64::new(0),
+            value_ns_per_kib: AtomicU64::new(VALUE_NS_PER_KIB),
+            vector_ns_per_kib: AtomicU64::new(VECTOR_NS_PER_KIB),
+            waiting: AtomicUsize::new(0),
+            turn: Notify::new(),
+        };
+        let mib_max = (limits::NODE_IN_FLIGHT_BYTES_MAX / 2 / shards.max(1)) as u64 >> 20;
+        Admission {
+            shards: (0..shards).map(|_| shard()).collect(),
+            us_per_mib_min: DEBT_MAX_US / mib_max.max(1),
+            pressed: AtomicUsize::new(0),
+        }
+    }
+
+    /// What this work will take of a shard's time, in microseconds.
+    pub fn estimate_us(&self, shard: usize, work: Work) -> u64 {
+        let shard = &self.shards[shard];
+        let value_ns = work.value_bytes * shard.value_ns_per_kib.load(Ordering::Relaxed) / 1_024;
+        let vector_ns = work.vector_bytes * shard.vector_ns_per_kib.load(Ordering::Relaxed) / 1_024;
+        let by_bytes = ((work.value_bytes + work.vector_bytes) * self.us_per_mib_min) >> 20;
+        (work.writes * WRITE_US + (value_ns + vector_ns) / 1_000).max(by_bytes)
+    }
+
+    /// This work took so long. What a byte costs changes towards that, the more the longer it was.
+    pub fn learn(&self, shard: usize, work: Work, took: Duration) {
+        let estimated_us = self.estimate_us(shard, work).max(1);
+        let took_us = took.as_micros() as u64;
+        let weight_us = took_us.max(estimated_us.min(TRUSTED_US));
+        let shard = &self.shards[shard];
+        for (rate, bytes) in
+            [(&shard.value_ns_per_kib, work.value_bytes), (&shard.vector_ns_per_kib, work.vector_bytes)]
+        {
+            let before = rate.load(Ordering::Relaxed);
+            let share_us = bytes * before / 1_024 / 1_000;
+            // Of what was two kinds' work each is held to have taken its estimated part.
+            let measured = (before as u128 * u128::from(took_us) / u128::from(estimated_us)) as u64;
+            let weight = weight_us * share_us.min(estimated_us) / estimated_us;
+            let after = (before * TRUSTED_US + measured.min(NS_PER_KIB_MAX) * weight) / (TRUSTED_US + weight);
+            rate.store(after.clamp(1, NS_PER_KIB_MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// So much is let in.
+    pub fn take(&self, shard: usize, time_us: u64) {
+        let before = self.shards[shard].debt_us.fetch_add(time_us, Ordering::Relaxed);
+        if before < DEBT_MAX_US && before + time_us >= DEBT_MAX_US {
+            self.pressed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So much is indexed, or refused: whoever waits may go on.
+    pub fn give_back(&self, shard: usize, time_us: u64) {
+        let before = self.shards[shard].debt_us.fetch_sub(time_us, Ordering::SeqCst);
+        if before >= DEBT_MAX_US && before - time_us < DEBT_MAX_US {
+            self.pressed.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.pass_on(shard);
+    }
+
+    /// Nobody waits and no shard is behind: a write needn't ask whether it may go.
+    pub fn is_calm(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed) == 0
+    }
+
+    /// A write may go to this shard without waiting for a turn.
+    pub fn is_open(&self, shard: usize) -> bool {
+        self.shards[shard].waiting.load(Ordering::Relaxed) == 0 && self.has_room(shard)
+    }
+
+    /// The shard's debt allows another write.
+    pub fn has_room(&self, shard: usize) -> bool {
+        self.debt_us(shard) < DEBT_MAX_US
+    }
+
+    /// A shard is so far behind that what other nodes send should wait, too.
+    pub fn is_far_behind(&self) -> bool {
+        (0..self.shards.len()).any(|shard| self.debt_us(shard) > 2 * DEBT_MAX_US)
+    }
+
+    fn debt_us(&self, shard: usize) -> u64 {
+        self.shards[shard].debt_us.load(Ordering::SeqCst)
+    }
+
+    fn pass_on(&self, shard: usize) {
+        if self.shards[shard].waiting.load(Ordering::SeqCst) > 0 && self.has_room(shard) {
+            self.shards[shard].turn.notify_one();
+        }
+    }
+}
+
+/// A connection's turn at a shard, and its place in the queue before that.
+pub struct Turn {
+    admission: Arc<Admission>,
+    shard: usize,
+    /// Of the shard's time, what is left of the turn, in microseconds.
+    pub left_us: u64,
+}
+
+impl Turn {
+    /// Waits until writes to this shard may go on and all who came before have had their turn.
+    pub async fn wait(admission: Arc<Admission>, shard: usize) -> Turn {
+        let turn = Turn { admission: admission.clone(), shard, left_us: TURN_US };
+        let queue = &admission.shards[shard];
+        admission.pressed.fetch_add(1, Ordering::Relaxed);
+        let ahead = queue.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut is_first = ahead == 0;
+        loop {
+            let notified = queue.turn.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            // Whoever gave room back before this was queued has told nobody.
+            if is_first && admission.has_room(shard) {
+                return turn;
+            }
+            notified.await;
+            if admission.has_room(shard) {
+                return turn;
+            }
+            is_first = true;
+        }
+    }
+
+    /// Whether it is a turn at this shard that isn't over.
+    pub fn lasts(&self, shard: usize) -> bool {
+        self.shard == shard && self.left_us > 0 && self.admission.has_room(shard)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let admission = &self.admission;
+        admission.shards[self.shard].waiting.fetch_sub(1, Ordering::SeqCst);
+        admission.pressed.fetch_sub(1, Ordering::Relaxed);
+        admission.pass_on(self.shard);
+    }
+}
