@@ -240,3 +240,114 @@ impl Drop for Turn {
         admission.pass_on(self.shard);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    const TEXT: Work = Work { writes: 1, value_bytes: 1_000, vector_bytes: 0 };
+
+    fn full(shards: usize) -> Arc<Admission> {
+        let admission = Arc::new(Admission::new(shards));
+        admission.take(0, DEBT_MAX_US);
+        admission
+    }
+
+    /// Looks once whether a turn has come.
+    fn look<F: Future<Output = Turn>>(turn: std::pin::Pin<&mut F>) -> Option<Turn> {
+        match turn.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn writes_wait_only_at_the_shard_that_is_behind() {
+        let admission = full(2);
+        assert!(!admission.is_calm());
+        assert_eq!((admission.is_open(0), admission.is_open(1)), (false, true));
+        admission.give_back(0, 1);
+        assert!(admission.is_calm() && admission.is_open(0));
+    }
+
+    #[test]
+    fn turns_come_in_the_order_in_which_they_were_asked_for() {
+        let admission = full(1);
+        let mut first = pin!(Turn::wait(admission.clone(), 0));
+        let mut second = pin!(Turn::wait(admission.clone(), 0));
+        assert!(look(first.as_mut()).is_none() && look(second.as_mut()).is_none());
+        admission.give_back(0, 10);
+        assert!(look(second.as_mut()).is_none());
+        let turn = look(first.as_mut()).expect("it was first");
+        assert!(turn.lasts(0));
+        assert!(!admission.is_open(0), "nobody else comes between");
+        assert!(look(second.as_mut()).is_none());
+        drop(turn);
+        drop(look(second.as_mut()).expect("its turn has come"));
+        assert!(admission.is_calm() && admission.is_open(0));
+    }
+
+    #[test]
+    fn a_turn_whose_connection_is_gone_passes_on() {
+        let admission = full(1);
+        let mut last = Box::pin(Turn::wait(admission.clone(), 0));
+        {
+            let mut gone = Box::pin(Turn::wait(admission.clone(), 0));
+            assert!(look(gone.as_mut()).is_none());
+            assert!(look(last.as_mut()).is_none());
+            // It is told, and goes without having looked.
+            admission.give_back(0, 10);
+        }
+        assert!(look(last.as_mut()).is_some());
+    }
+
+    #[test]
+    fn a_turn_comes_to_who_asks_when_there_is_room_already() {
+        let admission = Arc::new(Admission::new(1));
+        assert!(look(pin!(Turn::wait(admission.clone(), 0))).is_some());
+        admission.take(0, DEBT_MAX_US);
+        let mut turn = pin!(Turn::wait(admission.clone(), 0));
+        admission.give_back(0, 10);
+        assert!(look(turn.as_mut()).is_some(), "room was given back before it was queued");
+    }
+
+    #[test]
+    fn what_a_byte_costs_follows_what_it_took() {
+        let admission = Admission::new(1);
+        let took = |work: Work, ns_per_byte: u64| Duration::from_nanos(work.value_bytes * ns_per_byte);
+        let many = Work { writes: 1_000, value_bytes: 1_000_000, vector_bytes: 0 };
+        for ns_per_byte in [3_000, 20] {
+            (0..100).for_each(|_| admission.learn(0, many, took(many, ns_per_byte)));
+            let estimated = admission.estimate_us(0, TEXT);
+            assert!(estimated.abs_diff(ns_per_byte) <= 2 + ns_per_byte / 5, "{estimated} and {ns_per_byte}");
+        }
+        // A machine that stands still for an hour makes no write cost an hour.
+        admission.learn(0, TEXT, Duration::from_secs(3_600));
+        assert!(admission.estimate_us(0, TEXT) <= 1 + NS_PER_KIB_MAX / 1_000);
+        let vectors = Work { writes: 1, value_bytes: 0, vector_bytes: 6_000 };
+        assert!(admission.estimate_us(0, vectors) < 100, "vectors are learned by themselves");
+    }
+
+    #[test]
+    fn all_shards_together_let_in_no_more_bytes_than_the_node_may_have_under_way() {
+        for shards in [1, 3, 256] {
+            let admission = Admission::new(shards);
+            // Where nothing is indexed a byte costs no time.
+            let mib = Work { writes: 0, value_bytes: 0, vector_bytes: 1 << 20 };
+            (0..1_000)
+                .for_each(|_| (0..shards).for_each(|shard| admission.learn(shard, mib, Duration::ZERO)));
+            let mut mib_let_in = 0;
+            for shard in 0..shards {
+                while admission.has_room(shard) {
+                    admission.take(shard, admission.estimate_us(shard, mib));
+                    mib_let_in += 1;
+                }
+            }
+            let most = limits::NODE_IN_FLIGHT_BYTES_MAX / 2 / (1 << 20);
+            assert!(mib_let_in <= most + 2 * shards, "{mib_let_in} MiB over {shards} shards");
+        }
+    }
+}

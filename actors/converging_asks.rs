@@ -10,7 +10,7 @@ use datastore::error::{Code, Detail, Error};
 use datastore::messaging::Copies;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::states;
-use datastore::replication::dynamo::{Question, Questions, Replica};
+use datastore::replication::dynamo::{Awaited, Question, Questions, Replica};
 use datastore::replication::message::NodeId;
 
 use crate::Cast;
@@ -27,8 +27,10 @@ type AskedBy = (Mailbox<Connection>, u64);
 pub(crate) struct Asks {
     cluster: Arc<DynamoCluster>,
     patience: Duration,
-    copies: Vec<(Version, usize, AskedBy, Instant)>,
-    versions: Vec<(Version, Mailbox<Connection>, u64, Instant)>,
+    /// Writes that so many members are to have.
+    copies: Awaited<Instant, AskedBy>,
+    /// Writes that this node is to have, and the connections' names for the questions.
+    versions: Awaited<Instant, (Mailbox<Connection>, u64)>,
     /// `get`s that ask several members.
     reads: Questions<(AskedBy, Instant)>,
     evictions: Vec<(NodeId, AskedBy)>,
@@ -51,8 +53,8 @@ impl Asks {
             cluster,
             // The request's own time would be over without a word of what was reached.
             patience: Duration::from_millis(request_timeout_ms / 2),
-            copies: Vec::new(),
-            versions: Vec::new(),
+            copies: Awaited::default(),
+            versions: Awaited::default(),
             evictions: Vec::new(),
         }
     }
@@ -60,8 +62,8 @@ impl Asks {
     /// What those who wait occupy, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.reads.memory_bytes()
-            + self.copies.capacity() * size_of::<(Version, usize, AskedBy, Instant)>()
-            + self.versions.capacity() * size_of::<(Version, Mailbox<Connection>, u64, Instant)>()
+            + self.copies.memory_bytes()
+            + self.versions.memory_bytes()
             + self.evictions.capacity() * size_of::<(NodeId, AskedBy)>()
     }
 
@@ -77,7 +79,7 @@ impl Asks {
         asked_by: AskedBy,
     ) {
         let wanted = counted(replica, wanted);
-        self.copies.push((version, wanted, asked_by, self.until()));
+        self.copies.push(wanted, version, self.until(), asked_by);
         self.settle_copies(replica);
     }
 
@@ -88,7 +90,7 @@ impl Asks {
         reply_to: Mailbox<Connection>,
         round: u64,
     ) {
-        self.versions.push((version, reply_to, round, self.until()));
+        self.versions.push(1, version, self.until(), (reply_to, round));
         self.settle_versions(replica);
     }
 
@@ -169,6 +171,7 @@ impl Asks {
     pub(crate) fn settle_late(&mut self, replica: &Replica) {
         self.settle(replica);
         let now = Instant::now();
+        self.give_up_late(replica, now);
         for Question { came, wanted, asker, .. } in self.reads.given_up(|(_, until)| now >= *until) {
             let ((connection, sequence), _) = asker;
             let entry = Err(too_few_answered(came.len(), wanted));
@@ -177,37 +180,31 @@ impl Asks {
     }
 
     fn settle_copies(&mut self, replica: &Replica) {
-        let now = Instant::now();
-        self.copies.retain(|(version, wanted, (connection, sequence), until)| {
-            let copies = replica.copies(*version);
-            let outcome = if copies >= *wanted {
-                Ok(())
-            } else if now >= *until {
-                let message = format!(
-                    "the write is on {copies} disks and was to be on {wanted}; it stays, and goes on spreading"
-                );
-                Err(Error::new(Code::ReplicationTimeout, message).with_detail(Detail::Acknowledged(copies)))
-            } else {
-                return true;
-            };
-            connection.send(ConnectionMessage::Copied { sequence: *sequence, outcome });
-            false
-        });
+        for (connection, sequence) in self.copies.ready(|version, wanted| replica.copies(version) >= wanted) {
+            connection.send(ConnectionMessage::Copied { sequence, outcome: Ok(()) });
+        }
     }
 
     fn settle_versions(&mut self, replica: &Replica) {
-        let now = Instant::now();
-        self.versions.retain(|(version, connection, round, until)| {
-            let ready = if replica.vector().has(*version) {
-                Ok(())
-            } else if now >= *until {
-                Err(Error::new(Code::TooStale, format!("the write of version {version} is not here yet")))
-            } else {
-                return true;
-            };
-            connection.send(ConnectionMessage::ReadReady { round: *round, ready });
-            false
-        });
+        for (connection, round) in self.versions.ready(|version, _| replica.vector().has(version)) {
+            connection.send(ConnectionMessage::ReadReady { round, ready: Ok(()) });
+        }
+    }
+
+    fn give_up_late(&mut self, replica: &Replica, now: Instant) {
+        for (wanted, version, (connection, sequence)) in self.copies.late(now) {
+            let copies = replica.copies(version);
+            let message = format!(
+                "the write is on {copies} disks and was to be on {wanted}; it stays, and goes on spreading"
+            );
+            let error =
+                Error::new(Code::ReplicationTimeout, message).with_detail(Detail::Acknowledged(copies));
+            connection.send(ConnectionMessage::Copied { sequence, outcome: Err(error) });
+        }
+        for (_, version, (connection, round)) in self.versions.late(now) {
+            let error = Error::new(Code::TooStale, format!("the write of version {version} is not here yet"));
+            connection.send(ConnectionMessage::ReadReady { round, ready: Err(error) });
+        }
     }
 }
 

@@ -178,6 +178,8 @@ pub struct SnapshotFigures {
     pub last_bytes: u64,
     /// How long it took.
     pub last_took_ms: u64,
+    /// How much of the keyspace is in the one under way, from 0 to 1.
+    pub progress: Option<f64>,
 }
 
 /// The bounds on the node's work, in bytes.

@@ -158,3 +158,19 @@ fn run(socket: TcpStream, arbiter: &ArbiterHandle, node: Arc<Node>, cast: Arc<Ca
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where it is not set, who reads 100 kB a second is taken for one that doesn't read: the system says that
+    /// there is room when a third of several megabytes is free.
+    #[tokio::test]
+    async fn a_client_that_takes_what_is_unsent_counts_as_reading() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        prepare(&socket);
+        assert_eq!(SockRef::from(&socket).tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
+    }
+}

@@ -18,6 +18,7 @@ use actix::{Actor, Context, Handler};
 use crossbeam_channel::Sender;
 use datastore::engine::Entry;
 use datastore::error::{Code, Error, Outcome};
+use datastore::limits;
 use datastore::persistence::{
     Disk, FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport,
     remove_old_snapshots,
@@ -204,6 +205,7 @@ impl SnapshotWriter {
 
     fn begin(&mut self, askers: Vec<Asker>) {
         let waiting_for = self.cast.shards.len();
+        lock(&self.node.snapshots).progress = Some(0.0);
         self.state = State::Beginning { waiting_for, after: u64::MAX, askers, began: Instant::now() };
         self.cast.wal_writer.send(WalMessage::BeginWalk);
     }
@@ -237,6 +239,7 @@ impl SnapshotWriter {
                 return self.give_up(&error);
             }
         }
+        self.progresses(shard, next);
         match next {
             Some(position) => self.cast.shards[shard].send(ShardMessage::Walk { position }),
             None if shard + 1 < self.cast.shards.len() => {
@@ -244,6 +247,14 @@ impl SnapshotWriter {
             }
             None => self.finish(),
         }
+    }
+
+    /// All shards before this one are written, and this one's buckets up to the next.
+    fn progresses(&self, shard: usize, next: Option<usize>) {
+        let shards = self.cast.shards.len();
+        let of_this_one = next.map_or(1.0, |next| (next * shards) as f64 / limits::BUCKETS as f64);
+        let progress = (shard as f64 + of_this_one.min(1.0)) / shards as f64;
+        lock(&self.node.snapshots).progress = Some((progress * 1_000.0).round() / 1_000.0);
     }
 
     /// What a member's snapshot says of its last entry; nothing on a node that is on its own.
@@ -332,6 +343,7 @@ impl SnapshotWriter {
     }
 
     fn ended(&mut self, made: bool) {
+        lock(&self.node.snapshots).progress = None;
         let askers = std::mem::take(&mut self.next_askers);
         if askers.is_empty() {
             self.cast.wal_writer.send(WalMessage::SnapshotEnded { made });

@@ -174,6 +174,7 @@ fn wal(node: &Node) -> Value {
             "last_index": snapshots.last_index,
             "last_bytes": snapshots.last_bytes,
             "last_took_ms": snapshots.last_took_ms,
+            "progress": snapshots.progress,
         },
     })
 }

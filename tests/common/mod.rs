@@ -255,7 +255,11 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("the node listens");
+        Client::of(TcpStream::connect(address).expect("the node listens"))
+    }
+
+    /// On a connection that is there already.
+    pub fn of(stream: TcpStream) -> Client {
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let reader = BufReader::new(stream.try_clone().expect("a second handle"));

@@ -248,3 +248,35 @@ proptest! {
         prop_assert_eq!(portraits(&parts, line_bytes_max), portraits(&[&input], line_bytes_max));
     }
 }
+
+#[test]
+fn of_very_many_short_lines_so_many_are_decoded_at_once_as_are_good_for_one_turn() {
+    let mut decoder = LineDecoder::new(LINE_BYTES_MAX_DEFAULT);
+    let read = [b"x\n".repeat(30_000), b"{\"op\":\"ping\",\"id\":7}\n{\"op".to_vec()].concat();
+    let mut decoded: Vec<_> = decoder.decode(&read).into_iter().collect();
+    while decoder.has_more() {
+        decoded.extend(decoder.more());
+    }
+    assert_eq!(decoded.iter().map(|decoded| decoded.requests.len()).max(), Some(1_024));
+    assert_eq!(decoded.iter().map(|decoded| decoded.requests.len()).sum::<usize>(), 30_001);
+    let last = decoded.last().unwrap();
+    let ping = last.requests.last().unwrap();
+    assert_eq!((ping.id.of(&last.arena), ping.operation.is_ok()), (&b"7"[..], true));
+    assert_eq!(decoder.half(), b"{\"op");
+}
+
+#[test]
+fn a_line_that_is_refused_before_its_end_is_answered_once_and_thrown_away() {
+    let mut decoder = LineDecoder::new(LINE_BYTES_MAX_DEFAULT);
+    let refusal = || crate::error::Error::overloaded("no room");
+    assert!(decoder.refuse_half(refusal()).is_none(), "none has begun");
+    assert!(decoder.decode(b"{\"id\":\"mine\",\"op\":\"set\",\"value\":\"aaaa").is_none());
+    let refused = decoder.refuse_half(refusal()).unwrap();
+    assert_eq!(refused.requests.len(), 1);
+    assert_eq!(refused.requests[0].id.of(&refused.arena), b"\"mine\"");
+    assert!(decoder.is_within_line() && decoder.half_bytes() == 0);
+    assert!(decoder.decode(b"aaaa").is_none());
+    let next = decoder.decode(b"aa\"}\n{\"op\":\"ping\"}\n").unwrap();
+    assert_eq!(next.requests.len(), 1);
+    assert!(next.requests[0].operation.is_ok());
+}
