@@ -10,7 +10,7 @@ use datastore::error::{Code, Detail, Error};
 use datastore::messaging::Copies;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::states;
-use datastore::replication::dynamo::{Awaited, Question, Questions, Replica};
+use datastore::replication::dynamo::{Question, Questions, Replica, WriteWaiters};
 use datastore::replication::message::NodeId;
 
 use crate::Cast;
@@ -28,9 +28,9 @@ pub(crate) struct Asks {
     cluster: Arc<DynamoCluster>,
     patience: Duration,
     /// Writes that so many members are to have.
-    copies: Awaited<Instant, AskedBy>,
+    copies: WriteWaiters<Instant, AskedBy>,
     /// Writes that this node is to have, and the connections' names for the questions.
-    versions: Awaited<Instant, (Mailbox<Connection>, u64)>,
+    versions: WriteWaiters<Instant, (Mailbox<Connection>, u64)>,
     /// `get`s that ask several members.
     reads: Questions<(AskedBy, Instant)>,
     evictions: Vec<(NodeId, AskedBy)>,
@@ -53,8 +53,8 @@ impl Asks {
             cluster,
             // The request's own time would be over without a word of what was reached.
             patience: Duration::from_millis(request_timeout_ms / 2),
-            copies: Awaited::default(),
-            versions: Awaited::default(),
+            copies: WriteWaiters::default(),
+            versions: WriteWaiters::default(),
             evictions: Vec::new(),
         }
     }

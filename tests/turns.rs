@@ -141,8 +141,8 @@ fn new_words(number: usize) -> String {
 #[test]
 fn writes_come_in_no_faster_than_they_are_indexed() {
     const WRITERS: usize = 4;
-    const WRITES: usize = 12_000;
-    // Of some 80 MiB; no processor indexes as much in half a second.
+    const WRITES: usize = 16_000;
+    // Of some 110 MiB; no processor indexes as much in half a second.
     const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
     let (_directory, node) = node(&[]);
     let acknowledged = AtomicUsize::new(0);

@@ -10,7 +10,7 @@
 //!   sending    what a peer lacks                            taking_over  where no log reaches back
 //!   ended      how much of an evicted node's writes counts  listing    whom others take for members
 //!   receiving  what peers send
-//!   awaited    who waits for copies of a write
+//!   write_waiters  who waits for copies of a write
 //!   questions  whose answers a read counts                  own        what a node says of itself
 //!   ahead      whose stamps are ahead of time
 //!   greeting   who is let in                                admission  who may still join
@@ -24,7 +24,6 @@
 mod admission;
 mod ahead;
 mod apply;
-mod awaited;
 mod buckets;
 mod cache;
 pub mod clock;
@@ -56,11 +55,11 @@ mod times;
 mod vector;
 mod view;
 mod watching;
+mod write_waiters;
 
 pub use admission::beyond_most;
 pub use ahead::Ahead;
 pub use apply::{apply, begin};
-pub use awaited::Awaited;
 pub use buckets::{BucketHashes, bucket_of};
 pub use forks::Fork;
 pub use greeting::{Decision, Greeting, PROTOCOL, decide};
@@ -75,3 +74,4 @@ pub use skew::Skew;
 pub use stability::{Stability, stability};
 pub use vector::{Origin, Row, VersionVector};
 pub use view::{MemberView, Memory};
+pub use write_waiters::WriteWaiters;

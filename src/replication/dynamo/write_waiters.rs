@@ -13,7 +13,7 @@ use crate::version::Version;
 type Group<D, T> = BTreeMap<(u64, u64), (D, T)>;
 
 /// Who waits: `T` each, until the time `D`.
-pub struct Awaited<D, T> {
+pub struct WriteWaiters<D, T> {
     /// By how many must have it and by the write's origin.
     waiting: BTreeMap<(usize, Origin), Group<D, T>>,
     /// Where each is, by when it is given up.
@@ -21,13 +21,13 @@ pub struct Awaited<D, T> {
     next_number: u64,
 }
 
-impl<D: Ord + Copy, T> Default for Awaited<D, T> {
+impl<D: Ord + Copy, T> Default for WriteWaiters<D, T> {
     fn default() -> Self {
-        Awaited { waiting: BTreeMap::new(), due: BTreeMap::new(), next_number: 0 }
+        WriteWaiters { waiting: BTreeMap::new(), due: BTreeMap::new(), next_number: 0 }
     }
 }
 
-impl<D: Ord + Copy, T> Awaited<D, T> {
+impl<D: Ord + Copy, T> WriteWaiters<D, T> {
     /// Waits until `wanted` have this write, or until it is `due`.
     pub fn push(&mut self, wanted: usize, version: Version, due: D, who: T) {
         let number = self.next_number;
@@ -92,35 +92,35 @@ mod tests {
 
     #[test]
     fn those_whose_write_is_there_are_answered_and_the_others_when_they_are_late() {
-        let mut awaited: Awaited<u64, &str> = Awaited::default();
-        awaited.push(2, version(30, 1), 5, "third");
-        awaited.push(2, version(10, 1), 6, "first");
-        awaited.push(3, version(10, 1), 5, "three copies");
-        awaited.push(2, version(10, 2), 7, "another origin");
+        let mut waiters: WriteWaiters<u64, &str> = WriteWaiters::default();
+        waiters.push(2, version(30, 1), 5, "third");
+        waiters.push(2, version(10, 1), 6, "first");
+        waiters.push(3, version(10, 1), 5, "three copies");
+        waiters.push(2, version(10, 2), 7, "another origin");
         // Two have the first origin's writes up to 20.
         let has = |version: Version, wanted| version.ordinal == 1 && version.index <= 20 && wanted <= 2;
-        assert_eq!(awaited.ready(has), ["first"]);
-        assert_eq!(awaited.late(4), []);
-        let late: Vec<&str> = awaited.late(6).into_iter().map(|(_, _, who)| who).collect();
+        assert_eq!(waiters.ready(has), ["first"]);
+        assert_eq!(waiters.late(4), []);
+        let late: Vec<&str> = waiters.late(6).into_iter().map(|(_, _, who)| who).collect();
         assert_eq!(late, ["third", "three copies"]);
-        assert_eq!(awaited.late(9), [(2, version(10, 2), "another origin")]);
-        assert_eq!((awaited.memory_bytes(), awaited.waiting.len()), (0, 0));
+        assert_eq!(waiters.late(9), [(2, version(10, 2), "another origin")]);
+        assert_eq!((waiters.memory_bytes(), waiters.waiting.len()), (0, 0));
     }
 
     #[test]
     fn a_look_costs_no_more_when_very_many_wait() {
-        let mut awaited: Awaited<u64, u64> = Awaited::default();
+        let mut waiters: WriteWaiters<u64, u64> = WriteWaiters::default();
         let looks = Cell::new(0);
         for write in 0..10_000 {
-            awaited.push(2, version(write, 7), write, write);
-            let ready = awaited.ready(|_, _| {
+            waiters.push(2, version(write, 7), write, write);
+            let ready = waiters.ready(|_, _| {
                 looks.set(looks.get() + 1);
                 false
             });
             assert!(ready.is_empty());
         }
         assert_eq!(looks.get(), 10_000);
-        assert_eq!(awaited.ready(|version, _| version.index < 9_000).len(), 9_000);
-        assert_eq!(awaited.late(10_000).len(), 1_000);
+        assert_eq!(waiters.ready(|version, _| version.index < 9_000).len(), 9_000);
+        assert_eq!(waiters.late(10_000).len(), 1_000);
     }
 }
