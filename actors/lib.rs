@@ -5,6 +5,7 @@
 
 mod acknowledgements;
 mod anew;
+mod awaited;
 mod cluster;
 mod conditions;
 mod connection;
@@ -26,6 +27,7 @@ mod dynamo_cluster;
 mod dynamo_greeting;
 mod dynamo_session;
 mod election_coordinator;
+mod fair_queue;
 pub mod flags;
 mod founding;
 mod freshness;

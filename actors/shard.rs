@@ -397,9 +397,7 @@ impl Handler<Counted<ShardMessage>> for Shard {
                     self.index_next_buckets();
                 }
             }
-            ShardMessage::Search(Search { sequence, query, reply_to }) => {
-                self.index_manager.send(IndexMessage::Search { sequence, query, reply_to });
-            }
+            ShardMessage::Search(search) => self.index_manager.send(IndexMessage::Search(search)),
             ShardMessage::Office(office) => self.office_changed(office),
             ShardMessage::Logged(logged) => self.logged(logged),
             ShardMessage::Install { table, index } => self.install(table, index),
