@@ -22,9 +22,7 @@ use crate::connection::Connection;
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
-use crate::shard_messages::{
-    Batch, Committed, ReplyItem, Search, ShardMessage, ShardOperation, ShardRequest,
-};
+use crate::shard_messages::{Batch, Committed, ReplyItem, ShardMessage, ShardOperation, ShardRequest};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
 

@@ -16,6 +16,7 @@ use roaring::RoaringBitmap;
 
 use super::budget::{Budget, GivenUp};
 use super::documents::Documents;
+use super::folding::Folder;
 use super::json::for_each_string;
 use super::postings::{Dictionary, DocumentId, Postings, TermHash};
 use super::tokens::{QueryTerm, for_each_token};
@@ -62,6 +63,7 @@ pub(super) struct TextIndex {
     hash_key: (u64, u64),
     documents: Documents,
     dictionary: Dictionary,
+    folder: Folder,
     /// Kept between changes for their capacity: the terms before and after.
     before: Vec<TermHash>,
     after: Vec<TermHash>,
@@ -74,6 +76,7 @@ impl TextIndex {
             hash_key,
             documents: Documents::new(hash_key),
             dictionary: Dictionary::default(),
+            folder: Folder::default(),
             before: Vec::new(),
             after: Vec::new(),
             changes: Vec::new(),
@@ -93,8 +96,8 @@ impl TextIndex {
         }
         let mut before = std::mem::take(&mut self.before);
         let mut after = std::mem::take(&mut self.after);
-        collect_terms(self.hash_key, old.filter(|_| known.is_some()), &mut before);
-        collect_terms(self.hash_key, new, &mut after);
+        self.collect_terms(old.filter(|_| known.is_some()), &mut before);
+        self.collect_terms(new, &mut after);
         if let Some(document) = self.place(known, change.new.as_ref(), key, after.len()) {
             self.update(document, &before, &after);
         }
@@ -104,6 +107,17 @@ impl TextIndex {
         after.shrink_to(KEPT_TERMS);
         self.changes.shrink_to(KEPT_TERMS);
         (self.before, self.after) = (before, after);
+    }
+
+    /// The terms of a value, sorted, those that occur again there again.
+    fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
+        terms.clear();
+        let Some(value) = value else { return };
+        let hash_key = self.hash_key;
+        for_each_string(value, |text| {
+            for_each_token(&mut self.folder, text, |token| terms.push(TermHash::new(hash_key, token)));
+        });
+        terms.sort_unstable();
     }
 
     /// Brings the document table in line; gives the document whose terms change.
@@ -255,21 +269,14 @@ impl TextIndex {
 
     pub(super) fn bytes(&self) -> u64 {
         let scratch = (self.before.capacity() + self.after.capacity()) * size_of::<TermHash>()
-            + self.changes.capacity() * size_of::<(TermHash, u32)>();
+            + self.changes.capacity() * size_of::<(TermHash, u32)>()
+            + self.folder.bytes();
         (self.documents.bytes() + self.dictionary.bytes() + scratch) as u64
     }
 }
 
 /// Documents whose scores are added up together.
 const WINDOW: DocumentId = 1 << 14;
-
-/// The terms of a value, sorted, those that occur again there again.
-fn collect_terms(hash_key: (u64, u64), value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
-    terms.clear();
-    let Some(value) = value else { return };
-    for_each_string(value, |text| for_each_token(text, |token| terms.push(TermHash::new(hash_key, token))));
-    terms.sort_unstable();
-}
 
 /// Takes every `term` off the front of `terms`; says how many there were.
 fn take_equal(terms: &mut &[TermHash], term: TermHash) -> u32 {

@@ -27,7 +27,7 @@ use std::ops::ControlFlow;
 
 use unicode_segmentation::UnicodeSegmentation as _;
 
-use super::folding::{fold_short, folded};
+use super::folding::Folder;
 use crate::error::{Code, Error};
 use crate::limits::{QUERY_WORDS_MAX, WORD_CHARACTERS_MAX};
 
@@ -42,15 +42,24 @@ enum Purpose {
 type Wanted = ControlFlow<()>;
 
 /// Gives every token that a document is to be found by to `visit`, in order.
-pub(super) fn for_each_token(text: &str, mut visit: impl FnMut(&str)) {
-    let _ = tokenize(text, Purpose::Document, &mut |token: &str| {
+pub(super) fn for_each_token(folder: &mut Folder, text: &str, mut visit: impl FnMut(&str)) {
+    let _ = tokenize(folder, text, Purpose::Document, &mut |token: &str| {
         visit(token);
         Wanted::Continue(())
     });
 }
 
-fn tokenize(text: &str, purpose: Purpose, visit: &mut impl FnMut(&str) -> Wanted) -> Wanted {
-    if text.is_ascii() { ascii_tokens(text.as_bytes(), visit) } else { unicode_tokens(text, purpose, visit) }
+fn tokenize(
+    folder: &mut Folder,
+    text: &str,
+    purpose: Purpose,
+    visit: &mut impl FnMut(&str) -> Wanted,
+) -> Wanted {
+    if text.is_ascii() {
+        ascii_tokens(text.as_bytes(), visit)
+    } else {
+        unicode_tokens(folder, text, purpose, visit)
+    }
 }
 
 /// A word of a query.
@@ -69,7 +78,7 @@ pub fn terms_of_query(text: &str) -> Result<Vec<QueryTerm>, Error> {
     let mut terms: Vec<QueryTerm> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut words = 0;
-    let read = tokenize(text, Purpose::Query, &mut |token: &str| {
+    let read = tokenize(&mut Folder::default(), text, Purpose::Query, &mut |token: &str| {
         words += 1;
         if words > QUERY_WORDS_MAX {
             return Wanted::Break(());
@@ -195,38 +204,62 @@ fn joins_two(text: &[u8], position: usize, previous: Class, kind: Class) -> bool
     previous == kind && class(text, position + 1) == kind
 }
 
-fn unicode_tokens(text: &str, purpose: Purpose, visit: &mut impl FnMut(&str) -> Wanted) -> Wanted {
+fn unicode_tokens(
+    folder: &mut Folder,
+    text: &str,
+    purpose: Purpose,
+    visit: &mut impl FnMut(&str) -> Wanted,
+) -> Wanted {
     let mut run = Run { purpose, pair: String::new(), characters: 0, end_position: 0 };
-    let mut token = String::new();
+    let mut token = Token::default();
     for (start, word) in text.unicode_word_indices() {
         if word.is_ascii() {
             run.end(visit)?;
             visit_ascii(word.as_bytes(), visit)?;
             continue;
         }
-        // Of a word that isn't short, the first characters decide what it is.
-        let mut rest = None;
         token.clear();
-        if !fold_short(word, &mut token) {
-            let mut characters = folded(word);
-            token.extend(characters.by_ref().take(WORD_CHARACTERS_MAX));
-            rest = Some(characters);
-        }
-        if !token.chars().all(is_unspaced) {
+        let _ = folder.fold(word, |character| token.push(character));
+        if !token.is_unspaced {
             run.end(visit)?;
-            visit(&token)?;
+            visit(&token.text)?;
             continue;
         }
         if start != run.end_position {
             run.end(visit)?;
         }
-        // Such a word has no end of its own: all of it is characters and pairs.
-        for character in token.chars().chain(rest.into_iter().flatten()) {
-            run.push(character, visit)?;
+        if token.characters < WORD_CHARACTERS_MAX {
+            token.text.chars().try_for_each(|character| run.push(character, visit))?;
+        } else {
+            // Such a word has no end of its own: all of it is characters and pairs.
+            folder.fold(word, |character| run.push(character, visit))?;
         }
         run.end_position = start + word.len();
     }
     run.end(visit)
+}
+
+/// The first characters of a word's form, which decide what it is.
+#[derive(Default)]
+struct Token {
+    text: String,
+    characters: usize,
+    is_unspaced: bool,
+}
+
+impl Token {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.characters = 0;
+        self.is_unspaced = true;
+    }
+
+    fn push(&mut self, character: char) -> Wanted {
+        self.is_unspaced &= is_unspaced(character);
+        self.text.push(character);
+        self.characters += 1;
+        if self.characters < WORD_CHARACTERS_MAX { Wanted::Continue(()) } else { Wanted::Break(()) }
+    }
 }
 
 /// A run of characters of a script without spaces.
@@ -283,7 +316,7 @@ mod tests {
     /// A query's tokens, as often as they stand there.
     fn queried(text: &str) -> Vec<String> {
         let mut found = Vec::new();
-        let _ = tokenize(text, Purpose::Query, &mut |token: &str| {
+        let _ = tokenize(&mut Folder::default(), text, Purpose::Query, &mut |token: &str| {
             found.push(token.to_owned());
             Wanted::Continue(())
         });
@@ -292,7 +325,7 @@ mod tests {
 
     fn tokens(text: &str) -> Vec<String> {
         let mut found = Vec::new();
-        for_each_token(text, |token| found.push(token.to_owned()));
+        for_each_token(&mut Folder::default(), text, |token| found.push(token.to_owned()));
         found
     }
 
@@ -369,7 +402,7 @@ mod tests {
             assert_eq!(longest.unwrap().iter().map(|term| term.count).sum::<u32>(), 1_024, "{word}");
             let text = format!("{word} ").repeat(100_000);
             let mut visited = 0;
-            let read = tokenize(&text, Purpose::Query, &mut |_: &str| {
+            let read = tokenize(&mut Folder::default(), &text, Purpose::Query, &mut |_: &str| {
                 visited += 1;
                 if visited > QUERY_WORDS_MAX { Wanted::Break(()) } else { Wanted::Continue(()) }
             });
@@ -413,7 +446,7 @@ mod tests {
         #[test]
         fn the_ascii_path_gives_what_the_unicode_path_gives(text in "[a-cA-C0-2_.:,;' \\-\"\\t\\x00]{0,30}") {
             let mut expected = Vec::new();
-            let _ = unicode_tokens(&text, Purpose::Document, &mut |token: &str| {
+            let _ = unicode_tokens(&mut Folder::default(), &text, Purpose::Document, &mut |token: &str| {
                 expected.push(token.to_owned());
                 Wanted::Continue(())
             });
@@ -423,11 +456,10 @@ mod tests {
         #[test]
         fn folding_a_token_again_changes_nothing(text in any::<String>()) {
             for token in tokens(&text) {
-                let mut again = String::new();
-                if !fold_short(&token, &mut again) {
-                    again.extend(folded(&token));
-                }
-                prop_assert_eq!(&again, &token);
+                let mut again = Token::default();
+                again.clear();
+                let _ = Folder::default().fold(&token, |character| again.push(character));
+                prop_assert_eq!(&again.text, &token);
             }
         }
     }
