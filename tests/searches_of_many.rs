@@ -59,16 +59,18 @@ fn wait_until(client: &mut Client, name: &str, holds: impl Fn(u64) -> bool) -> u
 }
 
 #[test]
-fn a_search_waits_for_one_of_another_clients_and_not_for_all() {
+fn a_write_and_a_search_for_it_wait_for_one_of_another_clients_searches_and_not_for_all() {
     let directory = temporary_directory();
     let node = node(directory.path(), &[]);
     let (mut other, mut stats) = (node.client(), node.client());
     // On a busy machine a round may be over before the other client has its turn.
-    let overtakes = (0..5).any(|_| {
+    let overtakes = (0..5).any(|round| {
         let mut many = node.client();
         (0..AT_ONCE).for_each(|_| many.send(&expensive()));
         wait_until(&mut stats, "searches_waiting", |waiting| waiting > 0);
-        other.ok(cheap());
+        let word = format!("only{round}");
+        other.ok(json!({ "op": "set", "key": word, "value": word }));
+        assert_eq!(other.ok(json!({ "op": "search_text", "query": word }))["total"], 1);
         let waiting = figure(&mut stats, "searches_waiting");
         (0..AT_ONCE).for_each(|_| assert_eq!(many.receive()["total"], DOCUMENTS));
         waiting >= 4
