@@ -400,6 +400,8 @@ mod tests {
             let longest =
                 terms_of_query(&vec![word; most].join(if most > QUERY_WORDS_MAX { "" } else { " " }));
             assert_eq!(longest.unwrap().iter().map(|term| term.count).sum::<u32>(), 1_024, "{word}");
+            let one_more = vec![word; QUERY_WORDS_MAX + 1].join(" ");
+            assert!(terms_of_query(&one_more).is_err(), "{word}");
             let text = format!("{word} ").repeat(100_000);
             let mut visited = 0;
             let read = tokenize(&mut Folder::default(), &text, Purpose::Query, &mut |_: &str| {
