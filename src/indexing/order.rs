@@ -169,9 +169,9 @@ impl OrderIndex {
     pub(super) fn count(&self, prefix: &[u8], after: Option<&[u8]>, most: usize) -> KeysCounted {
         let range = KeyRange { prefix: Some(prefix), after, ..KeyRange::default() };
         // A walk over the leaves: the tree keeps no counts, and no key is compared on the way.
-        let mut keys = self.range(&range).into_iter().flatten();
+        let keys = self.range(&range).into_iter().flatten();
         let mut count = 0;
-        while let Some(key) = keys.next() {
+        for key in keys {
             count += 1;
             if count == most {
                 return KeysCounted { count: count as u64, last: Some(key.0.clone()) };
