@@ -28,6 +28,7 @@ use datastore::settings::Mode;
 use tokio::net::TcpStream;
 
 use crate::Cast;
+use crate::awaited::Asker;
 pub use crate::connection_messages::ConnectionMessage;
 use crate::connection_output::Rest;
 use crate::connection_turns::Turns;
@@ -59,6 +60,8 @@ pub struct Connection {
     pub(crate) address: Mailbox<Connection>,
     pub(crate) reached: Reached,
     registration: usize,
+    /// Tells those who work for this connection when it is gone.
+    pub(crate) asker: Arc<Asker>,
     half_lines: Arc<HalfLines>,
     pub(crate) socket: Rc<TcpStream>,
     pub(crate) gate: Rc<Gate>,
@@ -106,6 +109,7 @@ impl Connection {
             cast,
             address,
             registration,
+            asker: Arc::default(),
             half_lines,
             socket: Rc::new(socket),
             gate: Rc::new(Gate::default()),
@@ -417,6 +421,7 @@ impl Actor for Connection {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        self.asker.leaves();
         self.cast.connection_closed(&self.node, self.registration);
     }
 }

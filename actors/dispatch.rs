@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datastore::address;
 use datastore::error::{Code, Error};
-use datastore::indexing::{Kinds, canonical_hash, terms_of_query};
-use datastore::limits;
+use datastore::indexing::Kinds;
 use datastore::messaging::{Operation, ScanRequest, Span, reply};
 use datastore::persistence::Member;
 use datastore::query::{
@@ -14,6 +13,7 @@ use datastore::query::{
     decode_key_cursor, decode_rank_cursor, hello_body,
 };
 
+use crate::awaited::Awaited;
 use crate::connection::Connection;
 use crate::index_manager::IndexMessage;
 use crate::replication_messages::Wish;
@@ -74,19 +74,14 @@ impl Connection {
             Operation::SearchByValue { value, limit, after, .. } => {
                 self.needs_index(|kinds| kinds.value, "value")?;
                 let after = after.map(|after| key_cursor(arena, after)).transpose()?;
-                let value = canonical_hash(self.cast.index_hash_key, value.of(arena));
-                self.ask_indexes(sequence, Query::Value(ValueQuery { value, after, limit }))
+                let query = ValueQuery::new(self.cast.index_hash_key, value.slice(arena), after, limit);
+                self.ask_indexes(sequence, Query::Value(query))
             }
             Operation::SearchText { query, matching, limit, after, .. } => {
                 self.needs_index(|kinds| kinds.text, "text")?;
                 let after = after.map(|after| rank_cursor(arena, after)).transpose()?;
-                let terms = terms_of_query(&String::from_utf8_lossy(query.of(arena)));
-                if terms.len() > limits::QUERY_WORDS_MAX {
-                    let (words, most) = (terms.len(), limits::QUERY_WORDS_MAX);
-                    let message = format!("`query` has {words} words and may have at most {most}");
-                    return Err(Error::new(Code::BadRequest, message));
-                }
-                self.ask_indexes(sequence, Query::TextStatistics(TextQuery { terms, matching, after, limit }))
+                let query = TextQuery::new(query.slice(arena), matching, after, limit);
+                self.ask_indexes(sequence, Query::TextStatistics(query))
             }
             Operation::VectorSearch { vector, top_k, prefix, .. } => {
                 self.needs_index(|kinds| kinds.vector, "vector")?;
@@ -336,17 +331,23 @@ impl Connection {
     /// Asks every IndexManager. On a member by way of the shards: entries that a
     /// round has waited for are on their way through them.
     pub(crate) fn search(&mut self, sequence: u64, query: Query) {
+        let Some(arrived) = self.slot(sequence).map(|slot| slot.arrived) else { return };
+        let awaited = Awaited::new(&self.asker, arrived, self.node.settings.request_timeout_ms);
         let query = Arc::new(query);
+        let search = |this: &Connection| Search {
+            sequence,
+            query: query.clone(),
+            reply_to: this.address.clone(),
+            awaited: awaited.clone(),
+        };
         if self.node.cluster.is_some() || self.node.dynamo.is_some() {
             for shard in &self.cast.shards {
-                let (query, reply_to) = (query.clone(), self.address.clone());
-                shard.send(ShardMessage::Search(Search { sequence, query, reply_to }));
+                shard.send(ShardMessage::Search(search(self)));
             }
             return;
         }
         for indexes in &self.cast.index_managers {
-            let (query, reply_to) = (query.clone(), self.address.clone());
-            indexes.send(IndexMessage::Search { sequence, query, reply_to });
+            indexes.send(IndexMessage::Search(search(self)));
         }
     }
 }

@@ -2,23 +2,34 @@
 //! own, so that a search never stops a shard. The order of its mailbox is the
 //! promise that what was acknowledged is found: a shard sends the change before
 //! it lets the answer go.
+//!
+//! A change is applied when it comes. A search may be done later than it came,
+//! since it only sees more: searches wait in lanes, one a connection, that take
+//! turns. So nobody waits for all that another one has asked for. Searches and
+//! changes have the thread by turns, too, and a search that nobody waits for any
+//! more is not begun, or given up.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use datastore::engine::{Change, Entry};
 use datastore::error::{Code, Detail, Error};
-use datastore::indexing::Indexes;
-use datastore::query::{Part, Query};
+use datastore::indexing::{Budget, Indexes};
+use datastore::query::{Progress, Query, Resume};
 
 use crate::admission::{PermitTotal, Work};
-use crate::connection::{Connection, ConnectionMessage};
+use crate::connection::ConnectionMessage;
+use crate::fair_queue::FairQueue;
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::{Node, lock};
 use crate::shard::Shard;
-use crate::shard_messages::ShardMessage;
+use crate::shard_messages::{Search, ShardMessage};
+
+/// How long changes have the thread while searches wait, and searches while changes do. One that is
+/// begun may take longer.
+const TURN: Duration = Duration::from_millis(10);
 
 /// What an IndexManager hears.
 pub enum IndexMessage {
@@ -41,14 +52,15 @@ pub enum IndexMessage {
     /// From its Shard: another state takes the place of what is indexed; its entries follow.
     Clear,
     /// From a Connection, or by way of its Shard.
-    Search {
-        /// The request's place in its connection's order.
-        sequence: u64,
-        /// What to look for, shared by all IndexManagers.
-        query: Arc<Query>,
-        /// Who asked.
-        reply_to: Mailbox<Connection>,
-    },
+    Search(Search),
+}
+
+/// A search that waits for its turn.
+enum Waiting {
+    /// As it came: its mailbox counts it until it is begun.
+    New(Counted<IndexMessage>),
+    /// It was begun, and goes on from here.
+    Begun(Search, Resume),
 }
 
 /// The actor.
@@ -61,6 +73,11 @@ pub struct IndexManager {
     /// Buckets indexed of all, since the start.
     progress: (usize, usize),
     published_memory: i64,
+    waiting: FairQueue<Waiting>,
+    /// A turn of the searches is due when the mailbox is empty.
+    turn_is_due: bool,
+    /// How long changes have had the thread since the searches' last turn.
+    changing: Duration,
 }
 
 impl IndexManager {
@@ -77,7 +94,36 @@ impl IndexManager {
         let buckets_done = if to_build { 0 } else { buckets_total };
         node.shard_figures[number].buckets_indexed.store(buckets_done, Ordering::Relaxed);
         let progress = (buckets_done, buckets_total);
-        IndexManager { number, node, indexes, hash_key, shard, progress, published_memory: 0 }
+        IndexManager {
+            number,
+            node,
+            indexes,
+            hash_key,
+            shard,
+            progress,
+            published_memory: 0,
+            waiting: FairQueue::default(),
+            turn_is_due: false,
+            changing: Duration::ZERO,
+        }
+    }
+
+    /// Applies changes; gives how long that took, without the searches between.
+    fn change(&mut self, changes: &[Change]) -> Duration {
+        let (mut took, mut began) = (Duration::ZERO, Instant::now());
+        for change in changes {
+            self.indexes.apply(change);
+            if !self.waiting.is_empty() {
+                // All that wait came before this change: they may see it, and need not.
+                let since = began.elapsed();
+                took += since;
+                self.changing += since;
+                self.searches_after_changes();
+                began = Instant::now();
+            }
+        }
+        self.changing += began.elapsed();
+        took + began.elapsed()
     }
 
     fn build(&mut self, entries: Vec<Entry>, buckets_done: usize, buckets_total: usize) {
@@ -90,15 +136,90 @@ impl IndexManager {
         self.shard.send(ShardMessage::BucketsIndexed);
     }
 
-    fn search(&self, query: &Query) -> Result<Part, Error> {
+    /// The searches' turn, if changes have had theirs.
+    fn searches_after_changes(&mut self) {
+        if self.changing >= TURN {
+            self.searches();
+        }
+    }
+
+    /// A turn of the searches: as many as fit in, one at least.
+    fn searches(&mut self) {
+        let began = Instant::now();
+        while let Some((asker, waiting)) = self.waiting.pop() {
+            let (search, resume, _handling) = match waiting {
+                Waiting::Begun(search, resume) => (search, Some(resume), None),
+                Waiting::New(counted) => match counted.begin() {
+                    Some((IndexMessage::Search(search), handling)) => (search, None, Some(handling)),
+                    _ => continue,
+                },
+            };
+            if let Some(resume) = self.search(&search, resume) {
+                self.waiting.push_again(asker, Waiting::Begun(search, resume));
+            }
+            if began.elapsed() >= TURN {
+                break;
+            }
+        }
+        self.changing = Duration::ZERO;
+        let figures = &self.node.shard_figures[self.number];
+        figures.searches_waiting.store(self.waiting.len(), Ordering::Relaxed);
+    }
+
+    /// Works on a search and answers it; if there is more to do, says where to go on.
+    fn search(&self, search: &Search, resume: Option<Resume>) -> Option<Resume> {
+        let Search { sequence, query, reply_to, awaited } = search;
+        let figures = &self.node.shard_figures[self.number];
+        let wanted = || awaited.is_awaited();
+        let step = match wanted() {
+            true => self.run(query, resume.as_ref(), &Budget::new(&wanted)),
+            false => None,
+        };
+        let part = match step {
+            Some(Progress::GoOn(resume)) => return Some(resume),
+            Some(Progress::Done(part)) => {
+                figures.searches_done.fetch_add(1, Ordering::Relaxed);
+                part
+            }
+            None => {
+                figures.searches_dropped.fetch_add(1, Ordering::Relaxed);
+                if awaited.is_gone() {
+                    return None;
+                }
+                // Its connection has said so already, or is about to; but it counts the answers.
+                Err(Error::new(Code::Timeout, "the search was given up: its time was over"))
+            }
+        };
+        reply_to.send(ConnectionMessage::Found { sequence: *sequence, part });
+        None
+    }
+
+    /// `None`: it was given up.
+    fn run(&self, query: &Query, resume: Option<&Resume>, budget: &Budget<'_>) -> Option<Progress> {
         let (done, total) = self.progress;
         if done < total {
             let progress = done as f64 / total as f64;
             let percent = 100 * done / total;
             let message = format!("the indexes are being rebuilt after the start: {percent} % done");
-            return Err(Error::new(Code::IndexNotReady, message).with_detail(Detail::Progress(progress)));
+            let error = Error::new(Code::IndexNotReady, message).with_detail(Detail::Progress(progress));
+            return Some(Progress::Done(Err(error)));
         }
-        Ok(query.run(&self.indexes))
+        query.run(&self.indexes, resume, budget).ok()
+    }
+
+    /// A search takes its place; the searches' turn comes when the mailbox is empty.
+    fn wait(&mut self, asker: usize, search: Counted<IndexMessage>, context: &mut Context<Self>) {
+        self.waiting.push(asker, Waiting::New(search));
+        let figures = &self.node.shard_figures[self.number];
+        figures.searches_waiting.store(self.waiting.len(), Ordering::Relaxed);
+        self.set_turn(context);
+    }
+
+    fn set_turn(&mut self, context: &mut Context<Self>) {
+        if !self.turn_is_due && !self.waiting.is_empty() {
+            self.turn_is_due = true;
+            context.notify(SearchTurn);
+        }
     }
 
     fn publish(&mut self) {
@@ -127,6 +248,23 @@ fn work(changes: &[Change]) -> Work {
     work
 }
 
+/// To itself: the mailbox is empty.
+struct SearchTurn;
+
+impl Message for SearchTurn {
+    type Result = ();
+}
+
+impl Handler<SearchTurn> for IndexManager {
+    type Result = ();
+
+    fn handle(&mut self, _: SearchTurn, context: &mut Self::Context) {
+        self.turn_is_due = false;
+        self.searches();
+        self.set_turn(context);
+    }
+}
+
 impl Actor for IndexManager {
     type Context = Context<Self>;
 }
@@ -134,14 +272,17 @@ impl Actor for IndexManager {
 impl Handler<Counted<IndexMessage>> for IndexManager {
     type Result = ();
 
-    fn handle(&mut self, counted: Counted<IndexMessage>, _: &mut Self::Context) {
+    fn handle(&mut self, counted: Counted<IndexMessage>, context: &mut Self::Context) {
+        if let Some(IndexMessage::Search(search)) = counted.message() {
+            let asker = search.awaited.asker();
+            return self.wait(asker, counted, context);
+        }
         let Some((message, _handling)) = counted.begin() else { return };
         match message {
             IndexMessage::Changes { changes, permits } => {
-                let began = Instant::now();
-                changes.iter().for_each(|change| self.indexes.apply(change));
+                let took = self.change(&changes);
                 self.publish();
-                self.node.permits.admission.learn(self.number, work(&changes), began.elapsed());
+                self.node.permits.admission.learn(self.number, work(&changes), took);
                 self.node.permits.give_back(self.number, permits);
             }
             IndexMessage::Build { entries, buckets_done, buckets_total } => {
@@ -154,10 +295,9 @@ impl Handler<Counted<IndexMessage>> for IndexManager {
                 self.node.shard_figures[self.number].buckets_indexed.store(0, Ordering::Relaxed);
                 self.publish();
             }
-            IndexMessage::Search { sequence, query, reply_to } => {
-                let part = self.search(&query);
-                reply_to.send(ConnectionMessage::Found { sequence, part });
-            }
+            // They wait: see above.
+            IndexMessage::Search(_) => {}
         }
+        self.searches_after_changes();
     }
 }

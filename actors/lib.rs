@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod admission;
 mod anew;
+mod awaited;
 mod cluster;
 mod conditions;
 mod connection;
@@ -28,6 +29,7 @@ mod dynamo_cluster;
 mod dynamo_greeting;
 mod dynamo_session;
 mod election_coordinator;
+mod fair_queue;
 pub mod flags;
 mod founding;
 mod freshness;

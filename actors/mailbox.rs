@@ -184,6 +184,11 @@ impl Gauge {
 }
 
 impl<M> Counted<M> {
+    /// The message, which goes on waiting.
+    pub fn message(&self) -> Option<&M> {
+        self.message.as_ref()
+    }
+
     /// The message's handler begins; it ends when the guard drops.
     pub fn begin(mut self) -> Option<(M, Handling)> {
         let message = self.message.take()?;

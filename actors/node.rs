@@ -113,6 +113,12 @@ pub struct ShardFigures {
     pub indexes: Mutex<Sizes>,
     /// Buckets indexed since the start; all of them: the indexes are ready.
     pub buckets_indexed: AtomicUsize,
+    /// Searches that wait for their turn at the indexes.
+    pub searches_waiting: AtomicUsize,
+    /// Searches that the indexes have answered.
+    pub searches_done: AtomicU64,
+    /// Searches that were not begun, or given up, since nobody waited for them any more.
+    pub searches_dropped: AtomicU64,
 }
 
 /// What the disk thread publishes after each sync.

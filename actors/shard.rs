@@ -24,9 +24,7 @@ use crate::connection::Connection;
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::node::Node;
-use crate::shard_messages::{
-    Batch, Committed, ReplyItem, Search, ShardMessage, ShardOperation, ShardRequest,
-};
+use crate::shard_messages::{Batch, Committed, ReplyItem, ShardMessage, ShardOperation, ShardRequest};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
 
@@ -393,9 +391,7 @@ impl Handler<Counted<ShardMessage>> for Shard {
                     self.index_next_buckets();
                 }
             }
-            ShardMessage::Search(Search { sequence, query, reply_to }) => {
-                self.index_manager.send(IndexMessage::Search { sequence, query, reply_to });
-            }
+            ShardMessage::Search(search) => self.index_manager.send(IndexMessage::Search(search)),
             ShardMessage::Office(office) => self.office_changed(office),
             ShardMessage::Logged(logged) => self.logged(logged),
             ShardMessage::Install { table, index } => self.install(table, index),

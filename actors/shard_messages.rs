@@ -13,6 +13,7 @@ use datastore::replication::message::NodeId;
 use datastore::version::Version;
 
 use crate::admission::Permit;
+use crate::awaited::Awaited;
 use crate::connection::Connection;
 use crate::converging_messages::{Converge, WalkStep};
 use crate::mailbox::Mailbox;
@@ -146,8 +147,8 @@ pub enum ShardOperation {
     Count,
 }
 
-/// A search that goes to a shard's indexes by way of the shard: its mailbox
-/// brings them all that was handed to the shard before.
+/// A search of a shard's indexes. On a member it goes to them by way of the
+/// shard: its mailbox brings them all that was handed to the shard before.
 pub struct Search {
     /// The request's place in its connection's order.
     pub sequence: u64,
@@ -155,6 +156,8 @@ pub struct Search {
     pub query: Arc<Query>,
     /// Who asked.
     pub reply_to: Mailbox<Connection>,
+    /// Until when it is waited for.
+    pub(crate) awaited: Awaited,
 }
 
 /// Writes of one log entry that concern one shard.

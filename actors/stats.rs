@@ -194,9 +194,13 @@ fn indexes(node: &Node) -> Value {
             sizes.iter().map(of).fold((0, 0), |sum, size| (sum.0 + size.entries, sum.1 + size.bytes));
         json!({ "enabled": enabled, "entries": entries, "bytes": bytes })
     };
+    let sum = |of: fn(&ShardFigures) -> u64| node.shard_figures.iter().map(of).sum::<u64>();
     let progress = node.buckets_indexed() as f64 / datastore::limits::BUCKETS as f64;
     json!({
         "progress": progress,
+        "searches_waiting": sum(|shard| shard.searches_waiting.load(Ordering::Relaxed) as u64),
+        "searches_done": sum(|shard| shard.searches_done.load(Ordering::Relaxed)),
+        "searches_dropped": sum(|shard| shard.searches_dropped.load(Ordering::Relaxed)),
         "value": row(kinds.value, |sizes| sizes.value),
         "text": row(kinds.text, |sizes| sizes.text),
         "vector": row(kinds.vector, |sizes| sizes.vector),

@@ -63,7 +63,7 @@
 //!
 //! ```
 //! use datastore::engine::{Answer, Condition, Placement, Slice, Table, WriteKind};
-//! use datastore::indexing::{Indexes, Kinds, terms_of_query};
+//! use datastore::indexing::{Budget, Indexes, Kinds, terms_of_query};
 //! use datastore::messaging::{LineDecoder, Match, Operation};
 //!
 //! let read = concat!(r#"{"op":"set","key":"bio","value":"likes databases"}"#, "\n");
@@ -85,9 +85,10 @@
 //!
 //! let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
 //! slice.output().changes.iter().for_each(|change| indexes.apply(change));
-//! let terms = terms_of_query("Databases");
+//! let terms = terms_of_query("Databases").expect("few words");
 //! let statistics = indexes.text_statistics(&terms);
-//! let page = indexes.search_text(&terms, Match::All, &statistics, None, 10);
+//! let budget = Budget::unlimited();
+//! let page = indexes.search_text(&terms, Match::All, &statistics, None, 10, &budget).expect("not given up");
 //! assert_eq!(page.hits[0].entry.key(), b"bio");
 //! ```
 

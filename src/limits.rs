@@ -19,6 +19,8 @@ pub const BATCH_RECORDS_MAX: usize = 10_000;
 pub const VECTOR_LENGTH_MAX: usize = 4_096;
 /// How many words a `search_text` may ask for.
 pub const QUERY_WORDS_MAX: usize = 1_024;
+/// How many characters of a word count, in the form that text is searched in.
+pub const WORD_CHARACTERS_MAX: usize = 256;
 /// How many matches `vector_search` gives when `top_k` is absent.
 pub const TOP_K_DEFAULT: usize = 10;
 /// How many items a page has when `limit` is absent.

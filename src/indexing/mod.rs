@@ -10,12 +10,14 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `tokens`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
+mod budget;
 mod canonical;
 mod documents;
+mod folding;
 mod frequencies;
 mod json;
 mod kernel;
@@ -36,10 +38,11 @@ use std::fmt;
 use crate::engine::{Change, Entry};
 use crate::messaging::Match;
 
+pub use budget::{Budget, GivenUp};
 pub use canonical::{CanonicalHash, canonical_hash};
-pub use order::{KeyRange, Parts, ScanPage};
+pub use order::{KeyRange, KeysCounted, Parts, ScanPage};
 pub use text::{TextPage, TextStatistics};
-pub use tokens::terms_of_query;
+pub use tokens::{QueryTerm, terms_of_query};
 pub use top::{Hit, by_rank};
 pub use value::ValuePage;
 pub use vector::VectorPage;
@@ -189,7 +192,7 @@ impl Indexes {
     }
 
     /// This shard's share of what [`Indexes::search_text`] needs to know of all shards.
-    pub fn text_statistics(&self, terms: &[String]) -> TextStatistics {
+    pub fn text_statistics(&self, terms: &[QueryTerm]) -> TextStatistics {
         self.text.as_ref().map_or_else(TextStatistics::default, |text| text.statistics(terms))
     }
 
@@ -197,19 +200,26 @@ impl Indexes {
     /// `after`; `statistics` are those of all shards, merged.
     pub fn search_text(
         &self,
-        terms: &[String],
+        terms: &[QueryTerm],
         matching: Match,
         statistics: &TextStatistics,
         after: Option<(f64, &[u8])>,
         limit: usize,
-    ) -> TextPage {
-        let Some(text) = &self.text else { return TextPage::default() };
-        text.search(terms, matching, statistics, after, limit)
+        budget: &Budget<'_>,
+    ) -> Result<TextPage, GivenUp> {
+        let Some(text) = &self.text else { return Ok(TextPage::default()) };
+        text.search(terms, matching, statistics, after, limit, budget)
     }
 
     /// The `top_k` nearest vectors of the query's length whose key begins with `prefix`.
-    pub fn search_vector(&self, query: &[f32], top_k: usize, prefix: Option<&[u8]>) -> VectorPage {
-        let Some(vector) = &self.vector else { return VectorPage::default() };
+    pub fn search_vector(
+        &self,
+        query: &[f32],
+        top_k: usize,
+        prefix: Option<&[u8]>,
+        budget: &Budget<'_>,
+    ) -> Result<VectorPage, GivenUp> {
+        let Some(vector) = &self.vector else { return Ok(VectorPage::default()) };
         // A prefix that few keys have is followed through the keys: a walk over
         // all rows costs about a twentieth as much for each of them.
         const ROWS_PER_KEY: usize = 20;
@@ -217,11 +227,12 @@ impl Indexes {
         if let (Some(_), Some(order)) = (prefix.filter(|_| rows > 0), &self.order) {
             let few = rows / ROWS_PER_KEY + 1;
             let keys: Vec<&Entry> = order.with_prefix(prefix).take(few + 1).collect();
+            budget.spend(keys.len() as u64)?;
             if keys.len() <= few {
-                return vector.rank(query, top_k, keys.into_iter());
+                return vector.rank(query, top_k, keys.into_iter(), budget);
             }
         }
-        vector.search(query, top_k, prefix)
+        vector.search(query, top_k, prefix, budget)
     }
 
     /// A page of a range of keys; `parts` is what the reply shows of each.
@@ -230,9 +241,12 @@ impl Indexes {
         order.scan(range, parts, limit, bytes_max)
     }
 
-    /// How many keys begin with `prefix`.
-    pub fn count(&self, prefix: Option<&[u8]>) -> u64 {
-        self.order.as_ref().map_or(0, |order| order.count(prefix))
+    /// How many keys begin with `prefix`: `most` of those behind `after`, and where to go on.
+    pub fn count(&self, prefix: &[u8], after: Option<&[u8]>, most: usize) -> KeysCounted {
+        match &self.order {
+            Some(order) => order.count(prefix, after, most),
+            None => KeysCounted { count: 0, last: None },
+        }
     }
 
     /// What each index holds. Constant time.

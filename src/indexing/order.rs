@@ -94,6 +94,15 @@ pub struct ScanPage {
     pub more: bool,
 }
 
+/// A part of a count.
+#[derive(Clone, Debug)]
+pub struct KeysCounted {
+    /// How many keys it has.
+    pub count: u64,
+    /// The last one of them, when there may be more behind it.
+    pub last: Option<Entry>,
+}
+
 /// Takes a page's worth of entries: at most `limit`, and no more than
 /// `bytes_max` bytes, but at least one.
 pub(super) fn collect_page<'a>(
@@ -155,12 +164,20 @@ impl OrderIndex {
         }
     }
 
-    pub(super) fn count(&self, prefix: Option<&[u8]>) -> u64 {
-        match prefix {
-            None => self.len(),
-            // A walk over the leaves: the tree keeps no counts, and no key is compared on the way.
-            Some(_) => self.with_prefix(prefix).count() as u64,
+    /// Counts keys that begin with `prefix` and stand behind `after`, `most` of
+    /// them; says behind which key to go on, when there may be more.
+    pub(super) fn count(&self, prefix: &[u8], after: Option<&[u8]>, most: usize) -> KeysCounted {
+        let range = KeyRange { prefix: Some(prefix), after, ..KeyRange::default() };
+        // A walk over the leaves: the tree keeps no counts, and no key is compared on the way.
+        let keys = self.range(&range).into_iter().flatten();
+        let mut count = 0;
+        for key in keys {
+            count += 1;
+            if count == most {
+                return KeysCounted { count: count as u64, last: Some(key.0.clone()) };
+            }
         }
+        KeysCounted { count: count as u64, last: None }
     }
 
     /// The entries whose keys begin with `prefix`, in key order.

@@ -445,7 +445,8 @@ impl<'a> Postings<'a> {
             }
             return;
         }
-        let mut frequent = many.frequent.range(0..DocumentId::MAX);
+        let from = holders.first().copied().unwrap_or(0);
+        let mut frequent = many.frequent.range(from..DocumentId::MAX);
         let mut next = frequent.next();
         for (index, &document) in holders.iter().enumerate() {
             while next.is_some_and(|(marked, _)| marked < document) {

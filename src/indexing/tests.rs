@@ -13,6 +13,15 @@ fn set(indexes: &mut Indexes, old: Option<&Entry>, new: Option<&Entry>) {
     indexes.apply(&Change { old: old.cloned(), new: new.cloned() });
 }
 
+fn search_text(
+    indexes: &Indexes,
+    terms: &[QueryTerm],
+    matching: Match,
+    statistics: &TextStatistics,
+) -> TextPage {
+    indexes.search_text(terms, matching, statistics, None, 10, &Budget::unlimited()).unwrap()
+}
+
 #[test]
 fn kinds_are_read_as_they_are_written() {
     for text in ["none", "value", "text", "value,text", "value,text,vector,order", "vector,order"] {
@@ -31,8 +40,8 @@ fn an_index_that_is_switched_off_holds_nothing() {
     set(&mut indexes, None, Some(&entry(1, "k", Some("\"word\""), Some(&[1.0]))));
     assert_eq!(indexes.sizes(), Sizes::default());
     assert_eq!(indexes.kinds(), Kinds::NONE);
-    assert_eq!(indexes.count(None), 0);
-    assert!(indexes.search_vector(&[1.0], 1, None).hits.is_empty());
+    assert_eq!(indexes.count(b"", None, 10).count, 0);
+    assert!(indexes.search_vector(&[1.0], 1, None, &Budget::unlimited()).unwrap().hits.is_empty());
 }
 
 #[test]
@@ -41,10 +50,10 @@ fn a_score_worked_out_by_hand() {
     for (key, text) in [("a", "\"cat dog\""), ("b", "\"cat cat bird fish\""), ("c", "\"bird\""), ("d", "7")] {
         set(&mut indexes, None, Some(&entry(1, key, Some(text), None)));
     }
-    let terms = terms_of_query("cat");
+    let terms = terms_of_query("cat").unwrap();
     let statistics = indexes.text_statistics(&terms);
     assert_eq!(statistics, TextStatistics { documents: 3, tokens: 7, document_frequency: vec![2] });
-    let page = indexes.search_text(&terms, Match::All, &statistics, None, 10);
+    let page = search_text(&indexes, &terms, Match::All, &statistics);
     // ln(1 + 1.5 / 2.5) = 0.4700036292457356, the average length is 7/3.
     let rarity = 0.470_003_629_245_735_6;
     let two = rarity * 2.0 * 2.2 / (2.0 + 1.2 * (0.25 + 0.75 * 4.0 * 3.0 / 7.0));
@@ -57,13 +66,13 @@ fn a_score_worked_out_by_hand() {
 #[test]
 fn statistics_from_before_the_first_document_are_no_harm() {
     let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
-    let terms = terms_of_query("cat dog");
+    let terms = terms_of_query("cat dog").unwrap();
     let statistics = indexes.text_statistics(&terms);
     set(&mut indexes, None, Some(&entry(1, "a", Some("\"cat dog\""), None)));
     for matching in [Match::All, Match::Any] {
-        let page = indexes.search_text(&terms, matching, &statistics, None, 10);
+        let page = search_text(&indexes, &terms, matching, &statistics);
         assert!(page.hits[0].score.is_finite() && page.hits[0].score > 0.0);
-        assert_eq!(indexes.search_text(&[], matching, &statistics, None, 10).total, 0);
+        assert_eq!(search_text(&indexes, &[], matching, &statistics).total, 0);
     }
 }
 
@@ -122,7 +131,7 @@ fn the_nearest_are_exact_among_near_ties_and_extreme_sizes() {
                 entries.iter().map(|entry| (cosine(entry.vector().unwrap()), entry.key())).collect();
             expected.sort_by(|left, right| by_rank(*left, *right));
             for top_k in [1, 10, 1_000] {
-                let page = indexes.search_vector(&query, top_k, None);
+                let page = indexes.search_vector(&query, top_k, None, &Budget::unlimited()).unwrap();
                 let found: Vec<(f64, &[u8])> =
                     page.hits.iter().map(|hit| (hit.score, hit.entry.key())).collect();
                 assert_eq!(found, expected[..top_k.min(expected.len())], "{length} numbers, best {top_k}");
@@ -185,5 +194,76 @@ fn deletes_give_memory_back() {
         (0..kept).for_each(|number| indexes.apply(&Change { old: Some(entry(number)), new: None }));
         let none = indexes.sizes().bytes();
         assert!(none < empty + full / 5, "{none} bytes for no key, {empty} at first, {full} for all");
+    }
+}
+
+/// Documents that all hold `the` and `and`; half of them hold `or`.
+fn documents(count: u64) -> Indexes {
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    for row in 0..count {
+        let text = format!("\"the and w{row} {}\"", if row % 2 == 0 { "or" } else { "nor" });
+        set(
+            &mut indexes,
+            None,
+            Some(&entry(row, &format!("{row:08}"), Some(&text), Some(&[1.0, row as f32]))),
+        );
+    }
+    indexes
+}
+
+#[test]
+fn a_word_that_comes_again_counts_again_and_costs_nothing() {
+    let indexes = documents(3_000);
+    let search = |query: &str, matching: Match| {
+        let terms = terms_of_query(query).unwrap();
+        let (budget, statistics) = (Budget::unlimited(), indexes.text_statistics(&terms));
+        let page = indexes.search_text(&terms, matching, &statistics, None, 10, &budget).unwrap();
+        (page.total, page.hits[0].score, budget.steps())
+    };
+    for (matching, query) in
+        [(Match::All, "or"), (Match::Any, "or"), (Match::All, "the or"), (Match::Any, "the or")]
+    {
+        let (total, score, steps) = search(query, matching);
+        let many = [query; 500].join(" ");
+        let (total_of_many, score_of_many, steps_of_many) = search(&many, matching);
+        assert_eq!((total, steps), (total_of_many, steps_of_many), "{query}");
+        assert!((score * 500.0 - score_of_many).abs() < 1e-9, "{query}: {score} and {score_of_many}");
+        assert!(steps >= total, "{query}: the steps count what is looked at");
+    }
+}
+
+#[test]
+fn a_search_is_given_up_when_nobody_wants_it_any_more() {
+    const ASK: u64 = Budget::ASK_EVERY_STEPS;
+    let indexes = documents(ASK * 3);
+    let words = |query: &str| terms_of_query(query).unwrap();
+    let text = |query: &str, matching: Match, budget: &Budget<'_>| {
+        let terms = words(query);
+        let statistics = indexes.text_statistics(&terms);
+        indexes.search_text(&terms, matching, &statistics, None, 10, budget).map(|page| page.total)
+    };
+    let vector = |prefix: Option<&str>, budget: &Budget<'_>| {
+        let prefix = prefix.map(str::as_bytes);
+        indexes.search_vector(&[1.0, 2.0], 10, prefix, budget).map(|page| page.hits.len() as u64)
+    };
+    type Search<'a> = &'a dyn Fn(&Budget<'_>) -> Result<u64, GivenUp>;
+    let searches: [Search<'_>; 7] = [
+        &|budget| text("the", Match::All, budget),
+        &|budget| text("the and", Match::All, budget),
+        &|budget| text("the or", Match::Any, budget),
+        &|budget| text("the and or", Match::Any, budget),
+        &|budget| vector(None, budget),
+        &|budget| vector(Some("0"), budget),
+        &|budget| vector(Some("00000"), budget),
+    ];
+    for (number, search) in searches.into_iter().enumerate() {
+        let unlimited = Budget::unlimited();
+        assert!(search(&unlimited).is_ok());
+        let unwanted = Budget::new(&|| false);
+        if unlimited.steps() < ASK {
+            continue; // it was done before anyone would ask
+        }
+        assert_eq!(search(&unwanted), Err(GivenUp), "search {number}");
+        assert!(unwanted.steps() <= 2 * ASK && unlimited.steps() > 2 * ASK, "search {number}");
     }
 }

@@ -9,14 +9,17 @@
 //! they are and how many hold a term come from outside, summed over all shards,
 //! or a document's score would depend on where its key happens to live. A score
 //! is summed in the order of the query's terms, so that every way of evaluating
-//! a query rounds alike.
+//! a query rounds alike. A term that the query has several times is evaluated
+//! once, and what it adds is multiplied: the cost is that of the different terms.
 
 use roaring::RoaringBitmap;
 
+use super::budget::{Budget, GivenUp};
 use super::documents::Documents;
+use super::folding::Folder;
 use super::json::for_each_string;
 use super::postings::{Dictionary, DocumentId, Postings, TermHash};
-use super::tokens::for_each_token;
+use super::tokens::{QueryTerm, for_each_token};
 use super::top::{Hit, Top, by_rank};
 use crate::engine::{Change, Entry};
 use crate::messaging::Match;
@@ -60,6 +63,7 @@ pub(super) struct TextIndex {
     hash_key: (u64, u64),
     documents: Documents,
     dictionary: Dictionary,
+    folder: Folder,
     /// Kept between changes for their capacity: the terms before and after.
     before: Vec<TermHash>,
     after: Vec<TermHash>,
@@ -72,6 +76,7 @@ impl TextIndex {
             hash_key,
             documents: Documents::new(hash_key),
             dictionary: Dictionary::default(),
+            folder: Folder::default(),
             before: Vec::new(),
             after: Vec::new(),
             changes: Vec::new(),
@@ -91,8 +96,8 @@ impl TextIndex {
         }
         let mut before = std::mem::take(&mut self.before);
         let mut after = std::mem::take(&mut self.after);
-        collect_terms(self.hash_key, old.filter(|_| known.is_some()), &mut before);
-        collect_terms(self.hash_key, new, &mut after);
+        self.collect_terms(old.filter(|_| known.is_some()), &mut before);
+        self.collect_terms(new, &mut after);
         if let Some(document) = self.place(known, change.new.as_ref(), key, after.len()) {
             self.update(document, &before, &after);
         }
@@ -102,6 +107,17 @@ impl TextIndex {
         after.shrink_to(KEPT_TERMS);
         self.changes.shrink_to(KEPT_TERMS);
         (self.before, self.after) = (before, after);
+    }
+
+    /// The terms of a value, sorted, those that occur again there again.
+    fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
+        terms.clear();
+        let Some(value) = value else { return };
+        let hash_key = self.hash_key;
+        for_each_string(value, |text| {
+            for_each_token(&mut self.folder, text, |token| terms.push(TermHash::new(hash_key, token)));
+        });
+        terms.sort_unstable();
     }
 
     /// Brings the document table in line; gives the document whose terms change.
@@ -135,7 +151,7 @@ impl TextIndex {
         self.dictionary.set_all(document, &self.changes);
     }
 
-    pub(super) fn statistics(&self, terms: &[String]) -> TextStatistics {
+    pub(super) fn statistics(&self, terms: &[QueryTerm]) -> TextStatistics {
         TextStatistics {
             documents: self.documents.len(),
             tokens: self.documents.tokens(),
@@ -143,60 +159,98 @@ impl TextIndex {
         }
     }
 
-    fn postings(&self, term: &str) -> Postings<'_> {
-        self.dictionary.postings(TermHash::new(self.hash_key, term))
+    fn postings(&self, term: &QueryTerm) -> Postings<'_> {
+        self.dictionary.postings(TermHash::new(self.hash_key, &term.word))
     }
 
     pub(super) fn search(
         &self,
-        terms: &[String],
+        terms: &[QueryTerm],
         matching: Match,
         statistics: &TextStatistics,
         after: Option<(f64, &[u8])>,
         limit: usize,
-    ) -> TextPage {
+        budget: &Budget<'_>,
+    ) -> Result<TextPage, GivenUp> {
         let lists: Vec<Postings<'_>> = terms.iter().map(|term| self.postings(term)).collect();
-        let ranking = Ranking::new(statistics);
+        let ranking = Ranking::new(terms, statistics);
         let mut page = Collector { documents: &self.documents, after, top: Top::new(limit.max(1)), total: 0 };
         match (matching, &lists[..]) {
-            (_, [only]) => only.for_each(0..self.documents.numbers(), |document, frequency| {
-                page.offer(document, ranking.part(0, frequency, self.documents.length(document)));
-            }),
-            (Match::All, _) => self.search_all(&lists, &ranking, &mut page),
-            (Match::Any, _) => self.search_any(&lists, &ranking, &mut page),
+            (_, [only]) => self.search_one(only, &ranking, &mut page, budget)?,
+            (Match::All, _) => self.search_all(&lists, &ranking, &mut page, budget)?,
+            (Match::Any, _) => self.search_any(&lists, &ranking, &mut page, budget)?,
         }
         let total = page.total;
         let (hits, more) = page.top.finish();
-        TextPage { hits, total, more }
+        Ok(TextPage { hits, total, more })
     }
 
-    fn search_all(&self, lists: &[Postings<'_>], ranking: &Ranking, page: &mut Collector<'_>) {
-        let holders = intersection(lists);
-        let mut scores = vec![0.0; holders.len()];
-        for (index, list) in lists.iter().enumerate() {
-            list.for_each_holder(&holders, |holder, frequency| {
-                scores[holder] += ranking.part(index, frequency, self.documents.length(holders[holder]));
+    /// Where the windows begin that a search goes through one after the other.
+    fn windows(&self) -> impl Iterator<Item = DocumentId> {
+        (0..self.documents.numbers()).step_by(WINDOW as usize)
+    }
+
+    fn search_one(
+        &self,
+        list: &Postings<'_>,
+        ranking: &Ranking,
+        page: &mut Collector<'_>,
+        budget: &Budget<'_>,
+    ) -> Result<(), GivenUp> {
+        for start in self.windows() {
+            let before = page.total;
+            list.for_each(start..start + WINDOW, |document, frequency| {
+                page.offer(document, ranking.part(0, frequency, self.documents.length(document)));
             });
+            budget.spend(page.total - before)?;
         }
-        for (document, score) in holders.into_iter().zip(scores) {
-            page.offer(document, score);
+        Ok(())
+    }
+
+    fn search_all(
+        &self,
+        lists: &[Postings<'_>],
+        ranking: &Ranking,
+        page: &mut Collector<'_>,
+        budget: &Budget<'_>,
+    ) -> Result<(), GivenUp> {
+        let holders = intersection(lists, budget)?;
+        let mut scores = vec![0.0; holders.len().min(WINDOW as usize)];
+        for holders in holders.chunks(WINDOW as usize) {
+            for (index, list) in lists.iter().enumerate() {
+                list.for_each_holder(holders, |holder, frequency| {
+                    scores[holder] += ranking.part(index, frequency, self.documents.length(holders[holder]));
+                });
+                budget.spend(holders.len() as u64)?;
+            }
+            for (&document, score) in holders.iter().zip(&mut scores) {
+                page.offer(document, std::mem::take(score));
+            }
         }
+        Ok(())
     }
 
     /// Adds the terms up, one after the other, over a window of documents whose
     /// scores stay in the processor's cache, then goes on to the next window.
-    fn search_any(&self, lists: &[Postings<'_>], ranking: &Ranking, page: &mut Collector<'_>) {
-        const WINDOW: DocumentId = 1 << 14;
+    fn search_any(
+        &self,
+        lists: &[Postings<'_>],
+        ranking: &Ranking,
+        page: &mut Collector<'_>,
+        budget: &Budget<'_>,
+    ) -> Result<(), GivenUp> {
         let mut scores = vec![0.0; WINDOW.min(self.documents.numbers()) as usize];
         let mut matched = vec![0u64; scores.len().div_ceil(64)];
-        let mut start = 0;
-        while start < self.documents.numbers() {
+        for start in self.windows() {
             for (index, list) in lists.iter().enumerate() {
+                let mut visited = 0;
                 list.for_each(start..start + WINDOW, |document, frequency| {
+                    visited += 1;
                     let place = (document - start) as usize;
                     matched[place / 64] |= 1 << (place % 64);
                     scores[place] += ranking.part(index, frequency, self.documents.length(document));
                 });
+                budget.spend(visited + 1)?;
             }
             for (block, bits) in matched.iter_mut().enumerate() {
                 while *bits != 0 {
@@ -205,8 +259,8 @@ impl TextIndex {
                     page.offer(start + place as DocumentId, std::mem::take(&mut scores[place]));
                 }
             }
-            start += WINDOW;
         }
+        Ok(())
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -215,18 +269,14 @@ impl TextIndex {
 
     pub(super) fn bytes(&self) -> u64 {
         let scratch = (self.before.capacity() + self.after.capacity()) * size_of::<TermHash>()
-            + self.changes.capacity() * size_of::<(TermHash, u32)>();
+            + self.changes.capacity() * size_of::<(TermHash, u32)>()
+            + self.folder.bytes();
         (self.documents.bytes() + self.dictionary.bytes() + scratch) as u64
     }
 }
 
-/// The terms of a value, sorted, those that occur again there again.
-fn collect_terms(hash_key: (u64, u64), value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
-    terms.clear();
-    let Some(value) = value else { return };
-    for_each_string(value, |text| for_each_token(text, |token| terms.push(TermHash::new(hash_key, token))));
-    terms.sort_unstable();
-}
+/// Documents whose scores are added up together.
+const WINDOW: DocumentId = 1 << 14;
 
 /// Takes every `term` off the front of `terms`; says how many there were.
 fn take_equal(terms: &mut &[TermHash], term: TermHash) -> u32 {
@@ -236,26 +286,33 @@ fn take_equal(terms: &mut &[TermHash], term: TermHash) -> u32 {
 }
 
 /// The documents that hold every term, ascending, found from the rarest term on.
-fn intersection(lists: &[Postings<'_>]) -> Vec<DocumentId> {
+fn intersection(lists: &[Postings<'_>], budget: &Budget<'_>) -> Result<Vec<DocumentId>, GivenUp> {
+    /// About what one step is worth of combining bitmaps.
+    const DOCUMENTS_PER_STEP: u64 = 256;
     let mut lists: Vec<&Postings<'_>> = lists.iter().collect();
     lists.sort_by_key(|list| list.len());
-    let Some((rarest, others)) = lists.split_first() else { return Vec::new() };
+    let Some((rarest, others)) = lists.split_first() else { return Ok(Vec::new()) };
     let bitmaps: Option<Vec<&RoaringBitmap>> = lists.iter().map(|list| list.bitmap()).collect();
     if let Some([first, second, rest @ ..]) = bitmaps.as_deref() {
-        let both = *first & *second;
-        return rest.iter().fold(both, |all, &bitmap| all & bitmap).into_iter().collect();
+        let mut all = *first & *second;
+        for bitmap in rest {
+            budget.spend(1 + all.len() / DOCUMENTS_PER_STEP)?;
+            all &= *bitmap;
+        }
+        return Ok(all.into_iter().collect());
     }
     let mut holders = Vec::with_capacity(rarest.len() as usize);
     rarest.for_each(0..DocumentId::MAX, |document, _| holders.push(document));
     for list in others {
+        budget.spend(1 + holders.len() as u64)?;
         holders.retain(|&document| list.frequency(document) > 0);
     }
-    holders
+    Ok(holders)
 }
 
 /// BM25 with what depends only on the query worked out beforehand.
 struct Ranking {
-    /// For each term: its inverse document frequency times (k1 + 1).
+    /// For each term: its inverse document frequency times (k1 + 1), times how often the query has it.
     weights: Vec<f64>,
     /// k1 · (1 − b)
     base: f64,
@@ -264,18 +321,19 @@ struct Ranking {
 }
 
 impl Ranking {
-    fn new(statistics: &TextStatistics) -> Ranking {
+    fn new(terms: &[QueryTerm], statistics: &TextStatistics) -> Ranking {
         const K1: f64 = 1.2;
         const B: f64 = 0.75;
         let documents = statistics.documents as f64;
-        let weight = |&frequency: &u64| {
+        let weight = |(term, &frequency): (&QueryTerm, &u64)| {
             let frequency = frequency as f64;
-            (1.0 + (documents - frequency + 0.5).max(0.5) / (frequency + 0.5)).ln() * (K1 + 1.0)
+            let rarity = (1.0 + (documents - frequency + 0.5).max(0.5) / (frequency + 0.5)).ln();
+            rarity * (K1 + 1.0) * f64::from(term.count)
         };
         // Statistics are from a moment before: they may say that there is nothing yet.
         let average_length = statistics.tokens.max(1) as f64 / documents.max(1.0);
         Ranking {
-            weights: statistics.document_frequency.iter().map(weight).collect(),
+            weights: terms.iter().zip(&statistics.document_frequency).map(weight).collect(),
             base: K1 * (1.0 - B),
             slope: K1 * B / average_length,
         }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use hashbrown::HashTable;
 
+use super::budget::{Budget, GivenUp};
 use super::kernel::{dot_exact, error_bound, fastest_dot};
 use super::key_slot::{KeySlot, hash_of};
 use super::shrink::{shrink_table, shrink_vector};
@@ -127,7 +128,13 @@ impl Group {
     }
 
     /// Every row that may belong to the `top_k` best.
-    fn candidates(&self, query: &[f32], top_k: usize, prefix: Option<&[u8]>) -> Vec<u32> {
+    fn candidates(
+        &self,
+        query: &[f32],
+        top_k: usize,
+        prefix: Option<&[u8]>,
+        budget: &Budget<'_>,
+    ) -> Result<Vec<u32>, GivenUp> {
         let dot = fastest_dot();
         let unit = unit(query);
         let margin = 2.0 * error_bound(query.len());
@@ -138,6 +145,10 @@ impl Group {
         let rows_ahead = (PREFETCH_BYTES / row_bytes).clamp(1, 16);
         let prefetched_bytes = row_bytes.min(PREFETCH_BYTES);
         for (row, (entry, &inverse)) in self.entries.iter().zip(&self.inverse_norms).enumerate() {
+            if row % ROWS_TOGETHER == 0 {
+                let rows = ROWS_TOGETHER.min(self.entries.len() - row);
+                budget.spend(rows as u64 * steps_of(query))?;
+            }
             if let Some(ahead) = self.entries.get(row + rows_ahead) {
                 prefetch(ahead.address(), prefetched_bytes);
             }
@@ -156,8 +167,17 @@ impl Group {
             }
         }
         candidates.retain(|&(score, _)| !below(score, best.floor - margin));
-        candidates.into_iter().map(|(_, row)| row).collect()
+        Ok(candidates.into_iter().map(|(_, row)| row).collect())
     }
+}
+
+/// So many rows are noted in the budget together.
+const ROWS_TOGETHER: usize = 64;
+
+/// What a row costs that is as long as the query.
+fn steps_of(query: &[f32]) -> u64 {
+    const BYTES_PER_STEP: usize = 64;
+    1 + (size_of_val(query) / BYTES_PER_STEP) as u64
 }
 
 /// Fewer new rows than this aren't worth sorting. Small in tests, so that they sort.
@@ -270,13 +290,20 @@ impl VectorIndex {
     }
 
     /// The nearest among all vectors of the query's length whose key begins with `prefix`.
-    pub(super) fn search(&self, query: &[f32], top_k: usize, prefix: Option<&[u8]>) -> VectorPage {
+    pub(super) fn search(
+        &self,
+        query: &[f32],
+        top_k: usize,
+        prefix: Option<&[u8]>,
+        budget: &Budget<'_>,
+    ) -> Result<VectorPage, GivenUp> {
         let Some(group) = self.groups.get(&query.len()) else {
-            return VectorPage { lengths: self.groups.keys().copied().collect(), ..VectorPage::default() };
+            let lengths = self.groups.keys().copied().collect();
+            return Ok(VectorPage { lengths, ..VectorPage::default() });
         };
         let top_k = top_k.max(1);
-        let rows = group.candidates(query, top_k, prefix);
-        self.rank(query, top_k, rows.into_iter().map(|row| &group.entries[row as usize]))
+        let rows = group.candidates(query, top_k, prefix, budget)?;
+        self.rank(query, top_k, rows.into_iter().map(|row| &group.entries[row as usize]), budget)
     }
 
     /// The nearest among `entries`, all scored exactly; those without a vector
@@ -286,15 +313,17 @@ impl VectorIndex {
         query: &[f32],
         top_k: usize,
         entries: impl Iterator<Item = &'a Entry>,
-    ) -> VectorPage {
+        budget: &Budget<'_>,
+    ) -> Result<VectorPage, GivenUp> {
         let query_norm = dot_exact(query, query).sqrt();
         let mut top = Top::new(top_k.max(1));
         for entry in entries {
+            budget.spend(steps_of(query))?;
             if let Some(vector) = entry.vector().filter(|vector| vector.len() == query.len()) {
                 top.offer(exact_score(query, query_norm, vector), entry);
             }
         }
-        VectorPage { hits: top.finish().0, covered: true, lengths: Vec::new() }
+        Ok(VectorPage { hits: top.finish().0, covered: true, lengths: Vec::new() })
     }
 
     /// How many vectors of this length there are.

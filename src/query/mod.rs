@@ -26,5 +26,5 @@ pub use node_info::{
     DynamoStanding, MemberStanding, Standing, cluster_body, dynamo_body, hello_body, member_body,
     members_body,
 };
-pub use plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};
+pub use plan::{Part, Progress, Query, Resume, ScanQuery, TextQuery, ValueQuery, VectorQuery};
 pub use utc::utc;

@@ -1,10 +1,15 @@
 //! What every shard's indexes are asked, and what each answers. A query is the
 //! same for all shards; a key lives on one, so the parts never overlap.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 
+use crate::engine::Entry;
+use crate::error::Error;
 use crate::indexing::{
-    CanonicalHash, Indexes, KeyRange, Parts, ScanPage, TextPage, TextStatistics, ValuePage, VectorPage,
+    Budget, CanonicalHash, GivenUp, Indexes, KeyRange, Parts, QueryTerm, ScanPage, TextPage, TextStatistics,
+    ValuePage, VectorPage, canonical_hash, terms_of_query,
 };
 use crate::limits::PAGE_BYTES_MAX;
 use crate::messaging::Match;
@@ -30,25 +35,55 @@ pub enum Query {
 /// Which value, and which page of its keys.
 #[derive(Clone, Debug)]
 pub struct ValueQuery {
-    /// The value, as the index knows it.
-    pub value: CanonicalHash,
+    /// The value's JSON.
+    json: Bytes,
+    /// The value as the index knows it. The first shard that is asked works it out, for all: it
+    /// may be long, and the threads of connections have others to serve.
+    hash: Arc<OnceLock<CanonicalHash>>,
+    hash_key: (u64, u64),
     /// The page begins behind this key.
     pub after: Option<Bytes>,
     /// Items in the page.
     pub limit: usize,
 }
 
+impl ValueQuery {
+    /// The keys that hold what this JSON says, hashed as the indexes hash.
+    pub fn new(hash_key: (u64, u64), json: Bytes, after: Option<Bytes>, limit: usize) -> ValueQuery {
+        ValueQuery { json, hash: Arc::default(), hash_key, after, limit }
+    }
+
+    fn hash(&self) -> &CanonicalHash {
+        self.hash.get_or_init(|| canonical_hash(self.hash_key, &self.json))
+    }
+}
+
 /// Which words, and which page of the documents.
 #[derive(Clone, Debug)]
 pub struct TextQuery {
-    /// The words, each once, folded as the index folds them.
-    pub terms: Vec<String>,
+    /// The words as they came, in UTF-8.
+    text: Bytes,
+    /// What they come to, worked out like the hash of a value.
+    terms: Arc<OnceLock<Result<Vec<QueryTerm>, Error>>>,
     /// Whether all must occur.
     pub matching: Match,
     /// The page begins behind this score and key.
     pub after: Option<(f64, Bytes)>,
     /// Items in the page.
     pub limit: usize,
+}
+
+impl TextQuery {
+    /// The documents that hold these words.
+    pub fn new(text: Bytes, matching: Match, after: Option<(f64, Bytes)>, limit: usize) -> TextQuery {
+        TextQuery { text, terms: Arc::default(), matching, after, limit }
+    }
+
+    /// The words, each once, folded as the index folds them.
+    fn terms(&self) -> Result<&[QueryTerm], Error> {
+        let terms = self.terms.get_or_init(|| terms_of_query(&String::from_utf8_lossy(&self.text)));
+        terms.as_deref().map_err(Clone::clone)
+    }
 }
 
 /// Which vector.
@@ -100,21 +135,53 @@ pub enum Part {
     Count(u64),
 }
 
+/// How far a query has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// It is answered, or refused.
+    Done(Result<Part, Error>),
+    /// There is more to do. Others may come first, changes too: what is counted stands still.
+    GoOn(Resume),
+}
+
+/// Where a query goes on that is worked on in slices.
+#[derive(Debug)]
+pub struct Resume {
+    counted: u64,
+    behind: Entry,
+}
+
 impl Query {
-    /// Asks one shard's indexes.
-    pub fn run(&self, indexes: &Indexes) -> Part {
-        match self {
+    /// Keys that are counted before others have their turn: a few milliseconds.
+    pub const COUNTED_AT_ONCE: usize = if cfg!(test) { 100 } else { 1 << 17 };
+
+    /// Asks one shard's indexes: from the beginning, or where they have said to go on.
+    pub fn run(
+        &self,
+        indexes: &Indexes,
+        resume: Option<&Resume>,
+        budget: &Budget<'_>,
+    ) -> Result<Progress, GivenUp> {
+        let part = match self {
             Query::Value(query) => {
                 let after = query.after.as_deref();
-                Part::Value(indexes.search_value(&query.value, after, query.limit, PAGE_BYTES_MAX))
+                Part::Value(indexes.search_value(query.hash(), after, query.limit, PAGE_BYTES_MAX))
             }
-            Query::TextStatistics(query) => Part::TextStatistics(indexes.text_statistics(&query.terms)),
-            Query::Text(query, statistics) => {
-                let after = query.after.as_ref().map(|(score, key)| (*score, &key[..]));
-                Part::Text(indexes.search_text(&query.terms, query.matching, statistics, after, query.limit))
-            }
+            Query::TextStatistics(query) => match query.terms() {
+                Ok(terms) => Part::TextStatistics(indexes.text_statistics(terms)),
+                Err(error) => return Ok(Progress::Done(Err(error))),
+            },
+            Query::Text(query, statistics) => match query.terms() {
+                Ok(terms) => {
+                    let after = query.after.as_ref().map(|(score, key)| (*score, &key[..]));
+                    let (matching, limit) = (query.matching, query.limit);
+                    Part::Text(indexes.search_text(terms, matching, statistics, after, limit, budget)?)
+                }
+                Err(error) => return Ok(Progress::Done(Err(error))),
+            },
             Query::Vector(query) => {
-                Part::Vector(indexes.search_vector(&query.vector, query.top_k, query.prefix.as_deref()))
+                let prefix = query.prefix.as_deref();
+                Part::Vector(indexes.search_vector(&query.vector, query.top_k, prefix, budget)?)
             }
             Query::Scan(query) => {
                 let range = KeyRange {
@@ -127,7 +194,17 @@ impl Query {
                 let shown = Parts { values: query.values, vectors: query.vectors };
                 Part::Scan(indexes.scan(&range, shown, query.limit, PAGE_BYTES_MAX))
             }
-            Query::Count(prefix) => Part::Count(indexes.count(Some(prefix))),
-        }
+            Query::Count(prefix) => {
+                let (before, behind) = resume.map_or((0, None), |at| (at.counted, Some(at.behind.key())));
+                let keys = indexes.count(prefix, behind, Query::COUNTED_AT_ONCE);
+                budget.spend(keys.count)?;
+                let counted = before + keys.count;
+                match keys.last {
+                    Some(behind) => return Ok(Progress::GoOn(Resume { counted, behind })),
+                    None => Part::Count(counted),
+                }
+            }
+        };
+        Ok(Progress::Done(Ok(part)))
     }
 }

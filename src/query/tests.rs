@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    decode_key_cursor, decode_rank_cursor, merge_scan_pages, merge_text_pages, merge_value_pages,
-    merge_vector_pages,
+    Part, Progress, Query, TextQuery, decode_key_cursor, decode_rank_cursor, merge_scan_pages,
+    merge_text_pages, merge_value_pages, merge_vector_pages,
 };
 use crate::engine::{Change, Entry, Placement, Version};
 use crate::error::{Code, Detail};
 use crate::indexing::{
-    Hit, Indexes, KeyRange, Kinds, Parts, Sizes, TextStatistics, canonical_hash, terms_of_query,
+    Budget, Hit, Indexes, KeyRange, KeysCounted, Kinds, Parts, QueryTerm, Sizes, TextStatistics,
+    canonical_hash, terms_of_query,
 };
 use crate::messaging::Match;
 
@@ -133,7 +134,7 @@ impl Node {
     }
 
     fn search_text(&self, query: &str, matching: Match, limit: usize) -> (Vec<Hit>, u64) {
-        let terms = terms_of_query(query);
+        let terms = terms_of_query(query).unwrap();
         let mut statistics = TextStatistics::default();
         self.shards.iter().for_each(|shard| statistics.merge(&shard.text_statistics(&terms)));
         let mut found: Vec<Hit> = Vec::new();
@@ -144,7 +145,9 @@ impl Node {
             let pages = self
                 .shards
                 .iter()
-                .map(|s| s.search_text(&terms, matching, &statistics, after, limit))
+                .map(|s| {
+                    s.search_text(&terms, matching, &statistics, after, limit, &Budget::unlimited()).unwrap()
+                })
                 .collect();
             let page = merge_text_pages(pages, limit, usize::MAX);
             assert!(page.hits.len() <= limit);
@@ -215,12 +218,19 @@ fn check_keys(node: &Node, model: &Model) {
     }
     for prefix in ["a", "a/", "é", "q"] {
         let expected = model.keys().filter(|key| key.starts_with(prefix.as_bytes())).count() as u64;
-        assert_eq!(
-            node.shards.iter().map(|shard| shard.count(Some(prefix.as_bytes()))).sum::<u64>(),
-            expected
-        );
+        assert_eq!(node.shards.iter().map(|shard| count(shard, prefix)).sum::<u64>(), expected);
     }
-    assert_eq!(node.shards.iter().map(|shard| shard.count(None)).sum::<u64>(), model.len() as u64);
+    assert_eq!(node.shards.iter().map(|shard| count(shard, "")).sum::<u64>(), model.len() as u64);
+}
+
+/// As a count goes on, a few keys at a time.
+fn count(shard: &Indexes, prefix: &str) -> u64 {
+    let mut counted = shard.count(prefix.as_bytes(), None, 2);
+    while let Some(last) = counted.last {
+        let next = shard.count(prefix.as_bytes(), Some(last.key()), 2);
+        counted = KeysCounted { count: counted.count + next.count, last: next.last };
+    }
+    counted.count
 }
 
 fn check_values(node: &Node, model: &Model) {
@@ -270,18 +280,18 @@ fn ranked_by_hand<'a>(model: &'a Model, query: &str, matching: Match) -> Vec<(f6
         .collect();
     let count = documents.len() as f64;
     let average = documents.iter().map(|(_, words)| words.len()).sum::<usize>() as f64 / count;
-    let terms = terms_of_query(query);
+    let terms = terms_of_query(query).unwrap();
     let mut ranked = Vec::new();
     for (entry, words) in &documents {
         let mut held = 0;
         let mut score = 0.0;
-        for term in &terms {
+        for QueryTerm { word: term, count: times } in &terms {
             let frequency = words.iter().filter(|word| *word == term).count() as f64;
             let holders = documents.iter().filter(|(_, words)| words.contains(term)).count() as f64;
             held += usize::from(frequency > 0.0);
             let rarity = (1.0 + (count - holders + 0.5) / (holders + 0.5)).ln();
-            score +=
-                rarity * frequency * 2.2 / (frequency + 1.2 * (0.25 + 0.75 * words.len() as f64 / average));
+            score += f64::from(*times) * rarity * frequency * 2.2
+                / (frequency + 1.2 * (0.25 + 0.75 * words.len() as f64 / average));
         }
         if held > 0 && (matching == Match::Any || held == terms.len()) {
             ranked.push((score, *entry));
@@ -339,10 +349,11 @@ fn check_vectors(node: &Node, model: &Model) {
                 .collect();
             expected.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.key().cmp(right.1.key())));
             for top_k in [1, 3, 100] {
-                let pages = node
-                    .shards
-                    .iter()
-                    .map(|shard| shard.search_vector(query, top_k, prefix.map(str::as_bytes)));
+                let pages = node.shards.iter().map(|shard| {
+                    shard
+                        .search_vector(query, top_k, prefix.map(str::as_bytes), &Budget::unlimited())
+                        .unwrap()
+                });
                 let merged = merge_vector_pages(pages.collect(), query.len(), top_k);
                 let mut lengths: Vec<usize> =
                     model.values().filter_map(|entry| Some(entry.vector()?.len())).collect();
@@ -464,4 +475,51 @@ fn cranfield_is_ranked_as_well_as_by_an_independent_bm25() {
         "{queries} queries: MAP {map:.4}, P@10 {top_ten:.4}; {index_bytes} bytes for {text_bytes} of JSON"
     );
     assert!((map - 0.2783).abs() < 0.01 && (top_ten - 0.2249).abs() < 0.01);
+}
+
+#[test]
+fn a_count_goes_on_over_changes_and_counts_each_key_once() {
+    let entry = |number: u64| {
+        Entry::new(
+            Version { index: number, ordinal: 0 },
+            format!("k{number:04}").as_bytes(),
+            Some(b"1"),
+            None,
+        )
+    };
+    let mut indexes = Indexes::new(Kinds::ALL, HASH_KEY);
+    (0..1_000).for_each(|number| indexes.apply(&Change { old: None, new: Some(entry(number)) }));
+    let query = Query::Count(bytes::Bytes::from_static(b"k0"));
+    let budget = Budget::unlimited();
+    let (mut slices, mut resume) = (0, None);
+    loop {
+        match query.run(&indexes, resume.as_ref(), &budget).unwrap() {
+            Progress::Done(part) => {
+                assert!(matches!(part, Ok(Part::Count(1_000))), "{part:?}");
+                break;
+            }
+            Progress::GoOn(next) => resume = Some(next),
+        }
+        slices += 1;
+        // What it has counted goes and comes again; the key that it goes on behind is gone.
+        let last = (slices * Query::COUNTED_AT_ONCE - 1) as u64;
+        indexes.apply(&Change { old: Some(entry(last)), new: None });
+        indexes.apply(&Change { old: Some(entry(0)), new: None });
+        indexes.apply(&Change { old: None, new: Some(entry(0)) });
+    }
+    assert_eq!((slices, budget.steps()), (10, 1_000));
+}
+
+#[test]
+fn a_querys_words_and_value_are_worked_out_once_for_all_shards_and_stages() {
+    let indexes = Indexes::new(Kinds::ALL, HASH_KEY);
+    let budget = Budget::unlimited();
+    let text = "word ".repeat(2_000);
+    let query = TextQuery::new(bytes::Bytes::from(text), Match::All, None, 10);
+    let refused = Query::TextStatistics(query.clone()).run(&indexes, None, &budget);
+    let Ok(Progress::Done(Err(error))) = refused else { panic!("{refused:?}") };
+    assert_eq!(error.code, Code::BadRequest);
+    // The other shards are told the same, and their stages share what came of it.
+    let again = Query::Text(query, TextStatistics::default()).run(&indexes, None, &budget);
+    assert!(matches!(again, Ok(Progress::Done(Err(again))) if again == error));
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::engine::{Change, Entry, Version};
-use crate::indexing::{Indexes, Kinds, TextStatistics, terms_of_query};
+use crate::indexing::{Budget, Indexes, Kinds, TextStatistics, terms_of_query};
 use crate::messaging::Match;
 
 const HASH_KEY: (u64, u64) = (1, 2);
@@ -61,11 +61,13 @@ fn say_text(name: &str, entries: &[Entry]) -> Indexes {
 
 fn say_search(name: &str, indexes: &Indexes, query: &str) {
     const ROUNDS: u32 = 50;
-    let terms = terms_of_query(query);
+    let terms = terms_of_query(query).unwrap();
     let began = Instant::now();
     for _ in 0..ROUNDS {
         let statistics: TextStatistics = indexes.text_statistics(&terms);
-        std::hint::black_box(indexes.search_text(&terms, Match::All, &statistics, None, 10));
+        let budget = Budget::unlimited();
+        let page = indexes.search_text(&terms, Match::All, &statistics, None, 10, &budget);
+        assert!(std::hint::black_box(page).is_ok());
     }
     println!("{name}: {:.1} us", began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));
 }
@@ -87,7 +89,8 @@ fn say_vectors(length: usize) {
     let mut seconds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let began = Instant::now();
-            std::hint::black_box(indexes.search_vector(&query, 10, None));
+            let page = indexes.search_vector(&query, 10, None, &Budget::unlimited());
+            assert!(std::hint::black_box(page).is_ok());
             began.elapsed().as_secs_f64()
         })
         .collect();
@@ -124,4 +127,82 @@ fn index_speed() {
         );
     }
     [64, 128, 384, 1536].into_iter().for_each(say_vectors);
+}
+
+/// Values that ask for more work than their length suggests.
+fn hard_values() -> Vec<(&'static str, String)> {
+    const BYTES: usize = 4 << 20;
+    let repeat = |text: &str| text.repeat(BYTES / text.len());
+    let quoted = |text: &str| format!("\"{}\"", repeat(text));
+    let mut state = 5;
+    let mut words = String::new();
+    while words.len() < BYTES {
+        words.push_str(&format!("{:x} ", random(&mut state) >> 40));
+    }
+    let mut chinese = String::new();
+    while chinese.len() < BYTES {
+        chinese.extend(char::from_u32(0x4e00 + (random(&mut state) % 20_000) as u32));
+    }
+    let mut russian = String::new();
+    while russian.len() < BYTES {
+        for _ in 0..=random(&mut state) % 12 {
+            russian.extend(char::from_u32(0x410 + (random(&mut state) % 64) as u32));
+        }
+        russian.push(' ');
+    }
+    let mut marks = String::from("a");
+    while marks.len() < BYTES {
+        marks.extend(char::from_u32(0x300 + (random(&mut state) % 70) as u32));
+    }
+    vec![
+        ("prose", format!("{:?}", prose(&mut state, BYTES / 8, 100_000.0))),
+        ("Russian words", format!("\"{russian}\"")),
+        ("distinct words", format!("\"{words}\"")),
+        ("random Chinese", format!("\"{chinese}\"")),
+        ("one-letter words", quoted("a b c d e f g h i j k l m n o p q r s t u v w x y z ")),
+        ("one-letter strings", format!("[{}\"\"]", repeat("\"a\","))),
+        ("numbers", format!("[{}0]", repeat("1,22,3.5,"))),
+        ("members", format!("{{{}\"\":0}}", repeat("\"a\":1,"))),
+        ("deep arrays", format!("[{}0]", repeat(&format!("{}{},", "[".repeat(60), "]".repeat(60))))),
+        ("one long word", quoted("abcdefgh")),
+        ("one long Russian word", quoted("\u{416}")),
+        ("\u{fdfa} x 50", quoted(&format!("{} ", "\u{fdfa}".repeat(50)))),
+        ("\u{fdfa} alone", quoted("\u{fdfa} ")),
+        ("a letter and marks", format!("\"{marks}\"")),
+        ("a letter and one mark", quoted("a\u{300} ")),
+        ("letters and 30 marks", quoted(&format!("a{} ", "\u{316}\u{300}".repeat(15)))),
+        ("apostrophes and marks", quoted(&format!("a'{}", "\u{300}".repeat(50)))),
+        ("letters and apostrophes", quoted("\u{e9}'")),
+        ("Hangul jamo", quoted("\u{1112}\u{1161}\u{11ab}")),
+        ("Hangul jamo words", quoted("\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af} ")),
+        ("half-width Katakana", quoted("\u{ff76}\u{ff9e}")),
+        ("square Katakana", quoted("\u{3300}")),
+        ("emoji with joiners", quoted("\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467} ")),
+        ("emoji joined without end", quoted("\u{1f469}\u{200d}")),
+        ("flags", quoted("\u{1f1e9}\u{1f1ea}")),
+        ("Hebrew and quotes", quoted("\u{5d0}\"\u{5d0}").replace('"', "'")),
+        ("mathematical letters", quoted("\u{1d400}\u{1d401}\u{1d402} ")),
+        ("capital sharp s", quoted("\u{1e9e}\u{1e9e}\u{1e9e} ")),
+        ("iota subscripts", quoted("\u{1f82}\u{345} ")),
+    ]
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn index_speed_of_hard_values() {
+    for (name, value) in hard_values() {
+        let value = if value.starts_with('\'') { format!("\"{}\"", value.trim_matches('\'')) } else { value };
+        for names in ["text", "value"] {
+            let entry = Entry::new(Version { index: 1, ordinal: 0 }, b"k", Some(value.as_bytes()), None);
+            let mut indexes = Indexes::new(kinds(names), HASH_KEY);
+            let began = Instant::now();
+            indexes.apply(&Change { old: None, new: Some(entry.clone()) });
+            let set = began.elapsed().as_secs_f64();
+            let began = Instant::now();
+            indexes.apply(&Change { old: Some(entry), new: None });
+            let delete = began.elapsed().as_secs_f64();
+            let per_byte = |seconds: f64| seconds * 1e9 / value.len() as f64;
+            println!("{name}, {names}: set {:.1} ns a byte, delete {:.1}", per_byte(set), per_byte(delete));
+        }
+    }
 }
