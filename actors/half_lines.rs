@@ -6,13 +6,16 @@
 //! on, so that some line always gets done and gives its room back. Nobody waits for ever:
 //! a line that has found no room in time is refused, and so is a finisher that takes too long.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use datastore::limits;
+use datastore::messaging::{Decoded, LineDecoder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub(crate) use datastore::limits::HALF_LINES_BYTES_MAX;
@@ -24,12 +27,26 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(limits::LINE_PROGRES
 /// What a half line may occupy without taking from the budget: what one read brings.
 const FREE_BYTES: usize = limits::SOCKET_READ_BYTES;
 
+/// A line from this length on is decoded beside the thread that serves its connection, and others.
+pub(crate) const LONG_LINE_BYTES: usize = 256 * 1024;
+
 /// What half-read lines of all connections occupy.
-#[derive(Default)]
 pub struct HalfLines {
     bytes: AtomicUsize,
     /// Some connection is the finisher.
     has_finisher: AtomicBool,
+    /// One long line is decoded at a time: more of them would take the processors from everybody else.
+    decoding: Arc<Semaphore>,
+}
+
+impl Default for HalfLines {
+    fn default() -> HalfLines {
+        HalfLines {
+            bytes: AtomicUsize::new(0),
+            has_finisher: AtomicBool::new(false),
+            decoding: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 /// Whether a line may grow.
@@ -42,6 +59,9 @@ pub(crate) enum Room {
     /// It has waited, or has been the finisher's, for too long.
     Refused,
 }
+
+/// A decoder that is at work, and what it has decoded; nothing, if the node ends meanwhile.
+pub(crate) type Decoding = Pin<Box<dyn Future<Output = Option<(LineDecoder, Option<Decoded>)>>>>;
 
 /// One connection's half-read line.
 pub(crate) struct HalfLine {
@@ -90,6 +110,20 @@ impl HalfLine {
             true => Room::Grow,
             false => Room::Wait,
         }
+    }
+
+    /// Decodes the end of a long line on another thread, when its turn has come.
+    pub(crate) fn decode_long(&self, mut decoder: LineDecoder, end: Vec<u8>) -> Decoding {
+        let turns = self.all.decoding.clone();
+        Box::pin(async move {
+            // Nobody closes it.
+            let _turn = turns.acquire_owned().await.ok();
+            let decoded = tokio::task::spawn_blocking(move || {
+                let decoded = decoder.decode(&end);
+                (decoder, decoded)
+            });
+            decoded.await.ok()
+        })
     }
 
     fn settle(&mut self) {

@@ -24,7 +24,10 @@ use futures_core::Stream;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::half_lines::{HALF_LINES_BYTES_MAX, HalfLine, HalfLines, PATIENCE, ROOM_PAUSE, Room, has_ended};
+use crate::half_lines::{
+    Decoding, HALF_LINES_BYTES_MAX, HalfLine, HalfLines, LONG_LINE_BYTES, PATIENCE, ROOM_PAUSE, Room,
+    has_ended,
+};
 use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::read_buffer::read_once;
@@ -120,6 +123,8 @@ pub struct RequestStream {
     socket: Rc<TcpStream>,
     gate: Rc<Gate>,
     decoder: LineDecoder,
+    /// The decoder, while a long line is decoded elsewhere.
+    decoding: Option<Decoding>,
     timer: Pin<Box<Sleep>>,
     /// When a half-read line must have grown; unset while there is none, or while we don't read.
     progress_due: Option<Instant>,
@@ -143,6 +148,7 @@ impl RequestStream {
             socket,
             gate,
             decoder,
+            decoding: None,
             timer: Box::pin(sleep_until(Instant::now())),
             progress_due: None,
             decoded: 0,
@@ -221,7 +227,7 @@ impl RequestStream {
 
     /// Reads once. `Ok(None)`: nothing there yet.
     fn read(&mut self) -> io::Result<Option<Came>> {
-        let RequestStream { socket, decoder, may_be_peer, .. } = self;
+        let RequestStream { socket, decoder, may_be_peer, half_line, node, .. } = self;
         read_once(socket, |bytes| {
             if bytes.is_empty() {
                 return Came::End;
@@ -232,6 +238,10 @@ impl RequestStream {
                     return Came::Peer(BytesMut::from(&first[..]));
                 }
                 *may_be_peer = PEER_PREFIX.starts_with(&first);
+            }
+            if decoder.half().len() >= LONG_LINE_BYTES && bytes.contains(&b'\n') {
+                let decoder = std::mem::replace(decoder, LineDecoder::new(node.settings.line_bytes_max));
+                return Came::LongLine(half_line.decode_long(decoder, bytes.to_vec()));
             }
             Came::Bytes(decoder.decode(bytes))
         })
@@ -244,6 +254,8 @@ enum Came {
     End,
     /// Another node greets this one.
     Peer(BytesMut),
+    /// The end of a long line.
+    LongLine(Decoding),
     /// Bytes, and what requests they complete.
     Bytes(Option<Decoded>),
 }
@@ -256,6 +268,17 @@ impl Stream for RequestStream {
         loop {
             if this.ended {
                 return Poll::Ready(None);
+            }
+            if let Some(decoding) = &mut this.decoding {
+                let Poll::Ready(decoded) = decoding.as_mut().poll(context) else { return Poll::Pending };
+                this.decoding = None;
+                let Some((decoder, decoded)) = decoded else { return this.end(Received::End) };
+                this.decoder = decoder;
+                this.progress_due = this.decoder.is_within_line().then(|| Instant::now() + PATIENCE);
+                match this.poll_decoded(decoded) {
+                    Some(received) => return received,
+                    None => continue,
+                }
             }
             if this.gate.closed.get() {
                 return this.end(Received::End);
@@ -312,6 +335,10 @@ impl Stream for RequestStream {
                     continue;
                 }
                 Ok(Some(Came::Peer(first))) => return this.end(Received::Peer(first)),
+                Ok(Some(Came::LongLine(decoding))) => {
+                    (this.decoding, this.progress_due) = (Some(decoding), None);
+                    continue;
+                }
                 Ok(Some(Came::Bytes(decoded))) => decoded,
                 Err(error) => return this.end(Received::Failed(error)),
             };

@@ -249,3 +249,29 @@ fn a_client_that_closes_half_its_connection_within_a_line_is_answered_when_room_
     let reply = Client::of(one).receive();
     assert_eq!(reply["error"]["code"], "parse_error", "its line ended where it stopped: {reply}");
 }
+
+#[test]
+fn a_long_line_keeps_its_place_among_short_ones() {
+    let (_directory, node) = node(&[]);
+    let mut client = node.client();
+    let long = format!("{{\"id\":2,\"op\":\"set\",\"key\":\"k\",\"value\":[{}0]}}\n", "1,".repeat(3 * MIB));
+    let lines = [
+        "{\"id\":1,\"op\":\"set\",\"key\":\"k\",\"value\":1}\n",
+        &long,
+        "{\"id\":3,\"op\":\"get\",\"key\":\"k\"}\n{\"id\":4,\"op\":\"set\",\"key\":\"k\",\"value\":4}\n",
+        &long.replace("\"id\":2", "\"id\":5"),
+        "{\"id\":6,\"op\":\"ping\"}",
+    ];
+    let mut sender = Client::of(client.stream.try_clone().unwrap());
+    let lines = lines.concat();
+    // It reads while it sends: the replies are long, too.
+    std::thread::spawn(move || {
+        sender.send_raw(lines.as_bytes());
+        sender.finish();
+    });
+    let replies: Vec<Value> = (0..6).map(|_| client.receive()).collect();
+    let ids: Vec<u64> = replies.iter().map(|reply| reply["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(replies[2]["value"].as_array().map(Vec::len), Some(3 * MIB + 1));
+    assert_eq!(client.receive_rest(), "");
+}
