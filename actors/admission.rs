@@ -101,12 +101,13 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Nothing is under way.
-    pub fn new(shards: usize) -> Admission {
+    /// Nothing is under way. Where nothing is indexed a write costs its shard's index nothing.
+    pub fn new(shards: usize, is_indexed: bool) -> Admission {
+        let known = |ns_per_kib: u64| AtomicU64::new(if is_indexed { ns_per_kib } else { 0 });
         let shard = || ShardAdmission {
             debt_us: AtomicU64::new(0),
-            value_ns_per_kib: AtomicU64::new(VALUE_NS_PER_KIB),
-            vector_ns_per_kib: AtomicU64::new(VECTOR_NS_PER_KIB),
+            value_ns_per_kib: known(VALUE_NS_PER_KIB),
+            vector_ns_per_kib: known(VECTOR_NS_PER_KIB),
             waiting: AtomicUsize::new(0),
             turn: Notify::new(),
         };
@@ -251,7 +252,7 @@ mod tests {
     const TEXT: Work = Work { writes: 1, value_bytes: 1_000, vector_bytes: 0 };
 
     fn full(shards: usize) -> Arc<Admission> {
-        let admission = Arc::new(Admission::new(shards));
+        let admission = Arc::new(Admission::new(shards, true));
         admission.take(0, DEBT_MAX_US);
         admission
     }
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_turn_comes_to_who_asks_when_there_is_room_already() {
-        let admission = Arc::new(Admission::new(1));
+        let admission = Arc::new(Admission::new(1, true));
         assert!(look(pin!(Turn::wait(admission.clone(), 0))).is_some());
         admission.take(0, DEBT_MAX_US);
         let mut turn = pin!(Turn::wait(admission.clone(), 0));
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_a_byte_costs_follows_what_it_took() {
-        let admission = Admission::new(1);
+        let admission = Admission::new(1, true);
         let took = |work: Work, ns_per_byte: u64| Duration::from_nanos(work.value_bytes * ns_per_byte);
         let many = Work { writes: 1_000, value_bytes: 1_000_000, vector_bytes: 0 };
         for ns_per_byte in [3_000, 20] {

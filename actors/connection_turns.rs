@@ -74,11 +74,11 @@ impl Connection {
         }
         let shards = self.shards_of(arena, sequence, operation);
         let admission = self.node.permits.admission.clone();
+        // Who has a turn at one of several shards needs room at the others, and not their turns, too.
         let turn = self.turns.turn.as_ref();
-        let behind = shards
-            .iter()
-            .copied()
-            .find(|&shard| !(admission.is_open(shard) || turn.is_some_and(|turn| turn.lasts(shard))));
+        let has_turn = turn.is_some_and(|turn| shards.iter().any(|&shard| turn.lasts(shard)));
+        let may_go = |shard| admission.is_open(shard) || (has_turn && admission.has_room(shard));
+        let behind = shards.iter().copied().find(|&shard| !may_go(shard));
         self.turns.shards_of_front = Some((sequence, shards));
         match behind {
             Some(shard) => self.wait_for_turn(shard, context),
@@ -110,9 +110,12 @@ impl Connection {
         if std::mem::replace(&mut self.turns.waits_for_turn, true) {
             return;
         }
+        // What it sends meanwhile waits in its socket: there its time doesn't run yet.
+        self.gate.narrow(true);
         let turn = Turn::wait(self.node.permits.admission.clone(), shard);
         context.spawn(wrap_future(turn).map(|turn, this: &mut Connection, context| {
             this.turns.waits_for_turn = false;
+            this.gate.narrow(false);
             this.turns.turn = Some(turn);
             this.go_on(context);
             this.turns.turn = None;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use datastore::engine::Placement;
 use datastore::error::{Code, Error};
-use datastore::indexing::Sizes;
+use datastore::indexing::{Kinds, Sizes};
 use datastore::limits;
 use datastore::replication::health::INDEXED_ALL;
 use datastore::settings::Settings;
@@ -204,10 +204,10 @@ const GATE_OPEN: u8 = 0;
 const GATE_DISK_FULL: u8 = 1;
 
 impl Permits {
-    /// No work yet, for so many shards and under this bound on memory.
-    pub fn new(shards: usize, memory_bytes_max: Option<u64>) -> Permits {
+    /// No work yet, for so many shards that are indexed or not, under this bound on memory.
+    pub fn new(shards: usize, is_indexed: bool, memory_bytes_max: Option<u64>) -> Permits {
         Permits {
-            admission: Arc::new(Admission::new(shards)),
+            admission: Arc::new(Admission::new(shards, is_indexed)),
             in_flight_bytes: AtomicUsize::new(0),
             memory_bytes: AtomicI64::new(0),
             memory_bytes_max,
@@ -300,7 +300,11 @@ impl Node {
         (cluster, dynamo): (Option<Arc<Cluster>>, Option<Arc<DynamoCluster>>),
     ) -> Node {
         Node {
-            permits: Permits::new(settings.shards, settings.memory_bytes_max),
+            permits: Permits::new(
+                settings.shards,
+                settings.indexes != Kinds::NONE,
+                settings.memory_bytes_max,
+            ),
             memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,

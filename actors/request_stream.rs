@@ -39,6 +39,8 @@ pub struct Gate {
     /// Of these, lines of requests.
     arena_bytes: Cell<usize>,
     closed: Cell<bool>,
+    /// Only as much is to be under way as one read brings.
+    is_narrow: Cell<bool>,
     reader: RefCell<Option<Waker>>,
 }
 
@@ -78,6 +80,11 @@ impl Gate {
     /// What is under way without the lines of the requests.
     pub fn bytes_beside_arenas(&self) -> usize {
         self.bytes.get() - self.arena_bytes.get()
+    }
+
+    /// Whether less than usual is to be under way, since this connection's writes wait for their turn.
+    pub fn narrow(&self, is_narrow: bool) {
+        self.is_narrow.set(is_narrow);
     }
 
     /// Nothing more is to be read.
@@ -214,14 +221,15 @@ impl RequestStream {
         Some(Poll::Ready(Some(Received::Requests(decoded))))
     }
 
-    /// What this connection may have under way now: less, while all of them have very much.
+    /// What this connection may have under way now: less while all of them have very much, or while its
+    /// writes wait.
     fn in_flight_bytes_max(&self) -> usize {
         let memory = &self.node.memory;
         let all = memory.requests.bytes() + memory.connections.bytes();
-        if all < limits::REQUESTS_BYTES_CROWDED {
-            limits::CONNECTION_IN_FLIGHT_BYTES_MAX
-        } else {
+        if self.gate.is_narrow.get() || all >= limits::REQUESTS_BYTES_CROWDED {
             limits::SOCKET_READ_BYTES
+        } else {
+            limits::CONNECTION_IN_FLIGHT_BYTES_MAX
         }
     }
 

@@ -255,7 +255,7 @@ impl DatastoreConnector {
         Call::new(self, "cluster")
     }
 
-    /// Makes a snapshot now.
+    /// Makes a snapshot now. It may take longer than the connector's `timeout`: its outcome is unknown then.
     pub fn snapshot(&self) -> Call<Snapshot> {
         Call::new(self, "snapshot")
     }

@@ -1,6 +1,7 @@
 //! The command line, and a line of the interactive mode: one parser for both.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datastore::connector::{Call, Copies, Read, Write};
@@ -30,9 +31,9 @@ pub struct CommandLine {
     /// The port of hosts that are given without one
     #[arg(long, env = "DATASTORE_PORT", default_value_t = 9000)]
     pub port: u16,
-    /// How long a request may take, whatever it waits for
-    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub timeout_ms: u64,
+    /// How long a request may take, whatever it waits for [default: 15000; a snapshot takes as long as it takes]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout_ms: Option<u64>,
     /// How long of that to look for a leader while the nodes name none
     #[arg(long, default_value_t = 10_000)]
     pub patience_ms: u64,
@@ -45,7 +46,18 @@ pub struct CommandLine {
     pub command: Option<Command>,
 }
 
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a snapshot may take: as long as anyone would wait for it.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+
 impl CommandLine {
+    /// How long the command's requests may take.
+    pub fn timeout(&self) -> Duration {
+        let usual = if matches!(self.command, Some(Command::Snapshot)) { SNAPSHOT_TIMEOUT } else { TIMEOUT };
+        self.timeout_ms.map_or(usual, Duration::from_millis)
+    }
+
     /// `host:port`, with the brackets of an IPv6 address; several with commas between them.
     pub fn addresses(&self) -> String {
         let with_port = |host: &Host| format!("{}:{}", host.name, host.port.unwrap_or(self.port));

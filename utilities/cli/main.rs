@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     };
     let addresses = command_line.addresses();
     let mut options = Options::default();
-    options.timeout = Duration::from_millis(command_line.timeout_ms);
+    options.timeout = command_line.timeout();
     options.patience = Duration::from_millis(command_line.patience_ms);
     options.connect_timeout = options.connect_timeout.min(options.timeout);
     let client = {
