@@ -16,6 +16,7 @@ mod converging_log;
 mod converging_messages;
 mod converging_recovery;
 mod directory_mark;
+mod disk_room;
 mod disk_thread;
 mod disk_watch;
 mod dispatch;

@@ -77,8 +77,8 @@ pub enum WalMessage {
         /// The log can't go on: the node must stop once its clients know.
         fatal: bool,
     },
-    /// From the disk thread: the disk's reserve is reached. A snapshot is what
-    /// lets the log give room back.
+    /// From the disk thread: the disk's reserve is reached, or still is and a snapshot may fit by now. A
+    /// snapshot is what lets the log give room back.
     DiskFull,
     /// From the disk thread, or a snapshot's sender: the newest snapshot can't be read, here or by those
     /// who were sent it.
@@ -405,7 +405,12 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                     crate::start::stop_after_fatal_error(&error);
                 }
             }
-            WalMessage::DiskFull | WalMessage::SnapshotDoubtful => self.make_snapshot(),
+            WalMessage::SnapshotDoubtful => self.make_snapshot(),
+            WalMessage::DiskFull => {
+                // The disk thread asks only when one may have room, however the last one went.
+                self.no_snapshot_before = None;
+                self.make_snapshot();
+            }
             WalMessage::BeginWalk => self.begin_walk(),
             WalMessage::Cut { through } => {
                 self.cut.wants(through);
