@@ -81,8 +81,8 @@ fn a_disk_full_of_vectors_has_room_for_their_snapshot() {
         println!("{compression}: full after {added} vectors");
         assert!(added > 500, "{added}");
         // Full, it made one by itself: else the log couldn't be cut.
-        let made = until(&mut client, "a snapshot", |stats| stats["snapshot"]["made"].as_u64() > Some(0));
-        assert_eq!(made["snapshot"]["failed"], 0, "{made}");
+        let made = until(&mut client, "a snapshot", |stats| stats["wal"]["snapshot"]["made"].as_u64() > Some(0));
+        assert_eq!(made["wal"]["snapshot"]["failed"], 0, "{made}");
         until(&mut client, "the log was cut", |stats| stats["wal"]["bytes"].as_u64() < Some(4 << 20));
         for _ in 0..3 {
             added = add_until_full(&mut client, added);
@@ -121,7 +121,7 @@ fn a_disk_without_room_for_a_snapshot_gets_one_when_keys_are_deleted_or_room_is_
         }
         let out =
             until(&mut client, "the log was cut", |stats| stats["wal"]["bytes"].as_u64() < Some(4 << 20));
-        println!("{compression}, room given {gives_room}: {}", out["snapshot"]);
+        println!("{compression}, room given {gives_room}: {}", out["wal"]["snapshot"]);
         drop(node);
         let left = if gives_room { count } else { 40 };
         let node = start(&disk.path().join("data"), compression);

@@ -99,7 +99,8 @@ impl DiskGauge {
 /// since keys were deleted or room was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotForRoom {
-    /// What was free beyond what the snapshot needed when the last one was asked for.
+    /// What was free beyond what the snapshot needed when the last one was asked for; as little as can be where that
+    /// was not known.
     surplus_asked: Option<i128>,
 }
 
@@ -111,15 +112,16 @@ impl SnapshotForRoom {
             self.surplus_asked = None;
             return false;
         }
-        let needed = i128::from(needed_bytes.unwrap_or(0));
-        let surplus = i128::from(room.snapshots_bytes) - needed;
-        let step = (needed / i128::from(MARGIN_DIVISOR)).max(i128::from(RESERVED_EXTRA_BYTES));
-        let is_due = match self.surplus_asked {
-            None => true,
-            Some(before) => lets_go && surplus >= 0 && (is_late || surplus - before >= step),
+        const UNKNOWN: i128 = i128::MIN / 2;
+        let surplus = needed_bytes.map(|needed| i128::from(room.snapshots_bytes) - i128::from(needed));
+        let step = i128::from((needed_bytes.unwrap_or(0) / MARGIN_DIVISOR).max(RESERVED_EXTRA_BYTES));
+        let is_due = match (self.surplus_asked, surplus) {
+            (None, _) => true,
+            (Some(before), Some(now)) => lets_go && now >= 0 && (is_late || now - before >= step),
+            (Some(_), None) => lets_go && is_late,
         };
         if is_due {
-            self.surplus_asked = Some(surplus);
+            self.surplus_asked = Some(surplus.unwrap_or(UNKNOWN));
         }
         is_due
     }
@@ -179,6 +181,9 @@ mod tests {
         assert!(!due(500, 50, false, true), "nothing would go");
         assert!(due(100, 50, true, false), "room was given");
         assert!(!wish.is_due(&room(false, 100), None, true, true), "there is room");
-        assert!(wish.is_due(&room(true, 0), None, false, false), "full anew");
+        assert!(wish.is_due(&room(true, 30), None, false, false), "full anew");
+        assert!(!wish.is_due(&room(true, 30), None, true, false), "it is under way");
+        assert!(!wish.is_due(&room(true, 30), Some(80 * MIB), true, true), "it has shown what it needs");
+        assert!(wish.is_due(&room(true, 30), Some(29 * MIB), true, false), "keys were deleted");
     }
 }
