@@ -81,7 +81,8 @@ fn a_disk_full_of_vectors_has_room_for_their_snapshot() {
         println!("{compression}: full after {added} vectors");
         assert!(added > 500, "{added}");
         // Full, it made one by itself: else the log couldn't be cut.
-        let made = until(&mut client, "a snapshot", |stats| stats["wal"]["snapshot"]["made"].as_u64() > Some(0));
+        let made =
+            until(&mut client, "a snapshot", |stats| stats["wal"]["snapshot"]["made"].as_u64() > Some(0));
         assert_eq!(made["wal"]["snapshot"]["failed"], 0, "{made}");
         until(&mut client, "the log was cut", |stats| stats["wal"]["bytes"].as_u64() < Some(4 << 20));
         for _ in 0..3 {

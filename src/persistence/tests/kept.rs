@@ -1,9 +1,9 @@
 //! What is kept: snapshots with the log that they need, and files that recoveries have put aside.
 
 use super::super::{
-    Disk, MemoryDisk, NodeUuid, Replay, SnapshotError, SnapshotFile, SnapshotHeader, first_retained_index,
-    keep_newest_snapshots, list_snapshots, newest_valid_snapshot, put_aside, remove_all_but_newest_whole,
-    remove_older_aside,
+    Disk, Log, MemoryDisk, NodeUuid, Replay, SnapshotError, SnapshotFile, SnapshotHeader,
+    first_retained_index, keep_newest_snapshots, list_snapshots, newest_valid_snapshot, put_aside,
+    remove_all_but_newest_whole, remove_older_aside,
 };
 use super::{NODE, append, fresh, open, options};
 
@@ -32,6 +32,12 @@ fn recovered(disk: &MemoryDisk) -> Result<u64, String> {
     Ok(report.last_index)
 }
 
+fn append_three(log: &mut Log<MemoryDisk>) {
+    for _ in 0..3 {
+        append(log, &[&[1; 3000]], None).unwrap();
+    }
+}
+
 /// Each snapshot is asked for with or without a write before it, or is plain where the one before was not.
 #[test]
 fn any_one_snapshot_may_be_damaged_however_they_were_asked_for() {
@@ -40,10 +46,10 @@ fn any_one_snapshot_may_be_damaged_however_they_were_asked_for() {
         compressions.into_iter().flat_map(|level| (0..32u32).map(move |writes| (level, writes)))
     {
         let (disk, mut log) = fresh(SEGMENT_BYTES);
-        (0..3).for_each(|_| drop(append(&mut log, &[&[1; 3000]], None).unwrap()));
+        append_three(&mut log);
         for number in 0..5u64 {
             if writes & (1 << number) != 0 {
-                (0..3).for_each(|_| drop(append(&mut log, &[&[2; 3000]], None).unwrap()));
+                append_three(&mut log);
             }
             let through = log.next_index() - 1;
             snapshot(&disk, through, through, compression(number));
@@ -89,7 +95,9 @@ fn where_a_snapshot_needs_the_log_is_unknown_the_log_stays() {
 }
 
 fn put(disk: &MemoryDisk, names: &[&str]) {
-    names.iter().for_each(|name| drop(disk.create_new(name).unwrap()));
+    for name in names {
+        disk.create_new(name).unwrap();
+    }
 }
 
 fn names(disk: &MemoryDisk, directory: &str) -> Vec<String> {
