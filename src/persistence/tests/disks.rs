@@ -75,7 +75,7 @@ fn a_snapshot_that_the_disk_does_not_give_is_no_damaged_one() {
 /// A file whose name is taken replaces a good snapshot: a fault while it is read back leaves that one.
 #[test]
 fn a_snapshot_that_can_not_be_read_back_takes_no_good_one_along() {
-    for after in 0..6 {
+    for after in 0..20 {
         let disk = MemoryDisk::new();
         snapshot(&disk, 40, 90, None).unwrap();
         fail(&disk, Operation::Read, after, ErrorKind::Other);
