@@ -9,12 +9,13 @@
 //! A disk that is rolled back as a whole keeps both. That shows only when a peer says
 //! that it has entries of this node that this node hasn't.
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use datastore::persistence::LOCK_FILE;
+use datastore::persistence::{FILE_MODE, LOCK_FILE, is_disk_full};
 use serde_json::{Value, json};
 
 /// The file that keeps the mark.
@@ -56,12 +57,39 @@ fn mark_of(directory: &Path) -> io::Result<Value> {
 }
 
 fn store(directory: &Path, mark: &Value) -> io::Result<()> {
+    let text = format!("{mark}\n");
+    match replace(directory, &text) {
+        // There was a mark: to write over it takes no room.
+        Err(error) if is_disk_full(&error) => overwrite(directory, &text).map_err(|_| error),
+        stored => stored,
+    }
+}
+
+fn replace(directory: &Path, text: &str) -> io::Result<()> {
     let (temporary, file) = (directory.join(TEMPORARY_FILE), directory.join(MARK_FILE));
-    let mut writing = std::fs::File::create(&temporary)?;
-    writeln!(writing, "{mark}")?;
-    writing.sync_all()?;
+    let mut writing = new_file().create(true).truncate(true).open(&temporary)?;
+    let written = writing.write_all(text.as_bytes()).and_then(|()| writing.sync_all());
+    if written.is_err() {
+        // It takes room.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written?;
     std::fs::rename(&temporary, &file)?;
     std::fs::File::open(directory)?.sync_all()
+}
+
+/// A crash half-way leaves what is no mark: the directory counts as a copy then, which is the safe side.
+fn overwrite(directory: &Path, text: &str) -> io::Result<()> {
+    let mut file = new_file().open(directory.join(MARK_FILE))?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
+}
+
+fn new_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(FILE_MODE);
+    options
 }
 
 #[cfg(test)]
@@ -90,5 +118,22 @@ mod tests {
         std::fs::remove_file(original.path().join(MARK_FILE)).unwrap();
         keep_if_unmarked(original.path()).unwrap();
         assert!(original.path().join(MARK_FILE).exists() && !is_copy(original.path()).unwrap());
+    }
+
+    #[test]
+    fn without_room_a_mark_is_written_over_the_one_that_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(LOCK_FILE), "").unwrap();
+        assert!(overwrite(directory.path(), "null\n").is_err(), "there is none");
+        for _ in 0..2 {
+            keep(directory.path()).unwrap();
+            assert!(!is_copy(directory.path()).unwrap());
+            overwrite(directory.path(), "null\n").unwrap();
+            assert_eq!(std::fs::read(directory.path().join(MARK_FILE)).unwrap(), b"null\n");
+            assert!(is_copy(directory.path()).unwrap());
+            let mark = mark_of(directory.path()).unwrap();
+            overwrite(directory.path(), &format!("{mark}\n")).unwrap();
+            assert!(!is_copy(directory.path()).unwrap());
+        }
     }
 }

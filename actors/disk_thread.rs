@@ -6,17 +6,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
-use datastore::persistence::{AppendEntry, AppendError, Disk, DiskGauge, Log, Unreadable, reserve_bytes};
+use datastore::persistence::{AppendEntry, AppendError, Disk, Log, Unreadable};
 use datastore::replication::message::{EntryKind, Message};
 use datastore::replication::raft::Persist;
 
 use crate::acknowledgements::Group;
+use crate::disk_room::{DiskRoom, ROOM_CHECK};
 use crate::mailbox::Mailbox;
 use crate::memory_figures::Share;
 use crate::node::{Node, lock};
@@ -66,13 +66,6 @@ pub enum DiskOrder {
     Stop(Sender<()>),
 }
 
-/// How often an idle disk thread looks at the room on the disk.
-const ROOM_CHECK: Duration = Duration::from_secs(1);
-
-/// A disk thread that is never idle looks after so many bytes, too: a fast
-/// writer must not use up the reserve between two looks.
-const ROOM_CHECK_BYTES: u64 = 256 * 1024;
-
 /// The thread's state.
 pub struct DiskThread<D: Disk> {
     /// The log.
@@ -83,18 +76,14 @@ pub struct DiskThread<D: Disk> {
     pub wal_writer: Mailbox<WalWriter>,
     /// For the figures and the disk's gate.
     pub node: Arc<Node>,
-    /// When the room on the disk was last looked at.
-    pub room_checked: Option<Instant>,
-    /// What was appended since.
-    pub room_unchecked_bytes: u64,
+    /// What is known of the disk's room.
+    pub room: DiskRoom,
     /// The log's growth since the last snapshot began.
     pub growth_bytes: u64,
     /// Asks for a spare segment.
     pub spares: Sender<()>,
     /// Segments when a spare was last asked for.
     pub segments_seen: usize,
-    /// Whether the disk counts as full.
-    pub disk_gauge: DiskGauge,
     /// Orders that came while the disk refused, and wait for their turn.
     pub backlog: VecDeque<DiskOrder>,
     /// The node stops: whom to tell when the log's end is certain.
@@ -194,7 +183,7 @@ impl<D: Disk> DiskThread<D> {
         match appended {
             Ok(appended) => {
                 self.growth_bytes += appended.bytes;
-                self.room_unchecked_bytes += appended.bytes;
+                self.room.unchecked_bytes += appended.bytes;
                 let (index, log_bytes) = (appended.last_index, self.growth_bytes);
                 let segments = self.segments_seen;
                 self.wal_writer.send(WalMessage::Synced { index, acknowledgements, log_bytes, segments });
@@ -202,6 +191,9 @@ impl<D: Disk> DiskThread<D> {
             Err(failure) => {
                 let (error, fatal) = told(&failure);
                 tracing::warn!(%failure, fatal, "a log write failed");
+                if let AppendError::DiskFull { .. } = failure {
+                    self.refused_for_room();
+                }
                 self.wal_writer.send(WalMessage::Failed { acknowledgements, error, fatal });
             }
         }
@@ -226,45 +218,9 @@ impl<D: Disk> DiskThread<D> {
                 tracing::warn!(%error, through, "the log could not be cut; trying again after the next snapshot")
             }
         }
+        self.room.segments_after_cut = self.log.figures().segments;
         self.after_cut();
         self.publish();
-    }
-
-    pub(crate) fn check_room_sometimes(&mut self) {
-        let now = Instant::now();
-        let is_recent = self.room_checked.is_some_and(|last| now.duration_since(last) < ROOM_CHECK / 4);
-        if is_recent && self.room_unchecked_bytes < ROOM_CHECK_BYTES {
-            return;
-        }
-        self.room_checked = Some(now);
-        self.room_unchecked_bytes = 0;
-        let free_bytes = match self.log.disk().free_bytes() {
-            Ok(free_bytes) => free_bytes,
-            Err(error) => {
-                tracing::warn!(%error, "could not ask how much room the disk has");
-                return;
-            }
-        };
-        let reserve = reserve_bytes(self.snapshot_bytes_expected(), self.node.settings.segment_bytes);
-        let was_full = self.disk_gauge.is_full();
-        let full = self.disk_gauge.measure(free_bytes, reserve);
-        if full != was_full {
-            tracing::warn!(
-                free_bytes,
-                reserve_bytes = reserve,
-                full,
-                "the disk's reserve is reached, or free again"
-            );
-        }
-        self.node.permits.set_disk_full(full);
-        if full && !was_full {
-            self.wal_writer.send(WalMessage::DiskFull);
-        }
-    }
-
-    /// The next snapshot is at most as long as what the entries occupy in memory.
-    fn snapshot_bytes_expected(&self) -> u64 {
-        self.node.shard_figures.iter().map(|shard| shard.memory_bytes.load(Ordering::Relaxed)).sum()
     }
 
     /// After the log has gone on to another segment, the next one is prepared.

@@ -9,6 +9,7 @@ use datastore::engine::Placement;
 use datastore::error::{Code, Error};
 use datastore::indexing::{Kinds, Sizes};
 use datastore::limits;
+use datastore::persistence::{Contents, SnapshotTook};
 use datastore::replication::health::INDEXED_ALL;
 use datastore::settings::Settings;
 use hdrhistogram::Histogram;
@@ -99,6 +100,8 @@ pub struct ShardFigures {
     pub keys: AtomicU64,
     /// What entries and tables occupy, in bytes.
     pub memory_bytes: AtomicU64,
+    /// What vectors have of that, in bytes.
+    pub vector_bytes: AtomicU64,
     /// What the tables have room for beyond that, in bytes.
     pub spare_bytes: AtomicU64,
     /// In dynamo mode: versions of deletes that are kept.
@@ -186,6 +189,8 @@ pub struct SnapshotFigures {
     pub last_took_ms: u64,
     /// How much of the keyspace is in the one under way, from 0 to 1.
     pub progress: Option<f64>,
+    /// What the last one has shown about the next: whether it was compressed, and what it took or would have taken.
+    pub took: Option<(bool, SnapshotTook)>,
 }
 
 /// The bounds on the node's work, in bytes.
@@ -367,6 +372,35 @@ impl Node {
     pub fn may_keep_more_of_the_log(&self) -> bool {
         let bytes_max = lock(&self.snapshots).last_bytes.max(limits::LOG_HELD_BYTES_LEAST);
         lock(&self.log_figures).bytes <= bytes_max && !self.permits.is_disk_full()
+    }
+
+    /// What the next snapshot will hold.
+    pub fn contents(&self) -> Contents {
+        let sum = |of: fn(&ShardFigures) -> &AtomicU64| -> u64 {
+            self.shard_figures.iter().map(|shard| of(shard).load(Ordering::Relaxed)).sum()
+        };
+        Contents {
+            entries: sum(|shard| &shard.keys) + sum(|shard| &shard.tombstones),
+            memory_bytes: sum(|shard| &shard.memory_bytes),
+            vector_bytes: sum(|shard| &shard.vector_bytes),
+        }
+    }
+
+    /// What the next snapshot takes, as far as that can be reckoned, and as the last one of its kind was larger.
+    pub fn snapshot_bytes(&self, compressed: bool) -> u64 {
+        let reckoned = self.contents().snapshot_bytes(compressed);
+        self.took(compressed).map_or(reckoned, |took| took.correct(reckoned).max(reckoned))
+    }
+
+    /// How much room there must be for the next snapshot to be worth an attempt; `None`: nothing is known.
+    pub fn snapshot_bytes_needed(&self, compressed: bool) -> Option<u64> {
+        let likely = self.took(compressed)?.correct(self.contents().snapshot_bytes(compressed));
+        Some(likely.saturating_add(likely / 8))
+    }
+
+    fn took(&self, compressed: bool) -> Option<SnapshotTook> {
+        let took = lock(&self.snapshots).took;
+        took.filter(|(was_compressed, _)| *was_compressed == compressed).map(|(_, took)| took)
     }
 
     /// How many of the buckets are indexed, of all shards.

@@ -8,15 +8,17 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
-    Disk, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, Membership, NodeUuid, OpenError, PassedOver,
-    RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotReport,
-    first_retained_index, initialise, list_snapshots, load_newest_snapshot, remove_unfinished_snapshot,
+    FILE_MODE, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, Membership, NodeUuid, OpenError,
+    PassedOver, RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReport,
+    first_retained_index, initialise, is_disk_full, load_newest_snapshot, put_aside, remove_older_aside,
+    remove_unfinished_snapshot,
 };
 use datastore::replication::doubt::Condition;
 use datastore::replication::dynamo::SnapshotVector;
@@ -27,6 +29,7 @@ use datastore::settings::{Mode, Settings};
 use crate::cluster::Cluster;
 use crate::converging_recovery::{self, RecoveredConverging, ReplayedConverging};
 use crate::directory_mark;
+use crate::directory_probe::{probe, say_who_may_read};
 use crate::dynamo_cluster::DynamoCluster;
 use crate::founding;
 use crate::log_replayer::{NodeLog, Replayed, replay_log};
@@ -50,8 +53,6 @@ pub struct Recovered {
     pub last_index: u64,
     /// What the log has grown by since the snapshot's S, in bytes.
     pub log_bytes: u64,
-    /// The S of each snapshot kept, oldest first.
-    pub snapshots_kept: Vec<u64>,
     /// For `stats`.
     pub snapshot_figures: SnapshotFigures,
     /// Held as long as the process lives.
@@ -71,6 +72,7 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     let disk = FileDisk::open(path).map_err(unusable)?;
     let lock = lock_directory(path)?;
     probe(path)?;
+    say_who_may_read(&disk).map_err(unusable)?;
     let options = LogOptions { segment_bytes: settings.segment_bytes, ..LogOptions::default() };
     let identity = identity(&disk, &options, settings)?;
     remove_unfinished_snapshot(&disk).map_err(StartError::Snapshot)?;
@@ -98,7 +100,6 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
 
-    let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
     let snapshot_figures = figures(snapshot.as_ref());
     let (mut last_index, log_bytes) = (report.last_index, report.entry_bytes);
     let mut membership = founding::membership(&disk, &identity, settings, port, last_index > 0)?;
@@ -128,7 +129,6 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         disk,
         last_index,
         log_bytes,
-        snapshots_kept,
         snapshot_figures,
         lock,
         cluster,
@@ -141,7 +141,11 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
 /// becomes of the directory.
 fn is_in_doubt(path: &Path) -> io::Result<bool> {
     if !directory_mark::is_copy(path)? {
-        directory_mark::keep_if_unmarked(path)?;
+        match directory_mark::keep_if_unmarked(path) {
+            // The next start does it; until then a copy of this directory is known for none.
+            Err(error) if is_disk_full(&error) => tracing::warn!(%error, "the directory was not marked"),
+            marked => marked?,
+        }
         return Ok(false);
     }
     directory_mark::doubt(path)?;
@@ -191,7 +195,6 @@ fn recover_converging(
     let report = recovery.report.clone();
     set_aside(&disk, &passed_over).map_err(StartError::Snapshot)?;
     report_recovery(&report, snapshot.as_ref(), &tables, began.elapsed());
-    let snapshots_kept = starts_of_snapshots(&disk, identity.node)?;
     if is_copy {
         tracing::warn!("this directory is a copy of another one: it goes on as a new stream of entries");
     }
@@ -209,7 +212,6 @@ fn recover_converging(
         disk,
         last_index: report.last_index,
         log_bytes: report.entry_bytes,
-        snapshots_kept,
         snapshot_figures: figures(snapshot.as_ref()),
         lock,
         cluster: None,
@@ -247,6 +249,7 @@ fn lock_directory(path: &Path) -> Result<File, StartError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(FILE_MODE)
         .open(path.join(LOCK_FILE))
         .map_err(unusable)?;
     match file.try_lock() {
@@ -254,19 +257,6 @@ fn lock_directory(path: &Path) -> Result<File, StartError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_path_buf() }),
         Err(std::fs::TryLockError::Error(source)) => Err(unusable(source)),
     }
-}
-
-/// Does once what the log will rely on, so that a read-only or broken directory
-/// is found before anything is acknowledged.
-fn probe(path: &Path) -> Result<(), StartError> {
-    let failed = |step| move |source| StartError::Probe { path: path.to_path_buf(), step, source };
-    let (first, second) = (path.join("probe.new"), path.join("probe"));
-    let file = File::create(&first).map_err(failed("create a file"))?;
-    io::Write::write_all(&mut &file, b"probe").map_err(failed("write a file"))?;
-    file.sync_all().map_err(failed("sync a file"))?;
-    std::fs::rename(&first, &second).map_err(failed("rename a file"))?;
-    std::fs::remove_file(&second).map_err(failed("remove a file"))?;
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync the directory"))
 }
 
 fn identity(disk: &FileDisk, options: &LogOptions, settings: &Settings) -> Result<Identity, StartError> {
@@ -343,29 +333,28 @@ fn replay_range(snapshot: Option<&SnapshotReport>, truncate_damaged: bool) -> Re
 /// they count among those that are kept, nor may a later start take one for the
 /// newest when the log has gone on from before it.
 fn set_aside(disk: &FileDisk, passed_over: &[PassedOver]) -> Result<(), SnapshotError> {
+    let mut fresh = Vec::new();
     for PassedOver { name, reason } in passed_over {
         let failed = |source| SnapshotError::Io { file: name.clone(), source };
         let target = name.replacen('/', "/damaged-", 1);
-        disk.rename(name, &target).map_err(failed)?;
-        disk.sync_directory(SNAPSHOT_DIRECTORY).map_err(failed)?;
-        tracing::warn!(
-            file = name,
-            reason,
-            renamed_to = target,
-            "a snapshot that can't be used was set aside"
-        );
+        let renamed_to = put_aside(disk, SNAPSHOT_DIRECTORY, name, &target).map_err(failed)?;
+        tracing::warn!(file = name, reason, renamed_to, "a snapshot that can't be used was set aside");
+        fresh.push(renamed_to);
+    }
+    match remove_older_aside(disk, SNAPSHOT_DIRECTORY, DAMAGED, &fresh) {
+        Ok(removed) => say_removed(&removed),
+        Err(error) => tracing::warn!(%error, "snapshots that were set aside earlier could not be removed"),
     }
     Ok(())
 }
 
-fn starts_of_snapshots(disk: &FileDisk, node: NodeUuid) -> Result<Vec<u64>, StartError> {
-    let infos = list_snapshots(disk).map_err(StartError::Snapshot)?;
-    // One that can't even be opened was passed over above and doesn't hold the log back.
-    Ok(infos
-        .iter()
-        .filter_map(|info| SnapshotReader::open(disk, info, node).ok())
-        .map(|r| r.header().after)
-        .collect())
+/// How the names of snapshots begin that were set aside.
+const DAMAGED: &str = "damaged-";
+
+fn say_removed(removed: &[String]) {
+    if !removed.is_empty() {
+        tracing::info!(?removed, "what earlier starts had set aside was removed; the last few are kept");
+    }
 }
 
 fn report_recovery(
@@ -379,13 +368,20 @@ fn report_recovery(
             file = torn.file,
             offset = torn.offset,
             bytes = torn.bytes,
-            copied_to = torn.copied_to,
+            copied_to = torn.copied_to.as_deref().unwrap_or("nowhere: the disk has no room"),
             "a write that a crash cut short, and nobody was told of, was cut from the log"
         );
     }
     if let Some(damage) = &report.truncated {
         tracing::error!(%damage, set_aside = ?report.set_aside, "DAMAGED LOG CUT (--truncate-damaged-log): acknowledged writes behind the damage are lost");
     }
+    if report.rest_of_cut > 0 {
+        tracing::warn!(
+            segments = report.rest_of_cut,
+            "the log had a hole in front of what the snapshot needs of it: the rest of a cut that a crash cut short was removed"
+        );
+    }
+    say_removed(&report.removed_aside);
     tracing::info!(
         keys = tables.iter().map(Table::len).sum::<usize>(),
         snapshot_entries = snapshot.map_or(0, |snapshot| snapshot.entries),

@@ -161,7 +161,7 @@ impl<D: Disk> DiskThread<D> {
             replicated.places.appended(&appended, entries.iter().map(|entry| entry.term));
             replicated.hard_state_waits = false;
             this.growth_bytes += appended.bytes;
-            this.room_unchecked_bytes += appended.bytes;
+            this.room.unchecked_bytes += appended.bytes;
             Ok(())
         })
     }
@@ -183,7 +183,7 @@ impl<D: Disk> DiskThread<D> {
             let pause = match &failure {
                 AppendError::Refused { .. } => REFUSED_PAUSE,
                 AppendError::DiskFull { .. } => {
-                    self.node.permits.set_disk_full(true);
+                    self.refused_for_room();
                     FULL_PAUSE
                 }
                 AppendError::TooLarge | AppendError::NotReplaceable { .. } | AppendError::Unsealed { .. } => {

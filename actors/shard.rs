@@ -327,6 +327,7 @@ impl Shard {
             self.published_memory = memory;
             figures.memory_bytes.store(memory as u64, Ordering::Relaxed);
         }
+        figures.vector_bytes.store(table.vector_bytes() as u64, Ordering::Relaxed);
         figures.spare_bytes.store(table.spare_bytes() as u64, Ordering::Relaxed);
         figures.keys.store(table.len() as u64, Ordering::Relaxed);
         let (tombstones, newest) = table.tombstones();

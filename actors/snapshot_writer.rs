@@ -20,7 +20,8 @@ use datastore::engine::Entry;
 use datastore::error::{Code, Error, Outcome};
 use datastore::limits;
 use datastore::persistence::{
-    Disk, FileDisk, Identity, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReport,
+    Disk, FileDisk, Identity, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotFile, SnapshotHeader,
+    SnapshotReport, SnapshotTook, keep_newest_snapshots, list_snapshots, remove_all_but_newest_whole,
     remove_old_snapshots,
 };
 use datastore::replication::recovered::SnapshotState;
@@ -88,6 +89,8 @@ enum State {
     /// A leader's snapshot is this node's own by now; the log has still to begin anew behind it.
     Installing {
         report: SnapshotReport,
+        /// Its name was that of another one of this node's own.
+        replaces: bool,
         /// Told when that is done.
         done: Sender<bool>,
     },
@@ -109,15 +112,13 @@ pub struct SnapshotWriter {
     state: State,
     /// Asked for while one was under way: it may have passed their writes already.
     next_askers: Vec<Asker>,
-    /// The S of each snapshot kept, oldest first.
-    kept: Vec<u64>,
     /// Came while another one was being installed.
     next_received: Option<ReceivedSnapshot>,
 }
 
 impl SnapshotWriter {
-    /// A writer in a directory that holds snapshots with these S, oldest first.
-    pub fn new(node: Arc<Node>, cast: Arc<Cast>, identity: Identity, disk: FileDisk, kept: Vec<u64>) -> Self {
+    /// A writer in this directory.
+    pub fn new(node: Arc<Node>, cast: Arc<Cast>, identity: Identity, disk: FileDisk) -> Self {
         SnapshotWriter {
             node,
             cast,
@@ -125,16 +126,22 @@ impl SnapshotWriter {
             disk,
             state: State::Idle,
             next_askers: Vec::new(),
-            kept,
             next_received: None,
         }
     }
 
+    /// Without room for a plain one a snapshot is compressed, whatever was asked for: every version reads both, and
+    /// without it the log gives no room back.
     fn zstd_level(&self) -> Option<i32> {
-        match self.node.settings.snapshot_compression {
-            SnapshotCompression::Zstd => Some(ZSTD_LEVEL),
-            SnapshotCompression::None => None,
+        if self.node.settings.snapshot_compression == SnapshotCompression::Zstd {
+            return Some(ZSTD_LEVEL);
         }
+        let needed = self.node.snapshot_bytes_needed(false);
+        (!self.has_room_for(needed.unwrap_or_else(|| self.node.snapshot_bytes(false)))).then_some(ZSTD_LEVEL)
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        self.disk.free_bytes(SNAPSHOT_DIRECTORY).is_ok_and(|free_bytes| free_bytes >= bytes)
     }
 
     /// A leader's snapshot has come. One of this node's own that is under way
@@ -149,11 +156,13 @@ impl SnapshotWriter {
             return;
         }
         self.make_way();
+        let before = list_snapshots(&self.disk).unwrap_or_default();
         let (node, placement) = (self.identity.node, self.node.placement);
         match make_own(&self.disk, node, placement, self.zstd_level(), &received) {
             Ok((tables, report)) => {
                 let ReceivedSnapshot { message, done, .. } = received;
-                self.state = State::Installing { report, done };
+                let replaces = before.iter().any(|info| info.name == report.name);
+                self.state = State::Installing { report, replaces, done };
                 let message = Box::new(message);
                 let arrived = ReplicationMessage::SnapshotArrived { message, tables };
                 self.cast.wal_writer.send(WalMessage::Replication(arrived));
@@ -182,17 +191,23 @@ impl SnapshotWriter {
 
     /// The log goes on behind the leader's snapshot, or the replica had no use for it.
     fn installed(&mut self, taken: bool) {
-        let State::Installing { report, done } = std::mem::replace(&mut self.state, State::Idle) else {
+        let State::Installing { report, replaces, done } = std::mem::replace(&mut self.state, State::Idle)
+        else {
             return;
         };
         if taken {
             // No earlier one can be completed any more.
-            self.kept = vec![report.after];
             if let Err(error) = remove_old_snapshots(&self.disk, 1) {
                 tracing::warn!(%error, "an old snapshot could not be removed");
             }
             let mut figures = lock(&self.node.snapshots);
             (figures.last_index, figures.last_bytes) = (report.through, report.file_bytes);
+        } else if replaces {
+            // What it stands in place of may be all that the log's beginning is kept in: both hold the same entries.
+            tracing::debug!(
+                file = report.name,
+                "a snapshot that isn't needed stays in place of this node's own"
+            );
         } else if let Err(error) = self.disk.remove(&report.name) {
             tracing::warn!(%error, file = report.name, "a snapshot that isn't needed could not be removed");
         }
@@ -204,10 +219,29 @@ impl SnapshotWriter {
     }
 
     fn begin(&mut self, askers: Vec<Asker>) {
+        if self.node.permits.is_disk_full() {
+            self.keep_only_newest();
+            if askers.is_empty() && !self.has_room_for(self.node.snapshot_bytes_needed(true).unwrap_or(0)) {
+                tracing::info!(
+                    "there is no room for a snapshot; one is made when there is, or when less is to be kept"
+                );
+                return self.ended(false);
+            }
+        }
         let waiting_for = self.cast.shards.len();
         lock(&self.node.snapshots).progress = Some(0.0);
         self.state = State::Beginning { waiting_for, after: u64::MAX, askers, began: Instant::now() };
         self.cast.wal_writer.send(WalMessage::BeginWalk);
+    }
+
+    /// On a disk without room the newest snapshot and the log behind it are enough, once that one was read from end to
+    /// end. What this gives back needs no room first, and the next snapshot may need it.
+    fn keep_only_newest(&self) {
+        match remove_all_but_newest_whole(&self.disk, self.identity.node) {
+            Ok(Some(through)) => self.cast.wal_writer.send(WalMessage::Cut { through }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the snapshot before the newest one stays"),
+        }
     }
 
     fn walk_begun(&mut self, handed_over: u64) {
@@ -236,6 +270,13 @@ impl SnapshotWriter {
         walk.through = walk.through.max(applied_index);
         for entry in entries {
             if let Err(error) = walk.file.write_entry(entry) {
+                if error.is_disk_full() {
+                    let contents = self.node.contents();
+                    let (bytes, entries) = (walk.file.file_bytes(), walk.file.entries());
+                    let compressed = walk.file.is_compressed();
+                    let took = SnapshotTook::in_part(bytes, entries, &contents, compressed);
+                    lock(&self.node.snapshots).took = Some((compressed, took));
+                }
                 return self.give_up(&error);
             }
         }
@@ -271,10 +312,11 @@ impl SnapshotWriter {
     fn finish(&mut self) {
         let State::Walking(walk) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let Walk { file, through, askers, began } = *walk;
+        let compressed = file.is_compressed();
         match file.finish(through, &self.state_of(through)) {
             Ok(report) => {
                 let took_ms = began.elapsed().as_millis() as u64;
-                self.made(&report, took_ms);
+                self.made(&report, compressed, took_ms);
                 for (connection, sequence) in askers {
                     let made = Ok((report.through, report.file_bytes, took_ms));
                     connection.send(ConnectionMessage::SnapshotMade { sequence, made });
@@ -285,7 +327,7 @@ impl SnapshotWriter {
         }
     }
 
-    fn made(&mut self, report: &SnapshotReport, took_ms: u64) {
+    fn made(&mut self, report: &SnapshotReport, compressed: bool, took_ms: u64) {
         tracing::info!(
             index = report.through,
             entries = report.entries,
@@ -293,29 +335,26 @@ impl SnapshotWriter {
             took_ms,
             "snapshot made"
         );
+        let reckoned_bytes = self.node.contents().snapshot_bytes(compressed);
         let mut figures = lock(&self.node.snapshots);
+        figures.took = Some((compressed, SnapshotTook { bytes: report.file_bytes, reckoned_bytes }));
         figures.made += 1;
         figures.last_index = report.through;
         figures.last_bytes = report.file_bytes;
         figures.last_took_ms = took_ms;
         drop(figures);
-        self.kept.push(report.after);
         if self.node.cluster.is_some() {
             let made = ReplicationMessage::SnapshotMade { index: report.through, after: report.after };
             self.cast.wal_writer.send(WalMessage::Replication(made));
         }
         // A disk without room keeps only the newest; its log is what gives room back.
         let keep = if self.node.permits.is_disk_full() { 1 } else { SNAPSHOTS_KEPT };
-        if let Err(error) = remove_old_snapshots(&self.disk, keep) {
-            tracing::warn!(%error, "an old snapshot could not be removed");
-            return;
-        }
-        let surplus = self.kept.len().saturating_sub(keep);
-        self.kept.drain(..surplus);
         // The first snapshot alone leaves the log whole: should it turn out
         // damaged, the log from its beginning still has everything.
-        if let Some(&through) = self.kept.first().filter(|_| self.kept.len() >= keep) {
-            self.cast.wal_writer.send(WalMessage::Cut { through });
+        match keep_newest_snapshots(&self.disk, self.identity.node, keep) {
+            Ok(Some(through)) => self.cast.wal_writer.send(WalMessage::Cut { through }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the log stays as it is behind the snapshots that are kept"),
         }
     }
 

@@ -32,7 +32,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use crossbeam_channel::RecvTimeoutError;
 use datastore::engine::Placement;
 use datastore::error::Error;
-use datastore::persistence::{DiskGauge, FileDisk};
+use datastore::persistence::FileDisk;
 use datastore::replication::dynamo;
 use datastore::replication::message::NodeId;
 use datastore::replication::raft::{self, HardState};
@@ -44,6 +44,7 @@ use crate::cluster::Cluster;
 use crate::connection::{Connection, ConnectionMessage};
 use crate::converging_log::ConvergingLog;
 use crate::converging_recovery::RecoveredConverging;
+use crate::disk_room::DiskRoom;
 use crate::disk_thread::DiskOrder;
 use crate::disk_thread::DiskThread;
 use crate::dynamo_cluster::DynamoCluster;
@@ -226,7 +227,6 @@ fn run(
         disk: files,
         last_index,
         log_bytes,
-        snapshots_kept,
         snapshot_figures,
         lock: directory_lock,
         cluster,
@@ -270,19 +270,17 @@ fn run(
         replicated: replicated_disk,
         growth_bytes: log_bytes,
         segments_seen: 0,
-        disk_gauge: DiskGauge::default(),
         _lock: directory_lock,
         log,
         orders,
         wal_writer: cast.wal_writer.clone(),
         node: node.clone(),
-        room_checked: None,
-        room_unchecked_bytes: 0,
+        room: DiskRoom::default(),
         spares,
     };
     let disk_thread = spawn("disk", move || disk_thread.run())?;
 
-    let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity, files, snapshots_kept);
+    let writer = SnapshotWriter::new(node.clone(), cast.clone(), identity, files);
     Arbiter::new().spawn_fn(move || inboxes.snapshot_writer.run(writer));
     let hash_key = cast.index_hash_key;
     for (number, inbox) in inboxes.index_managers.into_iter().enumerate() {

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
@@ -36,6 +36,7 @@ use crate::replicated_log::ReplicatedLog;
 use crate::replication_messages::ReplicationMessage;
 use crate::replication_options::TICK_MS;
 use crate::shard_messages::ShardMessage;
+use crate::snapshot_pace::SnapshotPace;
 use crate::snapshot_writer::SnapshotMessage;
 use crate::unreadable_log::{LettingGo, Step};
 
@@ -77,8 +78,8 @@ pub enum WalMessage {
         /// The log can't go on: the node must stop once its clients know.
         fatal: bool,
     },
-    /// From the disk thread: the disk's reserve is reached. A snapshot is what
-    /// lets the log give room back.
+    /// From the disk thread: the disk's reserve is reached, or still is and a snapshot may fit by now. A
+    /// snapshot is what lets the log give room back.
     DiskFull,
     /// From the disk thread, or a snapshot's sender: the newest snapshot can't be read, here or by those
     /// who were sent it.
@@ -124,16 +125,12 @@ pub struct WalWriter {
     flush_is_due: bool,
     /// The last entry handed to the shards.
     handed_over: u64,
-    snapshot_under_way: bool,
-    /// Set when one failed.
-    no_snapshot_before: Option<Instant>,
+    snapshots: SnapshotPace,
     /// What of the log can't be read is to be cut.
     letting_go: LettingGo,
     cut: LogCut,
 }
 
-/// After a snapshot that failed, the log waits so long before it asks for another.
-const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// Sealed segments are small: many of them call for a snapshot as much as many bytes do.
 const SEGMENTS_MAX: usize = 512;
 
@@ -159,8 +156,7 @@ impl WalWriter {
             expecting: HashMap::new(),
             flush_is_due: false,
             handed_over: last_index,
-            snapshot_under_way: false,
-            no_snapshot_before: None,
+            snapshots: SnapshotPace::default(),
             letting_go: LettingGo::default(),
             cut: LogCut::default(),
         }
@@ -272,7 +268,7 @@ impl WalWriter {
 
     /// Makes the snapshots behind which what can't be read is cut.
     fn let_go(&mut self) {
-        if self.snapshot_under_way || !self.may_make_snapshot() {
+        if !self.snapshots.is_free() {
             return;
         }
         match self.letting_go.next(self.handed_over) {
@@ -307,7 +303,7 @@ impl WalWriter {
     }
 
     fn begin_walk(&mut self) {
-        self.snapshot_under_way = true;
+        self.snapshots.begins();
         if let Agreement::Converging(log) = &mut self.agreement {
             log.walk_begins();
         }
@@ -344,13 +340,9 @@ impl WalWriter {
         }
     }
 
-    fn may_make_snapshot(&self) -> bool {
-        self.no_snapshot_before.is_none_or(|until| Instant::now() >= until)
-    }
-
     fn make_snapshot(&mut self) {
-        if self.may_make_snapshot() && !self.snapshot_under_way {
-            self.snapshot_under_way = true;
+        if self.snapshots.is_free() {
+            self.snapshots.begins();
             self.cast.snapshot_writer.send(SnapshotMessage::Make { asked_by: None });
         }
     }
@@ -405,18 +397,22 @@ impl Handler<Counted<WalMessage>> for WalWriter {
                     crate::start::stop_after_fatal_error(&error);
                 }
             }
-            WalMessage::DiskFull | WalMessage::SnapshotDoubtful => self.make_snapshot(),
+            WalMessage::SnapshotDoubtful => self.make_snapshot(),
+            WalMessage::DiskFull => {
+                // The disk thread asks only when one may have room, however the last one went.
+                self.snapshots.forget_failure();
+                self.make_snapshot();
+            }
             WalMessage::BeginWalk => self.begin_walk(),
             WalMessage::Cut { through } => {
                 self.cut.wants(through);
                 self.cut_what_may_go();
             }
             WalMessage::SnapshotEnded { made } => {
-                self.snapshot_under_way = false;
+                self.snapshots.ended(made);
                 if let Agreement::Converging(log) = &mut self.agreement {
                     log.walk_ended();
                 }
-                self.no_snapshot_before = (!made).then(|| Instant::now() + SNAPSHOT_RETRY);
                 if made {
                     self.letting_go.made(lock(&self.node.snapshots).last_index);
                 }

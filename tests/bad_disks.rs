@@ -193,6 +193,26 @@ fn a_primary_without_room_hands_over_and_does_so_once() {
     }
 }
 
+#[test]
+fn a_member_starts_without_one_free_byte_and_serves_what_it_has() {
+    let Some((mut cluster, disk)) = cluster_with_a_small_disk(3) else { return };
+    (0..20).for_each(|number| assert_eq!(cluster.ok(&set(number))["ok"], true));
+    cluster.converge();
+    cluster.kill(1);
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    cluster.wait_for_leader_among(&[2, 3]);
+    cluster.restart(1);
+    cluster.wait_for_log(1, "THE DISK IS FULL");
+    let read = json!({"op": "get", "key": "k7", "consistency": "local"});
+    cluster.wait_until("it serves reads", |cluster| {
+        cluster.call(1, &read).is_ok_and(|reply| reply["ok"] == true && reply["value"] == 7)
+    });
+    (20..40).for_each(|number| assert_eq!(cluster.ok_among(&[2, 3], &set(number))["ok"], true));
+    std::fs::remove_file(&filler).expect("it is there");
+    assert_eq!(cluster.converge().len(), 40);
+}
+
 /// Longer than a greeting may take.
 const SLOW_FILE: Duration = Duration::from_millis(2_500);
 

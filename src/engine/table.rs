@@ -22,6 +22,8 @@ pub struct Table {
     buckets: Vec<HashTable<Entry>>,
     entries: usize,
     entry_bytes: usize,
+    /// What vectors have of that.
+    vector_bytes: usize,
     /// What the buckets' slots occupy, those of tombstones, too, taken or not.
     slot_bytes: usize,
     /// Kept up to date at every change, where someone compares it.
@@ -89,6 +91,7 @@ impl Table {
             buckets: (0..owned).map(|_| HashTable::new()).collect(),
             entries: 0,
             entry_bytes: 0,
+            vector_bytes: 0,
             slot_bytes: 0,
             state_hash: None,
             tombstones: Tombstones::default(),
@@ -246,6 +249,7 @@ impl Table {
         let old = match &new {
             Some(new) => {
                 self.entry_bytes += new.memory_bytes();
+                self.vector_bytes += new.vector_bytes().len();
                 std::mem::replace(found.get_mut(), new.clone())
             }
             None => {
@@ -254,6 +258,7 @@ impl Table {
             }
         };
         self.entry_bytes -= old.memory_bytes();
+        self.vector_bytes -= old.vector_bytes().len();
         self.hash_changed(Some(&old), new.as_ref());
         (Some(old), new)
     }
@@ -263,11 +268,13 @@ impl Table {
         let local = self.local(hash);
         let placement = self.placement;
         self.entry_bytes += entry.memory_bytes();
+        self.vector_bytes += entry.vector_bytes().len();
         let bucket = &mut self.buckets[local];
         if let Some(slot) = bucket.find_mut(hash, |other| other.key() == entry.key()) {
             let new = self.state_hash.map(|_| entry_hash(&entry));
             let old = std::mem::replace(slot, entry);
             self.entry_bytes -= old.memory_bytes();
+            self.vector_bytes -= old.vector_bytes().len();
             if let (Some(hash), Some(new)) = (self.state_hash, new) {
                 self.state_hash = Some(hash.without(entry_hash(&old)).with(new));
             }
@@ -293,6 +300,11 @@ impl Table {
     /// What the entries and their slots occupy, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.entry_bytes + self.entries * SLOT_BYTES + self.tombstones.counts.bytes
+    }
+
+    /// What vectors have of that.
+    pub fn vector_bytes(&self) -> usize {
+        self.vector_bytes
     }
 
     /// What its buckets have room for beyond that, in bytes: they keep the room that they once needed.

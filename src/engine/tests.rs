@@ -380,6 +380,9 @@ impl World {
             assert_eq!(from_changes.get(&bytes[..]).map(cell), expected, "key {key} by its changes");
         }
         assert_eq!(table.len(), self.map.len());
+        let entries = (0..table.walk_length()).flat_map(|bucket| table.walk(bucket));
+        let vectors: usize = entries.filter_map(Entry::vector).map(size_of_val).sum();
+        assert_eq!(table.vector_bytes(), vectors, "counted as they come and go");
     }
 }
 

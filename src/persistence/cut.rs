@@ -3,11 +3,13 @@
 //! ```text
 //! 00000003.wal  00000004.wal  00000005.wal  00000006.wal
 //! └ all ≤ through ──────────┘ └ some above  └ appended to
-//!   unlinked (or retired), oldest first, the directory synced after each
+//!   unlinked (or retired), oldest first, then the directory synced, once
 //! ```
 //!
-//! The order is what recovery relies on: a segment that is missing between two
-//! others is damage, one that is missing at the front was cut.
+//! A snapshot that has all of `through` is durable before. A crash may leave any of the segments that were to go:
+//! recovery knows by the snapshot that nothing is missing with those that are gone, and removes the rest of them.
+//! A segment that is missing between two others is damage where the snapshot doesn't have what was in it. File
+//! systems that keep the order of removals, which is all that are in use, leave no hole even then.
 //!
 //! In a replicated log the indexes may go back, and segments begin at indexes
 //! that don't ascend (see `log.rs`):
@@ -48,26 +50,31 @@ impl<D: Disk> Log<D> {
         }
         // Recovery knows them by their neighbours, which are about to go.
         self.remove_leftovers()?;
-        for _ in 0..self.segments_below(through) {
-            let kept_elsewhere = self.segments.iter().skip(1).any(|segment| segment.has_hard_state);
-            if self.position.hard_state.is_some() && !kept_elsewhere {
-                break;
-            }
+        let count = self.segments_below(through).min(self.segments_before_hard_state());
+        if count == 0 {
+            return Ok(report);
+        }
+        let mut retired = self.retired_segments()?;
+        self.unlink_pending = true;
+        for _ in 0..count {
             let oldest = self.segments[0];
-            self.unlink(&oldest)?;
+            self.unlink(&oldest, &mut retired)?;
             self.segments.pop_front();
             report.segments += 1;
             report.bytes += oldest.file_bytes;
-            report.first_index = self.first_index();
-            // One by one: were a later one gone and an earlier one back after a
-            // crash, the log would have a hole.
-            if !broken!(self.options, UnlinkNotSynced) {
-                self.unlink_pending = true;
-                self.disk.sync_directory(LOG_DIRECTORY)?;
-                self.unlink_pending = false;
-            }
         }
+        report.first_index = self.first_index();
+        self.disk.sync_directory(LOG_DIRECTORY)?;
+        self.unlink_pending = false;
         Ok(report)
+    }
+
+    /// How many segments there are before the last one that holds the hard state, if there is one.
+    fn segments_before_hard_state(&self) -> usize {
+        let has = |segment: &SegmentState| segment.has_hard_state;
+        let last =
+            self.position.hard_state.as_ref().map(|_| self.segments.iter().rposition(has).unwrap_or(0));
+        last.unwrap_or(self.segments.len())
     }
 
     /// How many segments hold only entries up to `through`, or superseded ones.
@@ -80,10 +87,11 @@ impl<D: Disk> Log<D> {
         self.segments.iter().rposition(begins_below).unwrap_or(0)
     }
 
-    fn unlink(&self, segment: &SegmentState) -> io::Result<()> {
+    fn unlink(&self, segment: &SegmentState, retired: &mut usize) -> io::Result<()> {
         let name = segment_name(segment.number);
         let reusable = !segment.sealed && segment.file_bytes == self.options.segment_bytes;
-        if reusable && self.retired_segments()? < self.options.retired_segments_max {
+        if reusable && *retired < self.options.retired_segments_max {
+            *retired += 1;
             return self.disk.rename(&name, &retired_name(segment.number));
         }
         remove_if_present(&self.disk, &name)

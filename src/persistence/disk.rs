@@ -65,8 +65,10 @@ pub trait Disk: Send {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names created, renamed and removed in `directory` durable.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
-    /// How many bytes the file system still has for this process.
-    fn free_bytes(&self) -> io::Result<u64>;
+    /// How many bytes the file system of `directory` still has for this process.
+    fn free_bytes(&self, directory: &str) -> io::Result<u64>;
+    /// Whether what two directories hold takes the same room: they may lie on file systems of their own.
+    fn shares_room(&self, one: &str, other: &str) -> io::Result<bool>;
 }
 
 /// Reads until `into` is full or the file ends; how much it was.

@@ -160,7 +160,11 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         self.inner.sync_directory(directory)
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.inner.free_bytes()
+    fn free_bytes(&self, directory: &str) -> io::Result<u64> {
+        self.inner.free_bytes(directory)
+    }
+
+    fn shares_room(&self, one: &str, other: &str) -> io::Result<bool> {
+        self.inner.shares_room(one, other)
     }
 }

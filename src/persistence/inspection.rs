@@ -84,7 +84,7 @@ pub fn inspect_log<D: Disk>(
 ) -> Result<LogInspection, OpenError> {
     let (headers, mut damage) = read_headers(disk, node)?;
     let mut usable = headers.clone();
-    let chain = usable_chain(&mut usable, &mut damage, true)?;
+    let chain = usable_chain(&mut usable, &mut damage, true, None)?;
     let cut_off = damage.as_ref().map_or(u64::MAX, |(number, _)| *number);
     let behind = headers.range(cut_off..).map(|(number, _)| *number).filter(|number| !chain.contains(number));
     let order: Vec<&SegmentHeader> = chain.iter().copied().chain(behind).map(|n| &headers[&n]).collect();

@@ -19,7 +19,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Disk, SyncPurpose};
+use super::disk::{Disk, LOG_DIRECTORY, SyncPurpose};
 use super::memory_state::{CrashKind, Fault, Inode, Operation, State, Step, directory_of, draw};
 
 /// A disk in memory. Clones share it.
@@ -60,6 +60,12 @@ impl MemoryDisk {
         self.state().free_bytes = bytes;
     }
 
+    /// The same, with the log on a disk of its own.
+    pub fn set_free_bytes_apart(&self, log: u64, others: u64) {
+        let mut state = self.state();
+        (state.log_free_bytes, state.free_bytes) = (Some(log), others);
+    }
+
     /// Lets an operation fail.
     pub fn inject(&self, fault: Fault) {
         self.state().faults.push(fault);
@@ -80,6 +86,13 @@ impl MemoryDisk {
     /// How many operations have changed the disk: each is a moment at which it can crash.
     pub fn steps(&self) -> usize {
         self.state().history.len()
+    }
+
+    /// How often a directory was synced.
+    #[cfg(test)]
+    pub(super) fn syncs_of(&self, directory: &str) -> usize {
+        let synced = |step: &&Step| matches!(step, Step::SyncDirectory { directory: of } if of == directory);
+        self.state().history.iter().filter(synced).count()
     }
 
     /// The disk as it was after the first `steps` operations, with what was
@@ -174,7 +187,11 @@ impl Disk for MemoryDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
-        let inode = self.state().cached_names.get(name).copied();
+        let mut state = self.state();
+        if let Some(fault) = state.injected_fault(|operation| operation == Operation::Open) {
+            return Err(injected(fault));
+        }
+        let inode = state.cached_names.get(name).copied();
         inode.map(|inode| MemoryFile { inode }).ok_or_else(|| not_found(name))
     }
 
@@ -192,7 +209,10 @@ impl Disk for MemoryDisk {
     }
 
     fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let state = self.state();
+        let mut state = self.state();
+        if let Some(fault) = state.injected_fault(|operation| operation == Operation::Read) {
+            return Err(injected(fault));
+        }
         let bytes = state.inodes[file.inode].cached.get(offset as usize..).unwrap_or(&[]);
         let count = bytes.len().min(into.len());
         into[..count].copy_from_slice(&bytes[..count]);
@@ -264,7 +284,13 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
-        Ok(self.state().free_bytes)
+    fn free_bytes(&self, directory: &str) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.log_free_bytes.filter(|_| directory == LOG_DIRECTORY).unwrap_or(state.free_bytes))
+    }
+
+    fn shares_room(&self, one: &str, other: &str) -> io::Result<bool> {
+        let apart = self.state().log_free_bytes.is_some();
+        Ok(!apart || (one == LOG_DIRECTORY) == (other == LOG_DIRECTORY))
     }
 }

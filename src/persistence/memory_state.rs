@@ -34,6 +34,10 @@ pub enum Operation {
     Create,
     /// [`super::Disk::rename`].
     Rename,
+    /// [`super::Disk::open`].
+    Open,
+    /// [`super::Disk::read_at`].
+    Read,
 }
 
 /// A failure that is going to happen.
@@ -91,6 +95,8 @@ pub(super) struct State {
     pub(super) history: Vec<Step>,
     pub(super) faults: Vec<Fault>,
     pub(super) free_bytes: u64,
+    /// Of the log, if it lies elsewhere.
+    pub(super) log_free_bytes: Option<u64>,
     /// So many changes reach the disk, and none after them.
     pub(super) power_off_after: Option<usize>,
 }
@@ -250,6 +256,11 @@ impl State {
         if self.power_off_after == Some(0) {
             return Some(Fault { operation: Operation::Write, after: 0, kind: io::ErrorKind::Other });
         }
+        self.injected_fault(matches)
+    }
+
+    /// The one that a test has put in: a disk without power still gives what is in the cache.
+    pub(super) fn injected_fault(&mut self, matches: impl Fn(Operation) -> bool) -> Option<Fault> {
         let place = self.faults.iter().position(|fault| matches(fault.operation))?;
         if self.faults[place].after > 0 {
             self.faults[place].after -= 1;

@@ -5,6 +5,7 @@
 //! for what recovery makes of that, `places.rs` and `read.rs` for reading entries
 //! back, `restart.rs` for beginning anew behind a snapshot.
 
+mod aside;
 mod configuration;
 mod cut;
 mod disk;
@@ -35,16 +36,19 @@ pub mod segment;
 mod snapshot;
 mod snapshot_line;
 mod snapshot_reader;
+mod snapshot_size;
+mod snapshots_kept;
 mod sync_times;
 #[cfg(test)]
 mod tests;
 
+pub use aside::{put_aside, remove_older_aside};
 pub use configuration::{Configuration, Members, WITNESS, host_of, is_witness, voters_of, witness_in};
 pub use disk::{Disk, LOG_DIRECTORY, ROOT_DIRECTORY, SNAPSHOT_DIRECTORY, SyncPurpose};
 pub use drop_rate::{DropFigures, FaultyDisk, FaultyFile, next_random};
-pub use file_disk::{FileDisk, LOCK_FILE};
+pub use file_disk::{FILE_MODE, FileDisk, LOCK_FILE};
 pub use frame::AppendEntry;
-pub use full::{DiskGauge, reserve_bytes};
+pub use full::{DiskGauge, Room, SnapshotForRoom};
 pub use identity::{IDENTITY_FILE, IDENTITY_FORMAT, Identity, IdentityError, NodeUuid};
 pub use initialise::initialise;
 pub use inspection::{LogInspection, SegmentEnd, SegmentInspection, inspect_log};
@@ -61,12 +65,14 @@ pub use recovery_report::{
     VisitError,
 };
 pub use replayer::CommitOf;
+pub use rotation::is_disk_full;
 pub use segment::{SEGMENT_FORMAT, prepare_spare, ready_spares, segment_name};
 pub use snapshot::{
     PassedOver, SNAPSHOT_FORMAT, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotInfo, SnapshotReport,
-    list_snapshots, load_newest_snapshot, newest_valid_snapshot, remove_old_snapshots,
-    remove_unfinished_snapshot, verify_snapshot,
+    list_snapshots, load_newest_snapshot, newest_valid_snapshot, remove_unfinished_snapshot, verify_snapshot,
 };
 pub use snapshot_line::{LineError, SnapshotLine, parse_line};
 pub use snapshot_reader::{SnapshotChunk, SnapshotReader, SnapshotTrailer};
+pub use snapshot_size::{Contents, SnapshotTook};
+pub use snapshots_kept::{keep_newest_snapshots, remove_all_but_newest_whole, remove_old_snapshots};
 pub use sync_times::SyncTimes;

@@ -19,8 +19,8 @@ pub(super) enum Mutant {
     UnsealedIsRefused,
     /// A segment is appended to although its successor may be on disk.
     GrowsBesideSuccessor,
-    /// Several segments are unlinked without syncing the directory in between.
-    UnlinkNotSynced,
+    /// What a crash has left of a cut is taken for a log with a hole.
+    HalfCutIsDamage,
     /// Frames are not salted, so that a client's value can pass for one.
     NoSalt,
     /// Recovery trusts what it reads without making it durable.

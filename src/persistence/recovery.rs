@@ -71,7 +71,8 @@ pub(super) fn recover<D: Disk>(
     if last_number == 0 {
         return Err(OpenError::LogMissing);
     }
-    let mut chain = usable_chain(&mut headers, &mut damage, replay.truncate_damaged)?;
+    let covered = (!broken!(options, HalfCutIsDamage)).then_some(replay.after);
+    let mut chain = usable_chain(&mut headers, &mut damage, replay.truncate_damaged, covered)?;
     let Some(&oldest) = chain.first() else {
         return Err(damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage)));
     };
@@ -95,11 +96,17 @@ pub(super) fn recover<D: Disk>(
             if !replay.truncate_damaged {
                 return Err(OpenError::Damaged(damage));
             }
+            // A segment that can't stand where it stands goes whole: the next start would refuse it again.
+            let goes_whole = offset == 0 || is_begun_anew_without_frame(&headers[&number], offset);
+            chain.truncate(if goes_whole { place } else { place + 1 });
+            if chain.is_empty() {
+                return Err(OpenError::Damaged(damage));
+            }
             truncated = Some(damage);
-            chain.truncate(place + 1);
             break;
         }
     }
+    let rest_of_cut = rest_of_cut(&headers, oldest);
     let last_index = scan.position.next_index - 1;
     if last_index < replay.must_reach {
         return Err(OpenError::EndsTooEarly { last: last_index, must_reach: replay.must_reach });
@@ -115,6 +122,7 @@ pub(super) fn recover<D: Disk>(
         first_index,
         last_index,
         truncated,
+        rest_of_cut,
         ..RecoveryReport::default()
     };
     let file = repair::repair(disk, &chain, &scan, tail, &mut report, broken!(options, RecoveryTrustsCache))?;
@@ -163,7 +171,7 @@ pub(super) fn read_headers<D: Disk>(
 pub fn first_retained_index<D: Disk>(disk: &D, node: NodeUuid) -> Result<u64, OpenError> {
     let (mut headers, mut damage) = read_headers(disk, node)?;
     // Damage further on doesn't change where the log begins; opening it refuses or passes that.
-    let chain = usable_chain(&mut headers, &mut damage, true)?;
+    let chain = usable_chain(&mut headers, &mut damage, true, None)?;
     let missing = || damage.map_or(OpenError::LogMissing, |(_, damage)| OpenError::Damaged(damage));
     if chain.is_empty() { Err(missing()) } else { Ok(first_index(&headers, &chain)) }
 }
@@ -176,10 +184,13 @@ fn first_index(headers: &Headers, chain: &[u64]) -> u64 {
 
 /// The chain, up to the first segment with a damaged header or without its
 /// predecessor: that one and all behind it are given up, if that is allowed.
+/// `covered`: a snapshot has all entries up to it. What is missing in front of
+/// those behind it was cut, and a crash has left some of what was to go.
 pub(super) fn usable_chain(
     headers: &mut Headers,
     damage: &mut Option<(u64, Damage)>,
     truncate_damaged: bool,
+    covered: Option<u64>,
 ) -> Result<Vec<u64>, OpenError> {
     loop {
         if let Some((number, damage)) = damage {
@@ -190,9 +201,12 @@ pub(super) fn usable_chain(
             }
             headers.split_off(number);
         }
-        match find_chain(headers) {
-            Ok(chain) => return Ok(chain),
-            Err((number, missing)) => *damage = Some((number, missing)),
+        let (chain, missing) = find_chain(headers);
+        let is_covered =
+            || covered.is_some_and(|index| first_index(headers, &chain) <= index.saturating_add(1));
+        match missing {
+            Some(missing) if !is_covered() => *damage = Some(missing),
+            _ => return Ok(chain),
         }
     }
 }
@@ -212,9 +226,9 @@ pub(super) fn segment_numbers<D: Disk>(disk: &D) -> Result<Vec<u64>, OpenError> 
     Ok(numbers)
 }
 
-/// The chain from the oldest to the newest segment; or, if one is missing in
-/// between, the number of the first one that it cuts off, and what to say of it.
-fn find_chain(headers: &Headers) -> Result<Vec<u64>, (u64, Damage)> {
+/// The chain from the oldest to the newest segment, as far back as each one's predecessor is
+/// there; if one is missing in between, the number of the first one that it cuts off, and what to say of it.
+fn find_chain(headers: &Headers) -> (Vec<u64>, Option<(u64, Damage)>) {
     let mut chain: Vec<u64> = Vec::new();
     let mut next = headers.keys().next_back().copied();
     while let Some(number) = next {
@@ -231,16 +245,34 @@ fn find_chain(headers: &Headers) -> Result<Vec<u64>, (u64, Damage)> {
     for (number, header) in headers.range(discarded..) {
         let Some(&successor) = chain.iter().find(|&&member| member >= *number) else { continue };
         let named = &headers[&successor];
-        let is_attempt = (named.predecessor, named.predecessor_length)
-            == (header.predecessor, header.predecessor_length)
-            && header.predecessor < *number;
-        if successor != *number && !is_attempt {
+        if successor != *number && !is_attempt_at(named, header) {
             let file = segment_name(named.predecessor);
             let reason = "the segment is missing";
-            return Err((successor, Damage { file, offset: 0, expected_index: 0, reason }));
+            let missing = Damage { file, offset: 0, expected_index: 0, reason };
+            return (chain, Some((successor, missing)));
         }
     }
-    Ok(chain)
+    (chain, None)
+}
+
+/// How many segments in front of the chain a cut has left that a crash cut short.
+fn rest_of_cut(headers: &Headers, oldest: u64) -> usize {
+    let first = &headers[&oldest];
+    if first.flags & FLAG_RESTARTS != 0 {
+        return 0;
+    }
+    headers.range(..oldest).filter(|(_, header)| !is_attempt_at(first, header)).count()
+}
+
+/// Whether `header` is that of an attempt at the segment which `named` is (see `seal.rs`).
+fn is_attempt_at(named: &SegmentHeader, header: &SegmentHeader) -> bool {
+    (named.predecessor, named.predecessor_length) == (header.predecessor, header.predecessor_length)
+        && header.predecessor < header.number
+}
+
+/// Such a segment got its name when its first frame was durable.
+fn is_begun_anew_without_frame(header: &SegmentHeader, valid_bytes: u64) -> bool {
+    header.flags & FLAG_RESTARTS != 0 && valid_bytes <= SEGMENT_HEADER_BYTES as u64
 }
 
 /// Clears the way for [`super::initialise`]: what a crash left before there was

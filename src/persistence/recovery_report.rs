@@ -98,8 +98,8 @@ pub struct TornTail {
     pub bytes: u64,
     /// The index that the next entry gets instead.
     pub expected_index: u64,
-    /// Where the bytes were copied.
-    pub copied_to: String,
+    /// Where the bytes were copied; `None`: the disk had no room for that.
+    pub copied_to: Option<String>,
 }
 
 /// What a recovery found and did.
@@ -126,6 +126,10 @@ pub struct RecoveryReport {
     pub truncated: Option<Damage>,
     /// Where the files behind the damage went.
     pub set_aside: Vec<String>,
+    /// What earlier recoveries had put aside, and is gone now.
+    pub removed_aside: Vec<String>,
+    /// Segments in front of a missing one, which a snapshot has: a crash has cut a cut short, and they are gone now.
+    pub rest_of_cut: usize,
 }
 
 /// Why a log can't be opened.

@@ -8,14 +8,18 @@
 
 use std::io;
 
+use super::aside::{put_aside, remove_older_aside, with_free_name};
 use super::disk::{Disk, LOG_DIRECTORY, SyncPurpose, read_range, write_zeroes};
 use super::recovery::{remove_leftovers, segment_numbers};
 use super::recovery_report::{OpenError, RecoveryReport, TornTail, at};
+use super::rotation::is_disk_full;
 use super::scan::{Scan, Tail};
 use super::segment::segment_name;
 
-/// How often a free name is looked for.
-const COPIES_MAX: u32 = 10_000;
+/// How the names of copies of torn tails begin.
+const TORN: &str = "torn-";
+/// How the names of segments behind damage begin.
+const DAMAGED: &str = "damaged-";
 
 /// Makes the log on disk equal to what `scan` has read, and gives the last
 /// segment's file.
@@ -32,7 +36,12 @@ pub(super) fn repair<D: Disk>(
     let mut file = disk.open(&name).map_err(at(&name))?;
     let length = disk.length(&file).map_err(at(&name))?;
     if let Tail::Torn { offset, end } = tail {
-        let copied_to = copy_aside(disk, &file, last, offset, end).map_err(at(&name))?;
+        let copied_to = match copy_aside(disk, &file, last, offset, end) {
+            Ok(copy) => Some(copy),
+            // Nobody was told of that write, and a node must start on a full disk.
+            Err(error) if is_disk_full(&error) => None,
+            Err(error) => return Err(at(&name)(error)),
+        };
         write_zeroes(disk, &mut file, offset, end).map_err(at(&name))?;
         report.torn = Some(TornTail {
             file: name.clone(),
@@ -62,6 +71,7 @@ pub(super) fn repair<D: Disk>(
         disk.sync_directory(LOG_DIRECTORY).map_err(at(LOG_DIRECTORY))?;
     }
     remove_leftovers(disk, chain)?;
+    remove_older_copies(disk, report);
     Ok(file)
 }
 
@@ -74,32 +84,37 @@ fn written_bytes<D: Disk>(disk: &D, file: &D::File, from: u64, to: u64) -> io::R
 /// Copies a part of a segment to "log/torn-<segment>-<offset>", durably.
 fn copy_aside<D: Disk>(disk: &D, file: &D::File, segment: u64, from: u64, to: u64) -> io::Result<String> {
     let bytes = read_range(disk, file, from, to)?;
-    for copy in 0..COPIES_MAX {
-        // An earlier start that crashed half-way may have left its copy: it is kept.
-        let suffix = if copy == 0 { String::new() } else { format!("-{copy}") };
-        let name = format!("{LOG_DIRECTORY}/torn-{segment:08}-{from}{suffix}");
-        match disk.create_new(&name) {
-            Ok(mut target) => {
-                disk.write_at(&mut target, 0, &bytes)?;
-                disk.sync(&mut target, SyncPurpose::Other)?;
-                disk.sync_directory(LOG_DIRECTORY)?;
-                return Ok(name);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
+    let wanted = format!("{LOG_DIRECTORY}/{TORN}{segment:08}-{from}");
+    let (name, mut target) = with_free_name(&wanted, |name| disk.create_new(name))?;
+    let copied = disk
+        .write_at(&mut target, 0, &bytes)
+        .and_then(|()| disk.sync(&mut target, SyncPurpose::Other))
+        .and_then(|()| disk.sync_directory(LOG_DIRECTORY));
+    if copied.is_err() {
+        // A part of a copy is none, and takes room.
+        let _ = disk.remove(&name);
     }
-    Err(io::Error::other("too many copies of torn tails"))
+    copied.map(|()| name)
 }
 
 /// Renames every segment behind `last` to "log/damaged-<number>", highest first.
 fn set_aside<D: Disk>(disk: &D, last: u64, report: &mut RecoveryReport) -> Result<(), OpenError> {
     for number in segment_numbers(disk)?.into_iter().rev().take_while(|&number| number > last) {
         let name = segment_name(number);
-        let target = format!("{LOG_DIRECTORY}/damaged-{number:08}");
-        disk.rename(&name, &target).map_err(at(&name))?;
-        disk.sync_directory(LOG_DIRECTORY).map_err(at(LOG_DIRECTORY))?;
-        report.set_aside.push(target);
+        let target = format!("{LOG_DIRECTORY}/{DAMAGED}{number:08}");
+        report.set_aside.push(put_aside(disk, LOG_DIRECTORY, &name, &target).map_err(at(&name))?);
     }
     Ok(())
+}
+
+/// Removes what earlier starts have put aside, but for the last few. It is of no consequence if that fails.
+fn remove_older_copies<D: Disk>(disk: &D, report: &mut RecoveryReport) {
+    let mut fresh = report.set_aside.clone();
+    fresh.extend(report.torn.iter().filter_map(|torn| torn.copied_to.clone()));
+    let mut removed = remove_older_aside(disk, LOG_DIRECTORY, TORN, &fresh).unwrap_or_default();
+    // Acknowledged writes may be in those of one cut: they go together, and when there are others.
+    if report.truncated.is_some() {
+        removed.extend(remove_older_aside(disk, LOG_DIRECTORY, DAMAGED, &fresh).unwrap_or_default());
+    }
+    report.removed_aside = removed;
 }

@@ -129,7 +129,8 @@ pub(super) fn refused(source: io::Error) -> AppendError {
     if is_disk_full(&source) { AppendError::DiskFull { source } } else { AppendError::Refused { source } }
 }
 
-pub(super) fn is_disk_full(error: &io::Error) -> bool {
+/// Whether a disk has refused for want of room: its own, or what a quota leaves of it.
+pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -31,7 +31,7 @@ use std::io;
 
 use super::disk::{Disk, SyncPurpose};
 use super::log::Log;
-use super::rotation::SEALING_SEGMENT_BYTES;
+use super::rotation::{SEALING_SEGMENT_BYTES, is_disk_full};
 use super::segment::segment_name;
 use crate::limits::SEAL_ATTEMPTS_MAX;
 
@@ -58,9 +58,7 @@ impl<D: Disk> Log<D> {
     fn try_seal(&mut self) -> io::Result<()> {
         let bytes = SEALING_SEGMENT_BYTES.min(self.options.segment_bytes);
         match self.new_segment(bytes, SyncPurpose::Seal, false) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.new_segment(bytes, SyncPurpose::Seal, true)
-            }
+            Err(error) if is_disk_full(&error) => self.new_segment(bytes, SyncPurpose::Seal, true),
             result => result,
         }
     }

@@ -17,8 +17,8 @@
 //! A snapshot is whole or absent:
 //!
 //! ```text
-//! snapshots/unfinished ── written, synced every 1 MiB, trailer, synced
-//!    ── rename ──► snapshots/<E>.jsonl[.zst] ── directory synced ── read back and verified
+//! snapshots/unfinished ── written, synced every 1 MiB, trailer, synced, read back and verified
+//!    ── rename ──► snapshots/<E>.jsonl[.zst] ── directory synced
 //! ```
 //!
 //! and only then may the log be cut, up to S, and better only up to the S of the
@@ -27,8 +27,9 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::disk::{Disk, SNAPSHOT_DIRECTORY, SyncPurpose, remove_durably, remove_if_present};
+use super::disk::{Disk, SNAPSHOT_DIRECTORY, SyncPurpose, remove_if_present};
 use super::identity::NodeUuid;
+use super::rotation::is_disk_full;
 use super::snapshot_line::{LineError, write_line};
 use super::snapshot_reader::SnapshotReader;
 use crate::engine::Entry;
@@ -136,7 +137,7 @@ pub enum SnapshotError {
 impl SnapshotError {
     /// Whether it failed for want of room.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, SnapshotError::Io { source, .. } if is_disk_full(source))
     }
 }
 
@@ -259,6 +260,11 @@ impl<D: Disk> SnapshotFile<D> {
         self.entries
     }
 
+    /// Whether it is compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
     /// How many bytes are in the file so far.
     pub fn file_bytes(&self) -> u64 {
         self.written
@@ -306,18 +312,13 @@ impl<D: Disk> SnapshotFile<D> {
         let output = std::mem::replace(&mut self.output, Output::Plain(Vec::new()));
         let rest = output.finish().map_err(at(UNFINISHED))?;
         self.write_and_sync(&rest)?;
+        // Before it has its name, which a good snapshot may have by now: whatever is wrong with this one, or
+        // with reading it, leaves that.
+        let verified = verify_as(&self.disk, UNFINISHED, self.header.node, through)?;
         let name = snapshot_name(through, self.compressed);
-        // A name that is taken is a good snapshot: it is replaced only by a better one.
-        if self.disk.open(&name).is_ok() {
-            verify_as(&self.disk, UNFINISHED, self.header.node, through)?;
-        }
         self.disk.rename(UNFINISHED, &name).map_err(at(&name))?;
         self.disk.sync_directory(SNAPSHOT_DIRECTORY).map_err(at(SNAPSHOT_DIRECTORY))?;
-        let verified = verify_as(&self.disk, &name, self.header.node, through);
-        if verified.is_err() {
-            let _ = remove_durably(&self.disk, SNAPSHOT_DIRECTORY, &name);
-        }
-        verified
+        Ok(SnapshotReport { name, ..verified })
     }
 
     /// Gives it up.
@@ -420,9 +421,12 @@ pub fn load_newest_snapshot<D: Disk, T>(
                     return Ok((Some((loaded, report)), passed_over));
                 }
                 Ok((_, report)) => format!("it needs the log from entry {} on", report.after + 1),
-                Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Foreign { .. })) => {
-                    return Err(error);
-                }
+                // What the disk doesn't give now is no damage: it may be well the next time.
+                Err(
+                    error @ (SnapshotError::NewerFormat { .. }
+                    | SnapshotError::Foreign { .. }
+                    | SnapshotError::Io { .. }),
+                ) => return Err(error),
                 Err(error) => error.to_string(),
             }
         };
@@ -435,16 +439,6 @@ pub fn load_newest_snapshot<D: Disk, T>(
         }
         _ => Ok((None, passed_over)),
     }
-}
-
-/// Removes all but the newest `keep` snapshots, oldest first; how many it were.
-pub fn remove_old_snapshots<D: Disk>(disk: &D, keep: usize) -> Result<usize, SnapshotError> {
-    let found = list_snapshots(disk)?;
-    let surplus = found.len().saturating_sub(keep);
-    for info in &found[..surplus] {
-        remove_durably(disk, SNAPSHOT_DIRECTORY, &info.name).map_err(at(&info.name))?;
-    }
-    Ok(surplus)
 }
 
 /// Removes what a crash has left of a snapshot under way.

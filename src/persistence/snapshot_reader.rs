@@ -56,11 +56,14 @@ struct Stream<'d, D: Disk> {
     offset: u64,
     /// The same, for [`SnapshotReader::file_position`].
     position: Rc<Cell<u64>>,
+    /// Set when the disk has failed, and not the stream in it.
+    has_failed: Rc<Cell<bool>>,
 }
 
 impl<D: Disk> Read for Stream<'_, D> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.disk.read_at(&self.file, self.offset, into)?;
+        let read = self.disk.read_at(&self.file, self.offset, into);
+        let count = read.inspect_err(|_| self.has_failed.set(true))?;
         self.offset += count as u64;
         self.position.set(self.offset);
         Ok(count)
@@ -73,8 +76,8 @@ pub struct SnapshotReader<'d> {
     through: u64,
     file_bytes: u64,
     position: Rc<Cell<u64>>,
+    has_failed: Rc<Cell<bool>>,
     source: Box<dyn Read + 'd>,
-    compressed: bool,
     header: SnapshotHeader,
     /// Read and not given out yet.
     held: Vec<u8>,
@@ -103,8 +106,9 @@ impl<'d> SnapshotReader<'d> {
         let file = disk.open(name).map_err(at(name))?;
         let file_bytes = disk.length(&file).map_err(at(name))?;
         let compressed = is_compressed(name) || begins_compressed(disk, &file).map_err(at(name))?;
-        let position = Rc::new(Cell::new(0));
-        let stream = Stream { disk, file, offset: 0, position: position.clone() };
+        let (position, has_failed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        let stream =
+            Stream { disk, file, offset: 0, position: position.clone(), has_failed: has_failed.clone() };
         let source: Box<dyn Read + 'd> = if compressed {
             Box::new(zstd::stream::read::Decoder::new(stream).map_err(at(name))?)
         } else {
@@ -115,8 +119,8 @@ impl<'d> SnapshotReader<'d> {
             through,
             file_bytes,
             position,
+            has_failed,
             source,
-            compressed,
             header: SnapshotHeader { node, after: 0 },
             held: Vec::new(),
             crc: crc32fast::Hasher::new(),
@@ -199,9 +203,11 @@ impl<'d> SnapshotReader<'d> {
         let read = self.source.by_ref().take(count as u64).read_to_end(&mut self.held);
         match read {
             Ok(read) => Ok(read < count),
-            // A broken stream is damage and not a fault of the disk.
-            Err(_) if self.compressed => self.damaged("it can't be decompressed"),
-            Err(source) => Err(SnapshotError::Io { file: self.name.clone(), source }),
+            Err(source) if self.has_failed.get() => {
+                Err(SnapshotError::Io { file: self.name.clone(), source })
+            }
+            // The bytes are there, and no stream.
+            Err(_) => self.damaged("it can't be decompressed"),
         }
     }
 

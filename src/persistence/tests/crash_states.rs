@@ -84,7 +84,7 @@ fn every_fault_put_in_on_purpose_is_found() {
         Mutant::SealKeepsRefusedFrame,
         Mutant::UnsealedIsRefused,
         Mutant::GrowsBesideSuccessor,
-        Mutant::UnlinkNotSynced,
+        Mutant::HalfCutIsDamage,
         Mutant::NoSalt,
         Mutant::RecoveryTrustsCache,
     ];

@@ -204,7 +204,7 @@ fn a_torn_tail_is_copied_aside_and_said_once() {
     let (_, report, entries) = open(disk.clone(), &options(8192), Replay::default(), 1).unwrap();
     let torn = report.torn.unwrap();
     assert_eq!((entries.len(), torn.offset, torn.bytes, torn.expected_index), (1, 4184, 512, 2));
-    assert_eq!(disk.bytes(&torn.copied_to).unwrap(), bytes[4184..4184 + 512]);
+    assert_eq!(disk.bytes(&torn.copied_to.unwrap()).unwrap(), bytes[4184..4184 + 512]);
     let (_, report, _) = open(disk, &options(8192), Replay::default(), 1).unwrap();
     assert_eq!(report.torn, None);
 }
@@ -266,7 +266,7 @@ fn a_real_directory_does_the_same() {
         let payload = vec![number; 5000];
         written.push((append(&mut log, &[&payload], None).unwrap().last_index, payload));
     }
-    assert!(log.figures().segments > 3 && disk.free_bytes().unwrap() > 0);
+    assert!(log.figures().segments > 3 && disk.free_bytes("log").unwrap() > 0);
     drop(log);
     let (mut log, report, entries) = open(disk.clone(), &options(64 * 1024), Replay::default(), 1).unwrap();
     assert_eq!((entries, report.torn), (written, None));

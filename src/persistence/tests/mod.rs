@@ -2,8 +2,10 @@
 
 mod crash_states;
 mod damage;
+mod disks;
 mod frames;
 mod history;
+mod kept;
 mod logs;
 mod replicated;
 mod replicated_history;

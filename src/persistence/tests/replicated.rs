@@ -541,7 +541,7 @@ fn every_fault_put_into_a_replicated_log_is_found() {
         Mutant::SealKeepsRefusedFrame,
         Mutant::UnsealedIsRefused,
         Mutant::GrowsBesideSuccessor,
-        Mutant::UnlinkNotSynced,
+        Mutant::HalfCutIsDamage,
         Mutant::RecoveryTrustsCache,
     ];
     const SEEDS_MAX: u64 = 300;
