@@ -50,6 +50,32 @@ fn searches_without_end_do_not_use_up_the_numbers_of_documents() {
     assert!(slices(&indexes, None).0 > 3);
 }
 
+#[test]
+fn a_document_that_goes_and_comes_elsewhere_is_not_met_again() {
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    let of = |key: u64| entry(1, &format!("{key:03}"), Some("\"red\""), None);
+    (0..100).for_each(|key| set(&mut indexes, None, Some(&of(key))));
+    let terms = terms_of_query("red").unwrap();
+    let statistics = indexes.text_statistics(&terms);
+    let asked =
+        TextAsked { terms: &terms, matching: Match::All, statistics: &statistics, after: None, limit: 1_000 };
+    let begun = indexes.search_text(&asked, None, &Budget::unlimited()).unwrap();
+    let TextStep::GoOn(begun) = begun else { panic!("it was to be long") };
+    indexes.searches_under_way(true);
+    // The first is met. The last, whose number is free next, is still to come.
+    set(&mut indexes, Some(&of(0)), None);
+    set(&mut indexes, Some(&of(99)), None);
+    set(&mut indexes, None, Some(&of(0)));
+    let mut under_way = Some(begun);
+    let page = loop {
+        match indexes.search_text(&asked, under_way, &Budget::unlimited()).unwrap() {
+            TextStep::Done(page) => break page,
+            TextStep::GoOn(search) => under_way = Some(search),
+        }
+    };
+    assert_eq!((page.hits.len(), page.total), (99, 99));
+}
+
 proptest! {
     #[test]
     fn what_no_change_touches_is_found_once_and_nothing_twice(
