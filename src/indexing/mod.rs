@@ -37,7 +37,6 @@ mod vector;
 use std::fmt;
 
 use crate::engine::{Change, Entry};
-use crate::messaging::Match;
 
 pub use budget::{Budget, GivenUp};
 pub use canonical::{CanonicalHash, canonical_hash};

@@ -5,6 +5,7 @@ mod slices;
 
 use super::*;
 use crate::engine::Version;
+use crate::messaging::Match;
 
 fn entry(index: u64, key: &str, value: Option<&str>, vector: Option<&[f32]>) -> Entry {
     Entry::new(Version { index, ordinal: 0 }, key.as_bytes(), value.map(str::as_bytes), vector)
