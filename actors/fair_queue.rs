@@ -51,6 +51,11 @@ impl<T> FairQueue<T> {
         Some((asker, item))
     }
 
+    /// Everything that waits, in no order.
+    pub(crate) fn for_each(&mut self, visit: impl FnMut(&mut T)) {
+        self.lanes.values_mut().flatten().for_each(visit);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
     }

@@ -59,8 +59,8 @@ pub enum IndexMessage {
 enum Waiting {
     /// As it came: its mailbox counts it until it is begun.
     New(Counted<IndexMessage>),
-    /// It was begun, and goes on from here.
-    Begun(Search, Resume),
+    /// It was begun, and goes on from here; begins again, if there is no such place any more.
+    Begun(Search, Option<Resume>),
 }
 
 /// The actor.
@@ -74,6 +74,8 @@ pub struct IndexManager {
     progress: (usize, usize),
     published_memory: i64,
     waiting: FairQueue<Waiting>,
+    /// How many of them were begun.
+    begun: usize,
     /// A turn of the searches is due when the mailbox is empty.
     turn_is_due: bool,
     /// How long changes have had the thread since the searches' last turn.
@@ -103,6 +105,7 @@ impl IndexManager {
             progress,
             published_memory: 0,
             waiting: FairQueue::default(),
+            begun: 0,
             turn_is_due: false,
             changing: Duration::ZERO,
         }
@@ -148,19 +151,24 @@ impl IndexManager {
         let began = Instant::now();
         while let Some((asker, waiting)) = self.waiting.pop() {
             let (search, resume, _handling) = match waiting {
-                Waiting::Begun(search, resume) => (search, Some(resume), None),
+                Waiting::Begun(search, resume) => {
+                    self.begun -= 1;
+                    (search, resume, None)
+                }
                 Waiting::New(counted) => match counted.begin() {
                     Some((IndexMessage::Search(search), handling)) => (search, None, Some(handling)),
                     _ => continue,
                 },
             };
             if let Some(resume) = self.search(&search, resume) {
-                self.waiting.push_again(asker, Waiting::Begun(search, resume));
+                self.begun += 1;
+                self.waiting.push_again(asker, Waiting::Begun(search, Some(resume)));
             }
             if began.elapsed() >= TURN {
                 break;
             }
         }
+        self.indexes.searches_under_way(self.begun > 0);
         self.changing = Duration::ZERO;
         let figures = &self.node.shard_figures[self.number];
         figures.searches_waiting.store(self.waiting.len(), Ordering::Relaxed);
@@ -172,7 +180,7 @@ impl IndexManager {
         let figures = &self.node.shard_figures[self.number];
         let wanted = || awaited.is_awaited();
         let step = match wanted() {
-            true => self.run(query, resume.as_ref(), &Budget::new(&wanted)),
+            true => self.run(query, resume, &Budget::new(&wanted)),
             false => None,
         };
         let part = match step {
@@ -195,7 +203,7 @@ impl IndexManager {
     }
 
     /// `None`: it was given up.
-    fn run(&self, query: &Query, resume: Option<&Resume>, budget: &Budget<'_>) -> Option<Progress> {
+    fn run(&self, query: &Query, resume: Option<Resume>, budget: &Budget<'_>) -> Option<Progress> {
         let (done, total) = self.progress;
         if done < total {
             let progress = done as f64 / total as f64;
@@ -291,6 +299,12 @@ impl Handler<Counted<IndexMessage>> for IndexManager {
             }
             IndexMessage::Clear => {
                 self.indexes = Indexes::new(self.node.settings.indexes, self.hash_key);
+                // What was begun begins again, on what comes in their place.
+                self.waiting.for_each(|waiting| {
+                    if let Waiting::Begun(_, resume) = waiting {
+                        *resume = None;
+                    }
+                });
                 self.progress.0 = 0;
                 self.node.shard_figures[self.number].buckets_indexed.store(0, Ordering::Relaxed);
                 self.publish();

@@ -63,7 +63,7 @@
 //!
 //! ```
 //! use datastore::engine::{Answer, Condition, Placement, Slice, Table, WriteKind};
-//! use datastore::indexing::{Budget, Indexes, Kinds, terms_of_query};
+//! use datastore::indexing::{Budget, Indexes, Kinds, TextAsked, TextStep, terms_of_query};
 //! use datastore::messaging::{LineDecoder, Match, Operation};
 //!
 //! let read = concat!(r#"{"op":"set","key":"bio","value":"likes databases"}"#, "\n");
@@ -88,7 +88,9 @@
 //! let terms = terms_of_query("Databases").expect("few words");
 //! let statistics = indexes.text_statistics(&terms);
 //! let budget = Budget::unlimited();
-//! let page = indexes.search_text(&terms, Match::All, &statistics, None, 10, &budget).expect("not given up");
+//! let asked =
+//!     TextAsked { terms: &terms, matching: Match::All, statistics: &statistics, after: None, limit: 10 };
+//! let Ok(TextStep::Done(page)) = indexes.search_text(&asked, None, &budget) else { panic!("it is short") };
 //! assert_eq!(page.hits[0].entry.key(), b"bio");
 //! ```
 

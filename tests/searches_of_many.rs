@@ -104,20 +104,28 @@ fn searches_whose_clients_have_left_are_not_done() {
 fn searches_whose_time_is_over_are_not_done_and_their_connection_goes_on() {
     let directory = temporary_directory();
     let node = node(directory.path(), &["--request-timeout-ms", "100"]);
-    let (mut client, mut stats) = (node.client(), node.client());
+    let mut stats = node.client();
+    let mut clients = vec![node.client()];
     let mut timed_out = 0;
-    for _ in 0..10 {
-        (0..AT_ONCE).for_each(|_| client.send(&expensive()));
-        for _ in 0..AT_ONCE {
-            let reply = client.receive();
-            let late = reply["error"]["code"] == "timeout";
-            assert!(late || reply["ok"] == true, "{reply}");
-            timed_out += usize::from(late);
+    // More and more of them, until they take longer than one may wait.
+    while timed_out == 0 && clients.len() <= 64 {
+        clients.extend((0..clients.len()).map(|_| node.client()).collect::<Vec<_>>());
+        for client in &mut clients {
+            (0..AT_ONCE).for_each(|_| client.send(&expensive()));
+        }
+        for client in &mut clients {
+            for _ in 0..AT_ONCE {
+                let reply = client.receive();
+                let late = reply["error"]["code"] == "timeout";
+                assert!(late || reply["ok"] == true, "{reply}");
+                timed_out += usize::from(late);
+            }
         }
         wait_until(&mut stats, "searches_waiting", |waiting| waiting == 0);
     }
     assert!(timed_out > 0, "the searches are too cheap to be late");
     assert!(figure(&mut stats, "searches_dropped") > 0, "{timed_out} timed out");
+    let client = &mut clients[0];
     // What was dropped is answered to the connection, or it would wait for ever with what comes behind.
     let deadline = std::time::Instant::now() + PATIENCE;
     while client.call(json!({ "op": "bulk_set", "records": [["a", 1], ["b", 2]] }))["ok"] != true {

@@ -17,6 +17,10 @@ pub(super) struct Documents {
     /// Tokens of each document, those that occur again counted again.
     lengths: Vec<u32>,
     free: Vec<DocumentId>,
+    /// No number that is free is given out.
+    held: bool,
+    /// How many documents have got another number for that.
+    passed_over: usize,
     by_key: HashTable<KeySlot>,
     /// The sum of all lengths.
     tokens: u64,
@@ -29,6 +33,8 @@ impl Documents {
             entries: Vec::new(),
             lengths: Vec::new(),
             free: Vec::new(),
+            held: false,
+            passed_over: 0,
             by_key: HashTable::new(),
             tokens: 0,
         }
@@ -71,10 +77,32 @@ impl Documents {
         slot.hash == hash && self.entry(slot.place).is_some_and(|entry| entry.key() == key)
     }
 
+    /// From now on numbers that are free stay so, or are given out again.
+    pub(super) fn hold_numbers(&mut self, held: bool) {
+        self.held = held;
+        if !held {
+            self.passed_over = 0;
+        }
+        self.begin_anew();
+    }
+
+    /// So many numbers that are free are held that it should end.
+    pub(super) fn holds_many(&self) -> bool {
+        self.passed_over > 4_096 + self.entries.len() / 8
+    }
+
+    /// When nobody holds a number any more, they begin anew.
+    fn begin_anew(&mut self) {
+        if self.by_key.is_empty() && !self.held {
+            (self.entries, self.lengths, self.free) = Default::default();
+        }
+    }
+
     /// Gives a new document a number; `None` when there is none left.
     pub(super) fn add(&mut self, entry: &Entry, length: u32) -> Option<DocumentId> {
         let hash = self.hash(entry.key());
-        let document = match self.free.pop() {
+        self.passed_over += usize::from(self.held && !self.free.is_empty());
+        let document = match self.free.pop_if(|_| !self.held) {
             Some(document) => {
                 self.entries[document as usize] = Some(entry.clone());
                 self.lengths[document as usize] = length;
@@ -117,10 +145,7 @@ impl Documents {
             self.free.push(document);
             shrink_table(&mut self.by_key, |slot| KeySlot::table_hash(slot.hash));
         }
-        if self.by_key.is_empty() {
-            // Nobody holds a number any more: they begin anew.
-            (self.entries, self.lengths, self.free) = Default::default();
-        }
+        self.begin_anew();
     }
 
     /// Numbers that are free again count as free: the next documents take them.

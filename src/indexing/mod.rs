@@ -10,7 +10,7 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
@@ -28,6 +28,7 @@ mod shrink;
 #[cfg(test)]
 mod tests;
 mod text;
+mod text_search;
 mod tokens;
 mod top;
 mod value;
@@ -36,12 +37,12 @@ mod vector;
 use std::fmt;
 
 use crate::engine::{Change, Entry};
-use crate::messaging::Match;
 
 pub use budget::{Budget, GivenUp};
 pub use canonical::{CanonicalHash, canonical_hash};
 pub use order::{KeyRange, KeysCounted, Parts, ScanPage};
 pub use text::{TextPage, TextStatistics};
+pub use text_search::{TextAsked, TextSearch, TextStep};
 pub use tokens::{QueryTerm, terms_of_query};
 pub use top::{Hit, by_rank};
 pub use value::ValuePage;
@@ -196,19 +197,24 @@ impl Indexes {
         self.text.as_ref().map_or_else(TextStatistics::default, |text| text.statistics(terms))
     }
 
-    /// The entries that hold the terms ([`terms_of_query`]), best first, behind
-    /// `after`; `statistics` are those of all shards, merged.
+    /// The entries that hold the terms, best first: begins a search, or goes on with one.
     pub fn search_text(
         &self,
-        terms: &[QueryTerm],
-        matching: Match,
-        statistics: &TextStatistics,
-        after: Option<(f64, &[u8])>,
-        limit: usize,
+        asked: &TextAsked<'_>,
+        under_way: Option<TextSearch>,
         budget: &Budget<'_>,
-    ) -> Result<TextPage, GivenUp> {
-        let Some(text) = &self.text else { return Ok(TextPage::default()) };
-        text.search(terms, matching, statistics, after, limit, budget)
+    ) -> Result<TextStep, GivenUp> {
+        match &self.text {
+            Some(text) => text.search(asked, under_way, budget),
+            None => Ok(TextStep::Done(TextPage::default())),
+        }
+    }
+
+    /// Whether there are searches that will go on: what they have seen must not come again.
+    pub fn searches_under_way(&mut self, any: bool) {
+        if let Some(text) = &mut self.text {
+            text.searches_under_way(any);
+        }
     }
 
     /// The `top_k` nearest vectors of the query's length whose key begins with `prefix`.

@@ -1,9 +1,11 @@
 //! What the indexes do together; `query` tests them against a plain map.
 
 mod measure;
+mod slices;
 
 use super::*;
 use crate::engine::Version;
+use crate::messaging::Match;
 
 fn entry(index: u64, key: &str, value: Option<&str>, vector: Option<&[f32]>) -> Entry {
     Entry::new(Version { index, ordinal: 0 }, key.as_bytes(), value.map(str::as_bytes), vector)
@@ -19,7 +21,25 @@ fn search_text(
     matching: Match,
     statistics: &TextStatistics,
 ) -> TextPage {
-    indexes.search_text(terms, matching, statistics, None, 10, &Budget::unlimited()).unwrap()
+    search_text_within(indexes, terms, matching, statistics, &Budget::unlimited()).unwrap()
+}
+
+/// A whole search, slice by slice.
+fn search_text_within(
+    indexes: &Indexes,
+    terms: &[QueryTerm],
+    matching: Match,
+    statistics: &TextStatistics,
+    budget: &Budget<'_>,
+) -> Result<TextPage, GivenUp> {
+    let asked = TextAsked { terms, matching, statistics, after: None, limit: 10 };
+    let mut under_way = None;
+    loop {
+        match indexes.search_text(&asked, under_way, budget)? {
+            TextStep::Done(page) => return Ok(page),
+            TextStep::GoOn(search) => under_way = Some(search),
+        }
+    }
 }
 
 #[test]
@@ -217,7 +237,7 @@ fn a_word_that_comes_again_counts_again_and_costs_nothing() {
     let search = |query: &str, matching: Match| {
         let terms = terms_of_query(query).unwrap();
         let (budget, statistics) = (Budget::unlimited(), indexes.text_statistics(&terms));
-        let page = indexes.search_text(&terms, matching, &statistics, None, 10, &budget).unwrap();
+        let page = search_text_within(&indexes, &terms, matching, &statistics, &budget).unwrap();
         (page.total, page.hits[0].score, budget.steps())
     };
     for (matching, query) in
@@ -240,7 +260,7 @@ fn a_search_is_given_up_when_nobody_wants_it_any_more() {
     let text = |query: &str, matching: Match, budget: &Budget<'_>| {
         let terms = words(query);
         let statistics = indexes.text_statistics(&terms);
-        indexes.search_text(&terms, matching, &statistics, None, 10, budget).map(|page| page.total)
+        search_text_within(&indexes, &terms, matching, &statistics, budget).map(|page| page.total)
     };
     let vector = |prefix: Option<&str>, budget: &Budget<'_>| {
         let prefix = prefix.map(str::as_bytes);

@@ -12,17 +12,13 @@
 //! a query rounds alike. A term that the query has several times is evaluated
 //! once, and what it adds is multiplied: the cost is that of the different terms.
 
-use roaring::RoaringBitmap;
-
-use super::budget::{Budget, GivenUp};
 use super::documents::Documents;
 use super::folding::Folder;
 use super::json::for_each_string;
 use super::postings::{Dictionary, DocumentId, Postings, TermHash};
 use super::tokens::{QueryTerm, for_each_token};
-use super::top::{Hit, Top, by_rank};
+use super::top::Hit;
 use crate::engine::{Change, Entry};
-use crate::messaging::Match;
 
 /// What ranking needs to know about all documents of all shards.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -61,9 +57,11 @@ pub struct TextPage {
 /// The text index of a shard's slice.
 pub(super) struct TextIndex {
     hash_key: (u64, u64),
-    documents: Documents,
+    pub(super) documents: Documents,
     dictionary: Dictionary,
     folder: Folder,
+    /// How many there have been.
+    pub(super) changes_applied: u64,
     /// Kept between changes for their capacity: the terms before and after.
     before: Vec<TermHash>,
     after: Vec<TermHash>,
@@ -77,6 +75,7 @@ impl TextIndex {
             documents: Documents::new(hash_key),
             dictionary: Dictionary::default(),
             folder: Folder::default(),
+            changes_applied: 0,
             before: Vec::new(),
             after: Vec::new(),
             changes: Vec::new(),
@@ -94,6 +93,7 @@ impl TextIndex {
             }
             return;
         }
+        self.changes_applied += 1;
         let mut before = std::mem::take(&mut self.before);
         let mut after = std::mem::take(&mut self.after);
         self.collect_terms(old.filter(|_| known.is_some()), &mut before);
@@ -159,108 +159,13 @@ impl TextIndex {
         }
     }
 
-    fn postings(&self, term: &QueryTerm) -> Postings<'_> {
+    pub(super) fn postings(&self, term: &QueryTerm) -> Postings<'_> {
         self.dictionary.postings(TermHash::new(self.hash_key, &term.word))
     }
 
-    pub(super) fn search(
-        &self,
-        terms: &[QueryTerm],
-        matching: Match,
-        statistics: &TextStatistics,
-        after: Option<(f64, &[u8])>,
-        limit: usize,
-        budget: &Budget<'_>,
-    ) -> Result<TextPage, GivenUp> {
-        let lists: Vec<Postings<'_>> = terms.iter().map(|term| self.postings(term)).collect();
-        let ranking = Ranking::new(terms, statistics);
-        let mut page = Collector { documents: &self.documents, after, top: Top::new(limit.max(1)), total: 0 };
-        match (matching, &lists[..]) {
-            (_, [only]) => self.search_one(only, &ranking, &mut page, budget)?,
-            (Match::All, _) => self.search_all(&lists, &ranking, &mut page, budget)?,
-            (Match::Any, _) => self.search_any(&lists, &ranking, &mut page, budget)?,
-        }
-        let total = page.total;
-        let (hits, more) = page.top.finish();
-        Ok(TextPage { hits, total, more })
-    }
-
-    /// Where the windows begin that a search goes through one after the other.
-    fn windows(&self) -> impl Iterator<Item = DocumentId> {
-        (0..self.documents.numbers()).step_by(WINDOW as usize)
-    }
-
-    fn search_one(
-        &self,
-        list: &Postings<'_>,
-        ranking: &Ranking,
-        page: &mut Collector<'_>,
-        budget: &Budget<'_>,
-    ) -> Result<(), GivenUp> {
-        for start in self.windows() {
-            let before = page.total;
-            list.for_each(start..start + WINDOW, |document, frequency| {
-                page.offer(document, ranking.part(0, frequency, self.documents.length(document)));
-            });
-            budget.spend(page.total - before)?;
-        }
-        Ok(())
-    }
-
-    fn search_all(
-        &self,
-        lists: &[Postings<'_>],
-        ranking: &Ranking,
-        page: &mut Collector<'_>,
-        budget: &Budget<'_>,
-    ) -> Result<(), GivenUp> {
-        let holders = intersection(lists, budget)?;
-        let mut scores = vec![0.0; holders.len().min(WINDOW as usize)];
-        for holders in holders.chunks(WINDOW as usize) {
-            for (index, list) in lists.iter().enumerate() {
-                list.for_each_holder(holders, |holder, frequency| {
-                    scores[holder] += ranking.part(index, frequency, self.documents.length(holders[holder]));
-                });
-                budget.spend(holders.len() as u64)?;
-            }
-            for (&document, score) in holders.iter().zip(&mut scores) {
-                page.offer(document, std::mem::take(score));
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the terms up, one after the other, over a window of documents whose
-    /// scores stay in the processor's cache, then goes on to the next window.
-    fn search_any(
-        &self,
-        lists: &[Postings<'_>],
-        ranking: &Ranking,
-        page: &mut Collector<'_>,
-        budget: &Budget<'_>,
-    ) -> Result<(), GivenUp> {
-        let mut scores = vec![0.0; WINDOW.min(self.documents.numbers()) as usize];
-        let mut matched = vec![0u64; scores.len().div_ceil(64)];
-        for start in self.windows() {
-            for (index, list) in lists.iter().enumerate() {
-                let mut visited = 0;
-                list.for_each(start..start + WINDOW, |document, frequency| {
-                    visited += 1;
-                    let place = (document - start) as usize;
-                    matched[place / 64] |= 1 << (place % 64);
-                    scores[place] += ranking.part(index, frequency, self.documents.length(document));
-                });
-                budget.spend(visited + 1)?;
-            }
-            for (block, bits) in matched.iter_mut().enumerate() {
-                while *bits != 0 {
-                    let place = block * 64 + bits.trailing_zeros() as usize;
-                    *bits &= *bits - 1;
-                    page.offer(start + place as DocumentId, std::mem::take(&mut scores[place]));
-                }
-            }
-        }
-        Ok(())
+    /// While searches are under way, documents that come have numbers of their own.
+    pub(super) fn searches_under_way(&mut self, any: bool) {
+        self.documents.hold_numbers(any);
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -275,100 +180,9 @@ impl TextIndex {
     }
 }
 
-/// Documents whose scores are added up together.
-const WINDOW: DocumentId = 1 << 14;
-
 /// Takes every `term` off the front of `terms`; says how many there were.
 fn take_equal(terms: &mut &[TermHash], term: TermHash) -> u32 {
     let count = terms.iter().take_while(|&&other| other == term).count();
     *terms = &terms[count..];
     u32::try_from(count).unwrap_or(u32::MAX - 1)
-}
-
-/// The documents that hold every term, ascending, found from the rarest term on.
-fn intersection(lists: &[Postings<'_>], budget: &Budget<'_>) -> Result<Vec<DocumentId>, GivenUp> {
-    /// About what one step is worth of combining bitmaps.
-    const DOCUMENTS_PER_STEP: u64 = 256;
-    let mut lists: Vec<&Postings<'_>> = lists.iter().collect();
-    lists.sort_by_key(|list| list.len());
-    let Some((rarest, others)) = lists.split_first() else { return Ok(Vec::new()) };
-    let bitmaps: Option<Vec<&RoaringBitmap>> = lists.iter().map(|list| list.bitmap()).collect();
-    if let Some([first, second, rest @ ..]) = bitmaps.as_deref() {
-        let mut all = *first & *second;
-        for bitmap in rest {
-            budget.spend(1 + all.len() / DOCUMENTS_PER_STEP)?;
-            all &= *bitmap;
-        }
-        return Ok(all.into_iter().collect());
-    }
-    let mut holders = Vec::with_capacity(rarest.len() as usize);
-    rarest.for_each(0..DocumentId::MAX, |document, _| holders.push(document));
-    for list in others {
-        budget.spend(1 + holders.len() as u64)?;
-        holders.retain(|&document| list.frequency(document) > 0);
-    }
-    Ok(holders)
-}
-
-/// BM25 with what depends only on the query worked out beforehand.
-struct Ranking {
-    /// For each term: its inverse document frequency times (k1 + 1), times how often the query has it.
-    weights: Vec<f64>,
-    /// k1 · (1 − b)
-    base: f64,
-    /// k1 · b / the average length
-    slope: f64,
-}
-
-impl Ranking {
-    fn new(terms: &[QueryTerm], statistics: &TextStatistics) -> Ranking {
-        const K1: f64 = 1.2;
-        const B: f64 = 0.75;
-        let documents = statistics.documents as f64;
-        let weight = |(term, &frequency): (&QueryTerm, &u64)| {
-            let frequency = frequency as f64;
-            let rarity = (1.0 + (documents - frequency + 0.5).max(0.5) / (frequency + 0.5)).ln();
-            rarity * (K1 + 1.0) * f64::from(term.count)
-        };
-        // Statistics are from a moment before: they may say that there is nothing yet.
-        let average_length = statistics.tokens.max(1) as f64 / documents.max(1.0);
-        Ranking {
-            weights: terms.iter().zip(&statistics.document_frequency).map(weight).collect(),
-            base: K1 * (1.0 - B),
-            slope: K1 * B / average_length,
-        }
-    }
-
-    /// What the term adds to the score of a document of that length.
-    fn part(&self, term: usize, frequency: u32, length: u32) -> f64 {
-        let frequency = f64::from(frequency);
-        let weight = self.weights.get(term).copied().unwrap_or(0.0);
-        weight * frequency / (frequency + self.base + self.slope * f64::from(length))
-    }
-}
-
-/// Counts the matches and keeps the best behind the cursor.
-struct Collector<'a> {
-    documents: &'a Documents,
-    after: Option<(f64, &'a [u8])>,
-    top: Top<'a>,
-    total: u64,
-}
-
-impl Collector<'_> {
-    fn offer(&mut self, document: DocumentId, score: f64) {
-        self.total += 1;
-        if self.after.is_some_and(|(last, _)| score > last) {
-            return;
-        }
-        if score < self.top.floor() {
-            self.top.pass_over();
-            return;
-        }
-        let Some(entry) = self.documents.entry(document) else { return };
-        if self.after.is_some_and(|after| by_rank((score, entry.key()), after).is_le()) {
-            return;
-        }
-        self.top.offer(score, entry);
-    }
 }

@@ -20,45 +20,47 @@ pub fn by_rank(left: (f64, &[u8]), right: (f64, &[u8])) -> Ordering {
     right.0.total_cmp(&left.0).then_with(|| left.1.cmp(right.1))
 }
 
-struct Ranked<'a>(f64, &'a Entry);
+#[derive(Debug)]
+struct Ranked(f64, Entry);
 
-impl Ranked<'_> {
+impl Ranked {
     fn rank(&self) -> (f64, &[u8]) {
         (self.0, self.1.key())
     }
 }
 
-impl PartialEq for Ranked<'_> {
+impl PartialEq for Ranked {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Ranked<'_> {}
+impl Eq for Ranked {}
 
-impl PartialOrd for Ranked<'_> {
+impl PartialOrd for Ranked {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Ranked<'_> {
+impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
         by_rank(self.rank(), other.rank())
     }
 }
 
 /// Keeps the best `limit` of all that it is offered.
-pub(super) struct Top<'a> {
+#[derive(Debug)]
+pub(super) struct Top {
     limit: usize,
     /// The worst one is on top.
-    heap: BinaryHeap<Ranked<'a>>,
+    heap: BinaryHeap<Ranked>,
     /// Whether something that qualified had to go.
     overflowed: bool,
 }
 
-impl<'a> Top<'a> {
-    pub(super) fn new(limit: usize) -> Top<'a> {
+impl Top {
+    pub(super) fn new(limit: usize) -> Top {
         Top { limit, heap: BinaryHeap::with_capacity(limit.min(1024)), overflowed: false }
     }
 
@@ -70,17 +72,16 @@ impl<'a> Top<'a> {
         }
     }
 
-    pub(super) fn offer(&mut self, score: f64, entry: &'a Entry) {
+    pub(super) fn offer(&mut self, score: f64, entry: &Entry) {
         if self.heap.len() < self.limit {
-            self.heap.push(Ranked(score, entry));
+            self.heap.push(Ranked(score, entry.clone()));
             return;
         }
         self.overflowed = true;
-        let candidate = Ranked(score, entry);
         if let Some(mut worst) = self.heap.peek_mut()
-            && candidate < *worst
+            && by_rank((score, entry.key()), worst.rank()).is_lt()
         {
-            *worst = candidate;
+            *worst = Ranked(score, entry.clone());
         }
     }
 
@@ -92,9 +93,6 @@ impl<'a> Top<'a> {
     /// The best, in order, and whether there was more than fits.
     pub(super) fn finish(self) -> (Vec<Hit>, bool) {
         let hits = self.heap.into_sorted_vec();
-        (
-            hits.into_iter().map(|Ranked(score, entry)| Hit { score, entry: entry.clone() }).collect(),
-            self.overflowed,
-        )
+        (hits.into_iter().map(|Ranked(score, entry)| Hit { score, entry }).collect(), self.overflowed)
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::engine::Entry;
 use crate::error::Error;
 use crate::indexing::{
-    Budget, CanonicalHash, GivenUp, Indexes, KeyRange, Parts, QueryTerm, ScanPage, TextPage, TextStatistics,
-    ValuePage, VectorPage, canonical_hash, terms_of_query,
+    Budget, CanonicalHash, GivenUp, Indexes, KeyRange, Parts, QueryTerm, ScanPage, TextAsked, TextPage,
+    TextSearch, TextStatistics, TextStep, ValuePage, VectorPage, canonical_hash, terms_of_query,
 };
 use crate::limits::PAGE_BYTES_MAX;
 use crate::messaging::Match;
@@ -140,15 +140,18 @@ pub enum Part {
 pub enum Progress {
     /// It is answered, or refused.
     Done(Result<Part, Error>),
-    /// There is more to do. Others may come first, changes too: what is counted stands still.
+    /// There is more to do. Others may come first, changes too, as long as the indexes are told
+    /// that there are searches under way.
     GoOn(Resume),
 }
 
 /// Where a query goes on that is worked on in slices.
 #[derive(Debug)]
-pub struct Resume {
-    counted: u64,
-    behind: Entry,
+pub enum Resume {
+    /// A count: so far, and behind which key.
+    Count(u64, Entry),
+    /// A search by text.
+    Text(TextSearch),
 }
 
 impl Query {
@@ -159,7 +162,7 @@ impl Query {
     pub fn run(
         &self,
         indexes: &Indexes,
-        resume: Option<&Resume>,
+        resume: Option<Resume>,
         budget: &Budget<'_>,
     ) -> Result<Progress, GivenUp> {
         let part = match self {
@@ -175,7 +178,15 @@ impl Query {
                 Ok(terms) => {
                     let after = query.after.as_ref().map(|(score, key)| (*score, &key[..]));
                     let (matching, limit) = (query.matching, query.limit);
-                    Part::Text(indexes.search_text(terms, matching, statistics, after, limit, budget)?)
+                    let under_way = match resume {
+                        Some(Resume::Text(search)) => Some(search),
+                        _ => None,
+                    };
+                    let asked = TextAsked { terms, matching, statistics, after, limit };
+                    match indexes.search_text(&asked, under_way, budget)? {
+                        TextStep::Done(page) => Part::Text(page),
+                        TextStep::GoOn(search) => return Ok(Progress::GoOn(Resume::Text(search))),
+                    }
                 }
                 Err(error) => return Ok(Progress::Done(Err(error))),
             },
@@ -195,12 +206,16 @@ impl Query {
                 Part::Scan(indexes.scan(&range, shown, query.limit, PAGE_BYTES_MAX))
             }
             Query::Count(prefix) => {
-                let (before, behind) = resume.map_or((0, None), |at| (at.counted, Some(at.behind.key())));
+                let (before, behind) = match resume {
+                    Some(Resume::Count(counted, behind)) => (counted, Some(behind)),
+                    _ => (0, None),
+                };
+                let behind = behind.as_ref().map(Entry::key);
                 let keys = indexes.count(prefix, behind, Query::COUNTED_AT_ONCE);
                 budget.spend(keys.count)?;
                 let counted = before + keys.count;
                 match keys.last {
-                    Some(behind) => return Ok(Progress::GoOn(Resume { counted, behind })),
+                    Some(last) => return Ok(Progress::GoOn(Resume::Count(counted, last))),
                     None => Part::Count(counted),
                 }
             }

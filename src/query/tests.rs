@@ -12,8 +12,8 @@ use super::{
 use crate::engine::{Change, Entry, Placement, Version};
 use crate::error::{Code, Detail};
 use crate::indexing::{
-    Budget, Hit, Indexes, KeyRange, KeysCounted, Kinds, Parts, QueryTerm, Sizes, TextStatistics,
-    canonical_hash, terms_of_query,
+    Budget, Hit, Indexes, KeyRange, KeysCounted, Kinds, Parts, QueryTerm, Sizes, TextAsked, TextPage,
+    TextStatistics, TextStep, canonical_hash, terms_of_query,
 };
 use crate::messaging::Match;
 
@@ -145,8 +145,9 @@ impl Node {
             let pages = self
                 .shards
                 .iter()
-                .map(|s| {
-                    s.search_text(&terms, matching, &statistics, after, limit, &Budget::unlimited()).unwrap()
+                .map(|shard| {
+                    let asked = TextAsked { terms: &terms, matching, statistics: &statistics, after, limit };
+                    text_page(shard, &asked)
                 })
                 .collect();
             let page = merge_text_pages(pages, limit, usize::MAX);
@@ -221,6 +222,17 @@ fn check_keys(node: &Node, model: &Model) {
         assert_eq!(node.shards.iter().map(|shard| count(shard, prefix)).sum::<u64>(), expected);
     }
     assert_eq!(node.shards.iter().map(|shard| count(shard, "")).sum::<u64>(), model.len() as u64);
+}
+
+/// A whole search by text, slice by slice.
+fn text_page(shard: &Indexes, asked: &TextAsked<'_>) -> TextPage {
+    let mut under_way = None;
+    loop {
+        match shard.search_text(asked, under_way, &Budget::unlimited()).unwrap() {
+            TextStep::Done(page) => return page,
+            TextStep::GoOn(search) => under_way = Some(search),
+        }
+    }
 }
 
 /// As a count goes on, a few keys at a time.
@@ -493,7 +505,7 @@ fn a_count_goes_on_over_changes_and_counts_each_key_once() {
     let budget = Budget::unlimited();
     let (mut slices, mut resume) = (0, None);
     loop {
-        match query.run(&indexes, resume.as_ref(), &budget).unwrap() {
+        match query.run(&indexes, resume.take(), &budget).unwrap() {
             Progress::Done(part) => {
                 assert!(matches!(part, Ok(Part::Count(1_000))), "{part:?}");
                 break;

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::engine::{Change, Entry, Version};
-use crate::indexing::{Budget, Indexes, Kinds, TextStatistics, terms_of_query};
+use crate::indexing::{Budget, Indexes, Kinds, TextAsked, TextStatistics, terms_of_query};
 use crate::messaging::Match;
 
 const HASH_KEY: (u64, u64) = (1, 2);
@@ -66,7 +66,9 @@ fn say_search(name: &str, indexes: &Indexes, query: &str) {
     for _ in 0..ROUNDS {
         let statistics: TextStatistics = indexes.text_statistics(&terms);
         let budget = Budget::unlimited();
-        let page = indexes.search_text(&terms, Match::All, &statistics, None, 10, &budget);
+        let (matching, after, limit) = (Match::All, None, 10);
+        let asked = TextAsked { terms: &terms, matching, statistics: &statistics, after, limit };
+        let page = indexes.search_text(&asked, None, &budget);
         assert!(std::hint::black_box(page).is_ok());
     }
     println!("{name}: {:.1} us", began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));
