@@ -34,7 +34,13 @@ pub(super) fn repair<D: Disk>(
     let last = chain[chain.len() - 1];
     let name = segment_name(last);
     let mut file = disk.open(&name).map_err(at(&name))?;
-    let length = disk.length(&file).map_err(at(&name))?;
+    let valid = scan.segments[chain.len() - 1].valid_bytes;
+    let mut length = disk.length(&file).map_err(at(&name))?;
+    if length < valid {
+        // It ends within its header's room, and its successor will say that it is as long as that.
+        disk.set_length(&mut file, valid).map_err(at(&name))?;
+        length = valid;
+    }
     if let Tail::Torn { offset, end } = tail {
         let copied_to = match copy_aside(disk, &file, last, offset, end) {
             Ok(copy) => Some(copy),
@@ -51,7 +57,6 @@ pub(super) fn repair<D: Disk>(
             copied_to,
         });
     } else if report.truncated.is_some() {
-        let valid = scan.segments[chain.len() - 1].valid_bytes;
         let end = valid + written_bytes(disk, &file, valid, length).map_err(at(&name))?;
         if end > valid {
             report.set_aside.push(copy_aside(disk, &file, last, valid, end).map_err(at(&name))?);

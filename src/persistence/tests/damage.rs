@@ -150,12 +150,16 @@ fn changed_logs_never_panic_and_never_show_what_was_not_written() {
         }
         for truncate_damaged in [false, true] {
             let replay = Replay { truncate_damaged, ..Replay::default() };
-            if let Ok((mut log, report, entries)) =
-                open(changed.clone_state(), &options(SEGMENT_BYTES), replay, 1)
-            {
+            let disk = changed.clone_state();
+            if let Ok((mut log, report, entries)) = open(disk.clone(), &options(SEGMENT_BYTES), replay, 1) {
                 assert_eq!(entries, written[..entries.len()], "seed {seed}, round {round}");
                 assert_eq!(report.last_index, entries.len() as u64);
                 append(&mut log, &[b"more"], None).unwrap();
+                // What a start has served, the next one serves, without being told to cut anything.
+                let again = open(disk, &options(SEGMENT_BYTES), Replay::default(), 1)
+                    .map(|(_, _, found)| found.len());
+                let again = again.map_err(|error| error.to_string());
+                assert_eq!(again, Ok(entries.len() + 1), "seed {seed}, round {round}");
             }
         }
     }
