@@ -6,6 +6,7 @@
 
 use hashbrown::HashTable;
 
+use super::growth::Room;
 use super::key_slot::{KeySlot, hash_of};
 use super::postings::{DOCUMENTS_MAX, DocumentId, growth};
 use super::shrink::shrink_table;
@@ -121,6 +122,10 @@ impl Documents {
             // Nobody holds a number any more: they begin anew.
             (self.entries, self.lengths, self.free) = Default::default();
         }
+    }
+
+    pub(super) fn room(&self) -> Room {
+        Room::of(&self.by_key)
     }
 
     /// Numbers that are free again count as free: the next documents take them.

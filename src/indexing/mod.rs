@@ -17,6 +17,7 @@
 mod canonical;
 mod documents;
 mod frequencies;
+mod growth;
 mod json;
 mod kernel;
 mod key_slot;
@@ -37,6 +38,7 @@ use crate::engine::{Change, Entry};
 use crate::messaging::Match;
 
 pub use canonical::{CanonicalHash, canonical_hash};
+pub use growth::{Room, Rooms};
 pub use order::{KeyRange, Parts, ScanPage};
 pub use text::{TextPage, TextStatistics};
 pub use tokens::terms_of_query;
@@ -233,6 +235,14 @@ impl Indexes {
     /// How many keys begin with `prefix`.
     pub fn count(&self, prefix: Option<&[u8]>) -> u64 {
         self.order.as_ref().map_or(0, |order| order.count(prefix))
+    }
+
+    /// The tables that may be about to grow. Constant time.
+    pub fn rooms(&self) -> Rooms {
+        let (single, several) = self.value.as_ref().map(value::ValueIndex::rooms).unwrap_or_default();
+        let (words, documents) = self.text.as_ref().map(text::TextIndex::rooms).unwrap_or_default();
+        let vectors = self.vector.as_ref().map(vector::VectorIndex::room).unwrap_or_default();
+        Rooms { words, keys: [single, several, documents, vectors] }
     }
 
     /// What each index holds. Constant time.
