@@ -38,7 +38,7 @@ use crate::node::Node;
 use crate::peer_session;
 use crate::peering::Peering;
 use crate::replication_messages::ReplicationMessage;
-use crate::request_stream::{Gate, HalfLines, Received, RequestStream};
+use crate::request_stream::{Begun, Gate, HalfLines, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{
     Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, gathers, not_in_mode, request_bytes,
@@ -57,6 +57,8 @@ pub struct Connection {
     pub(crate) reached: Reached,
     registration: usize,
     half_lines: Arc<HalfLines>,
+    /// What was read of it before the node served, until reading begins.
+    begun: Option<Begun>,
     pub(crate) socket: Rc<TcpStream>,
     pub(crate) gate: Rc<Gate>,
     pub(crate) barrier: Barrier,
@@ -101,6 +103,7 @@ impl Connection {
             address,
             registration,
             half_lines,
+            begun: None,
             socket: Rc::new(socket),
             gate: Rc::new(Gate::default()),
             barrier: Barrier::default(),
@@ -117,6 +120,13 @@ impl Connection {
             asked_primary: false,
             timed_out: HashMap::new(),
         }
+    }
+
+    /// It was begun while the node read its directory: goes on where it is.
+    pub fn resume(&mut self, begun: Begun, unsent: &[u8]) {
+        self.begun = Some(begun);
+        self.gate.add(unsent.len());
+        self.output.extend_from_slice(unsent);
     }
 
     fn received(&mut self, decoded: Decoded) {
@@ -395,8 +405,10 @@ impl Actor for Connection {
             self.half_lines.clone(),
             self.socket.clone(),
             self.gate.clone(),
+            self.begun.take(),
         );
         context.add_stream(stream);
+        self.drain(context);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -413,6 +425,16 @@ impl StreamHandler<Received> for Connection {
             Received::Failed(_) => return context.stop(),
             Received::HalfLineTimeout => {
                 self.node.connections.closed_half_line.fetch_add(1, Ordering::Relaxed);
+                self.read_ended = true;
+            }
+            Received::Idle => {
+                self.node.connections.closed_idle.fetch_add(1, Ordering::Relaxed);
+                self.read_ended = true;
+            }
+            Received::Other(protocol) => {
+                let answer = protocol.answer();
+                self.gate.add(answer.len());
+                self.output.extend_from_slice(&answer);
                 self.read_ended = true;
             }
         }

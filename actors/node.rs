@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use datastore::engine::Placement;
 use datastore::error::{Code, Error};
-use datastore::indexing::Sizes;
+use datastore::indexing::{Rooms, Sizes};
 use datastore::limits;
 use datastore::replication::health::INDEXED_ALL;
 use datastore::settings::Settings;
@@ -108,8 +108,8 @@ pub struct ShardFigures {
     pub absent_tombstone_bytes: AtomicU64,
     /// The latest time among all; 0 for none.
     pub newest_tombstone: AtomicU64,
-    /// What each index has and occupies.
-    pub indexes: Mutex<Sizes>,
+    /// What each index has and occupies, and the tables that may be about to grow.
+    pub indexes: Mutex<(Sizes, Rooms)>,
     /// Buckets indexed since the start; all of them: the indexes are ready.
     pub buckets_indexed: AtomicUsize,
 }
@@ -162,6 +162,8 @@ pub struct ConnectionFigures {
     pub closed_not_reading: AtomicU64,
     /// Closed because a started line made no progress.
     pub closed_half_line: AtomicU64,
+    /// Closed because nothing came or went for `--idle-timeout-ms`.
+    pub closed_idle: AtomicU64,
 }
 
 /// What the snapshot writer publishes.
@@ -186,7 +188,6 @@ pub struct Permits {
     in_flight_bytes: AtomicUsize,
     /// What entries and indexes occupy.
     memory_bytes: AtomicI64,
-    memory_bytes_max: Option<u64>,
     gate: AtomicU8,
 }
 
@@ -194,29 +195,14 @@ const GATE_OPEN: u8 = 0;
 const GATE_DISK_FULL: u8 = 1;
 
 impl Permits {
-    /// No work yet, under this bound on memory.
-    pub fn new(memory_bytes_max: Option<u64>) -> Permits {
-        Permits { memory_bytes_max, ..Permits::default() }
-    }
-
-    /// Why a write that needs room may not come in, if so. Deletes are not asked.
+    /// Why a write that needs room may not come in, if so, but for what `memory_bound` says of it. Deletes
+    /// are not asked.
     pub fn refusal(&self) -> Option<Error> {
         if self.gate.load(Ordering::Relaxed) == GATE_DISK_FULL {
             return Some(Error::new(
                 Code::DiskFull,
                 "the disk has no more room than a snapshot and a log segment need; free some: reads and deletes go on",
             ));
-        }
-        if let Some(most) = self.memory_bytes_max {
-            let used = self.memory_bytes();
-            if used + self.in_flight_bytes() as u64 > most {
-                return Some(Error::new(
-                    Code::OutOfMemory,
-                    format!(
-                        "entries and indexes occupy {used} bytes and --max-memory is {most}; reads and deletes go on"
-                    ),
-                ));
-            }
         }
         if self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX {
             return Some(Error::overloaded(
@@ -231,9 +217,9 @@ impl Permits {
         self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX / 2
     }
 
-    /// A write of so many bytes is admitted.
-    pub fn take(&self, bytes: usize) {
-        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// A write of so many bytes is admitted: says what is on its way with it.
+    pub fn take(&self, bytes: usize) -> usize {
+        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 
     /// Writes of so many bytes are finished.
@@ -276,7 +262,7 @@ impl Node {
         (cluster, dynamo): (Option<Arc<Cluster>>, Option<Arc<DynamoCluster>>),
     ) -> Node {
         Node {
-            permits: Permits::new(settings.memory_bytes_max),
+            permits: Permits::default(),
             memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,

@@ -21,6 +21,7 @@ use slab::Slab;
 use crate::connection::Connection;
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
+use crate::memory_bound::admit;
 use crate::node::Node;
 use crate::shard_messages::{
     Batch, Committed, ReplyItem, Search, ShardMessage, ShardOperation, ShardRequest,
@@ -146,18 +147,14 @@ impl Shard {
         let number = self.batches.insert(open) as u32;
         let office_refusal = self.office_refusal();
         let refusal = office_refusal.clone().or_else(|| self.node.permits.refusal());
-        let mut admitted_bytes = 0;
         let mut waiting = requests.into_iter();
         while !waiting.as_slice().is_empty() {
             let window = waiting.as_slice().len().min(PREFETCH_WINDOW);
             waiting.as_slice()[..window].iter().for_each(|request| self.prefetch(request));
             for request in waiting.by_ref().take(window) {
                 let refusals = (refusal.as_ref(), office_refusal.as_ref());
-                admitted_bytes += self.request(number, &arena, request, refusals);
+                self.request(number, &arena, request, refusals);
             }
-        }
-        if admitted_bytes > 0 {
-            self.node.permits.take(admitted_bytes);
         }
     }
 
@@ -171,7 +168,7 @@ impl Shard {
         }
     }
 
-    /// Hands one request to the slice; says how many bytes of writes it admitted.
+    /// Hands one request to the slice.
     /// `refusals`: why writes that need room are refused, and why all are.
     fn request(
         &mut self,
@@ -179,7 +176,7 @@ impl Shard {
         arena: &Bytes,
         request: ShardRequest,
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
-    ) -> usize {
+    ) {
         let ShardRequest { sequence, id, operation } = request;
         let mut token = Token { batch, kind: Kind::Write, sequence, id, permit_bytes: 0 };
         match operation {
@@ -197,22 +194,22 @@ impl Shard {
             }
             ShardOperation::Set { key, hash, value, condition } => {
                 let kind = WriteKind::Set(value.slice(arena));
-                return self.write(token, arena, (key, hash), kind, condition, refusal);
+                self.write(token, arena, (key, hash), kind, condition, refusal);
             }
             ShardOperation::AddVector { key, hash, vector, condition } => {
                 let kind = WriteKind::AddVector(vector.slice(arena));
-                return self.write(token, arena, (key, hash), kind, condition, refusal);
+                self.write(token, arena, (key, hash), kind, condition, refusal);
             }
             ShardOperation::Delete { key, hash, condition } => {
-                return self.write(token, arena, (key, hash), WriteKind::Delete, condition, office_refusal);
+                self.write(token, arena, (key, hash), WriteKind::Delete, condition, office_refusal);
             }
             ShardOperation::Part { multi, parts, writes } => {
                 token.kind = Kind::Part;
-                return self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
+                self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
             }
             ShardOperation::Awaited(operation) => {
                 token.kind = Kind::Awaited;
-                return self.awaited(token, arena, *operation, (refusal, office_refusal));
+                self.awaited(token, arena, *operation, (refusal, office_refusal));
             }
             ShardOperation::Count => {
                 token.kind = Kind::Part;
@@ -220,7 +217,6 @@ impl Shard {
                 self.answer_item(token, ReplyItem::Part { sequence, outcome });
             }
         }
-        0
     }
 
     pub(crate) fn write(
@@ -231,18 +227,21 @@ impl Shard {
         kind: WriteKind,
         condition: Condition,
         refusal: Option<&Error>,
-    ) -> usize {
+    ) {
         if let Some(refusal) = refusal {
-            self.answer(token, Answer::Refused(refusal.clone()));
-            return 0;
+            return self.answer(token, Answer::Refused(refusal.clone()));
         }
-        if kind == WriteKind::Delete && !self.slice.has_room_to_delete([(key.of(arena), hash)].into_iter()) {
-            self.answer(token, Answer::Refused(self.absent_refusal(false)));
-            return 0;
+        let bytes = permit_bytes(key, &kind);
+        if kind == WriteKind::Delete {
+            if !self.slice.has_room_to_delete([(key.of(arena), hash)].into_iter()) {
+                return self.answer(token, Answer::Refused(self.absent_refusal(false)));
+            }
+            self.node.permits.take(bytes as usize);
+        } else if let Err(refusal) = admit(&self.node, bytes as usize) {
+            return self.answer(token, Answer::Refused(refusal));
         }
-        token.permit_bytes = permit_bytes(key, &kind);
+        token.permit_bytes = bytes;
         self.slice.write(token, arena, key.of(arena), hash, kind, condition);
-        token.permit_bytes as usize
     }
 
     fn part(
@@ -252,15 +251,13 @@ impl Shard {
         (multi, parts): (u64, u32),
         writes: Vec<(Span, u64, Option<Span>)>,
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
-    ) -> usize {
+    ) {
         let deletes_only = writes.iter().all(|(_, _, value)| value.is_none());
         if let Some(refusal) = if deletes_only { office_refusal } else { refusal } {
-            self.slice.refuse_part(token, multi, parts, refusal.clone());
-            return 0;
+            return self.slice.refuse_part(token, multi, parts, refusal.clone());
         }
         if deletes_only && !self.has_room_for_part(arena, &writes) {
-            self.slice.refuse_part(token, multi, parts, self.absent_refusal(true));
-            return 0;
+            return self.slice.refuse_part(token, multi, parts, self.absent_refusal(true));
         }
         let writes = writes.into_iter().map(|(key, hash, value)| {
             let kind = value.map_or(WriteKind::Delete, |value| WriteKind::Set(value.slice(arena)));
@@ -268,8 +265,14 @@ impl Shard {
             (key.slice(arena), hash, kind)
         });
         let writes: Vec<_> = writes.collect();
+        let bytes = std::mem::take(&mut token.permit_bytes);
+        if deletes_only {
+            self.node.permits.take(bytes as usize);
+        } else if let Err(refusal) = admit(&self.node, bytes as usize) {
+            return self.slice.refuse_part(token, multi, parts, refusal);
+        }
+        token.permit_bytes = bytes;
         self.slice.write_part(token, multi, parts, writes.into_iter());
-        token.permit_bytes as usize
     }
 
     /// Carries out what the slice decided: changes first, then answers.

@@ -24,7 +24,7 @@ impl Shard {
         arena: &Bytes,
         operation: ShardOperation,
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
-    ) -> usize {
+    ) {
         let (key, kind, condition, refusal) = match operation {
             ShardOperation::Set { key, hash, value, condition } => {
                 ((key, hash), WriteKind::Set(value.slice(arena)), condition, refusal)
@@ -37,7 +37,7 @@ impl Shard {
             }
             _ => unreachable!("only single-key writes wait for copies"),
         };
-        self.write(token, arena, key, kind, condition, refusal)
+        self.write(token, arena, key, kind, condition, refusal);
     }
 
     /// Whether the tombstones of a part's deletes have room.
