@@ -46,6 +46,8 @@ pub struct Permit {
 pub struct PermitTotal {
     /// Bytes of memory.
     pub bytes: u64,
+    /// Of these, what counts as on its way into memory ([`crate::memory_bound`]).
+    pub admitted_bytes: u64,
     /// Time of the shard's IndexManager, in microseconds.
     pub time_us: u64,
 }
@@ -60,13 +62,14 @@ impl AddAssign<Permit> for PermitTotal {
 impl AddAssign for PermitTotal {
     fn add_assign(&mut self, other: PermitTotal) {
         self.bytes += other.bytes;
+        self.admitted_bytes += other.admitted_bytes;
         self.time_us += other.time_us;
     }
 }
 
 impl From<Permit> for PermitTotal {
     fn from(permit: Permit) -> PermitTotal {
-        PermitTotal { bytes: permit.bytes.into(), time_us: permit.time_us.into() }
+        PermitTotal { bytes: permit.bytes.into(), admitted_bytes: 0, time_us: permit.time_us.into() }
     }
 }
 

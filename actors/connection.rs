@@ -42,7 +42,7 @@ use crate::node::Node;
 use crate::peer_session;
 use crate::peering::Peering;
 use crate::replication_messages::ReplicationMessage;
-use crate::request_stream::{Gate, Received, RequestStream};
+use crate::request_stream::{Begun, Gate, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{
     Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, gathers, not_in_mode, request_bytes,
@@ -63,6 +63,8 @@ pub struct Connection {
     /// Tells those who work for this connection when it is gone.
     pub(crate) asker: Arc<Asker>,
     half_lines: Arc<HalfLines>,
+    /// What was read of it before the node served, until reading begins.
+    begun: Option<Begun>,
     pub(crate) socket: Rc<TcpStream>,
     pub(crate) gate: Rc<Gate>,
     pub(crate) barrier: Barrier,
@@ -111,6 +113,7 @@ impl Connection {
             registration,
             asker: Arc::default(),
             half_lines,
+            begun: None,
             socket: Rc::new(socket),
             gate: Rc::new(Gate::default()),
             barrier: Barrier::default(),
@@ -129,6 +132,13 @@ impl Connection {
             asked_primary: false,
             timed_out: HashMap::new(),
         }
+    }
+
+    /// It was begun while the node read its directory: goes on where it is.
+    pub fn resume(&mut self, begun: Begun, unsent: &[u8]) {
+        self.begun = Some(begun);
+        self.gate.add(unsent.len());
+        self.output.extend_from_slice(unsent);
     }
 
     fn received(&mut self, decoded: Decoded, context: &mut Context<Self>) {
@@ -416,8 +426,10 @@ impl Actor for Connection {
             self.half_lines.clone(),
             self.socket.clone(),
             self.gate.clone(),
+            self.begun.take(),
         );
         context.add_stream(stream);
+        self.drain(context);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -435,6 +447,16 @@ impl StreamHandler<Received> for Connection {
             Received::Failed(_) => return context.stop(),
             Received::HalfLineTimeout => {
                 self.node.connections.closed_half_line.fetch_add(1, Ordering::Relaxed);
+                self.read_ended = true;
+            }
+            Received::Idle => {
+                self.node.connections.closed_idle.fetch_add(1, Ordering::Relaxed);
+                self.read_ended = true;
+            }
+            Received::Other(protocol) => {
+                let answer = protocol.answer();
+                self.gate.add(answer.len());
+                self.output.extend_from_slice(&answer);
                 self.read_ended = true;
             }
         }

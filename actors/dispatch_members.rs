@@ -1,7 +1,9 @@
 //! Requests about the cluster's members: who leads, who belongs to it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
-use datastore::error::{Code, Error};
+use datastore::error::{Code, Error, Outcome};
 use datastore::messaging::reply;
 use datastore::persistence::Member;
 use datastore::query::{Standing, members_body};
@@ -9,9 +11,13 @@ use datastore::query::{Standing, members_body};
 use crate::connection::{Connection, ConnectionMessage};
 use crate::dispatch::Refusal;
 use crate::founding::found_with;
+use crate::newcomer::{Asker, is_to_be_looked_for};
 use crate::replication_messages::{CoordinatorMessage, Wish};
 use crate::slot::SlotState;
 use crate::standing::{newcomer, standing};
+
+/// Changes of the members, asked for by any number of clients, that have a thread at once.
+const CHANGES_AT_ONCE_MAX: usize = 8;
 
 impl Connection {
     pub(crate) fn promote(&mut self, sequence: u64, node_id: Option<u64>, force: bool) -> Refusal {
@@ -55,7 +61,21 @@ impl Connection {
         match (self.cast.coordinator.clone(), wish) {
             (Some(coordinator), wish) => {
                 let asked_by = (self.address.clone(), sequence);
-                coordinator.send(CoordinatorMessage::Change { wish, asked_by });
+                let newcomer = self.node.cluster.as_ref().and_then(|cluster| {
+                    let member = is_to_be_looked_for(cluster, &wish)?.clone();
+                    Some((Asker::member(cluster, self.node.settings.request_timeout_ms)?, member))
+                });
+                let Some((asker, member)) = newcomer else {
+                    coordinator.send(CoordinatorMessage::Change { wish, asked_by });
+                    return Ok(());
+                };
+                let connection = self.address.clone();
+                self.on_a_thread(sequence, move || match asker.look_for(&member) {
+                    Ok(()) => coordinator.send(CoordinatorMessage::Change { wish, asked_by }),
+                    Err(error) => {
+                        connection.send(ConnectionMessage::MembersChanged { sequence, outcome: Err(error) });
+                    }
+                });
             }
             (None, Wish::Add(member)) => {
                 self.found_with(sequence, member);
@@ -72,7 +92,7 @@ impl Connection {
     /// for the disk.
     fn found_with(&mut self, sequence: u64, member: Member) {
         let (node, port, connection, newcomer) =
-            (self.node.clone(), self.cast.port, self.address.clone(), member.clone());
+            (self.node.clone(), self.cast.port, self.address.clone(), member);
         let found = move || {
             let outcome = found_with(&node.settings, port, newcomer.clone());
             if outcome.is_ok() {
@@ -81,9 +101,26 @@ impl Connection {
             }
             connection.send(ConnectionMessage::Founded { sequence, member: newcomer, outcome });
         };
-        if let Err(error) = std::thread::Builder::new().name("founding".into()).spawn(found) {
-            let error = Error::new(Code::Internal, format!("no thread: {error}"));
-            self.first_added(sequence, &member, Err(error));
+        self.on_a_thread(sequence, found);
+    }
+
+    /// What waits for a disk or a node elsewhere is done beside all that this thread has to do.
+    fn on_a_thread(&mut self, sequence: u64, body: impl FnOnce() + Send + 'static) {
+        static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+        if UNDER_WAY.fetch_add(1, Ordering::Relaxed) >= CHANGES_AT_ONCE_MAX {
+            UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+            let error = Error::overloaded("other nodes are being looked for; ask again when that is done");
+            return self.members_changed(sequence, Err(error));
+        }
+        let spawned = std::thread::Builder::new().name("members".into()).spawn(|| {
+            body();
+            UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(error) = spawned {
+            UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+            let error =
+                Error::new(Code::Internal, format!("no thread: {error}")).with_outcome(Outcome::NotApplied);
+            self.members_changed(sequence, Err(error));
         }
     }
 

@@ -67,6 +67,9 @@ pub struct Flags {
     /// Milliseconds after which an unanswered request is answered `timeout`
     #[arg(long, env = "DATASTORE_REQUEST_TIMEOUT_MS", default_value_t = limits::REQUEST_TIMEOUT_MS_DEFAULT, value_name = "MILLISECONDS")]
     request_timeout_ms: u64,
+    /// Milliseconds after which a client's connection is closed on which nothing happens; 0 for never
+    #[arg(long, env = "DATASTORE_IDLE_TIMEOUT_MS", default_value_t = 0, value_name = "MILLISECONDS")]
+    idle_timeout_ms: u64,
     /// Latest version of the nodes' own protocol to speak, while nodes of an earlier version are in the cluster
     #[arg(long, env = "DATASTORE_PEER_PROTOCOL", default_value_t = PROTOCOL.1, value_name = "VERSION")]
     peer_protocol: u32,
@@ -145,6 +148,7 @@ impl Flags {
             memory_bytes_max: self.max_memory,
             connections_max: self.max_connections,
             request_timeout_ms: self.request_timeout_ms,
+            idle_timeout_ms: self.idle_timeout_ms,
             insecure: self.insecure,
             truncate_damaged_log: self.truncate_damaged_log,
             peer_protocol_max: self.peer_protocol,

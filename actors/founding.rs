@@ -16,10 +16,11 @@ use std::sync::Mutex;
 
 use datastore::error::{Code, Error};
 use datastore::persistence::{FileDisk, Identity, Member, Membership};
-use datastore::replication::handshake::PROTOCOL_MEMBERS;
+use datastore::replication::handshake::{PROTOCOL, PROTOCOL_MEMBERS};
 use datastore::replication::reconfiguration::{ChangeError, founded_with};
 use datastore::settings::{Settings, StartRole};
 
+use crate::newcomer::Asker;
 use crate::random::random_u64;
 use crate::start_error::StartError;
 
@@ -101,7 +102,11 @@ pub(crate) fn found_with(settings: &Settings, port: u16, member: Member) -> Resu
     let cluster = cluster_name().map_err(|error| internal(&error))?;
     let own = own_member(&identity, settings, port);
     let refused = |error: ChangeError| Error::new(Code::BadRequest, error.to_string());
-    let membership = founded_with(cluster, own, member).map_err(refused)?;
+    let membership = founded_with(cluster, own, member.clone()).map_err(refused)?;
+    let boot = random_u64().map_err(|error| internal(&error))?;
+    let protocol = (PROTOCOL.0, settings.peer_protocol_max);
+    Asker::alone(settings.node_id, identity.node, boot, protocol, settings.request_timeout_ms)
+        .look_for(&member)?;
     membership.store(&disk).map_err(|error| internal(&error))
 }
 

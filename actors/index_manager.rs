@@ -235,7 +235,7 @@ impl IndexManager {
         let memory = sizes.bytes() as i64;
         self.node.permits.memory_changed(memory - self.published_memory);
         self.published_memory = memory;
-        *lock(&self.node.shard_figures[self.number].indexes) = sizes;
+        *lock(&self.node.shard_figures[self.number].indexes) = (sizes, self.indexes.rooms());
     }
 }
 

@@ -21,6 +21,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::flags::LogFormat;
 
+/// Says which of the node's messages are written.
+const FILTER_VARIABLE: &str = "RUST_LOG";
 /// Lines that wait are written together, up to so many bytes.
 const WRITE_BYTES: usize = 64 * 1024;
 /// Bytes that a line in the queue occupies beside its text.
@@ -179,8 +181,12 @@ impl MakeWriter<'_> for ToQueue {
 /// From now on what the process says gets to its standard error.
 pub fn begin(format: LogFormat) {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let asked = std::env::var(FILTER_VARIABLE).ok().filter(|asked| !asked.trim().is_empty());
+    let (filter, wrong) = match asked.map(tracing_subscriber::EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (tracing_subscriber::EnvFilter::new("info"), Some(error)),
+        None => (tracing_subscriber::EnvFilter::new("info"), None),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(ToQueue)
@@ -196,6 +202,9 @@ pub fn begin(format: LogFormat) {
     let _ = thread.spawn(|| QUEUE.write_to(&mut std::io::stderr()));
     if let Err(error) = begun {
         say(&format!("error: no log: {error}"));
+    }
+    if let Some(error) = wrong {
+        tracing::warn!("{FILTER_VARIABLE} is passed over, and what is `info` or more is said: {error}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use datastore::engine::Placement;
 use datastore::error::{Code, Error};
-use datastore::indexing::{Kinds, Sizes};
+use datastore::indexing::{Kinds, Rooms, Sizes};
 use datastore::limits;
 use datastore::persistence::{Contents, SnapshotTook};
 use datastore::replication::health::INDEXED_ALL;
@@ -112,8 +112,8 @@ pub struct ShardFigures {
     pub absent_tombstone_bytes: AtomicU64,
     /// The latest time among all; 0 for none.
     pub newest_tombstone: AtomicU64,
-    /// What each index has and occupies.
-    pub indexes: Mutex<Sizes>,
+    /// What each index has and occupies, and the tables that may be about to grow.
+    pub indexes: Mutex<(Sizes, Rooms)>,
     /// Buckets indexed since the start; all of them: the indexes are ready.
     pub buckets_indexed: AtomicUsize,
     /// Searches that wait for their turn at the indexes.
@@ -172,6 +172,8 @@ pub struct ConnectionFigures {
     pub closed_not_reading: AtomicU64,
     /// Closed because a started line made no progress.
     pub closed_half_line: AtomicU64,
+    /// Closed because nothing came or went for `--idle-timeout-ms`.
+    pub closed_idle: AtomicU64,
 }
 
 /// What the snapshot writer publishes.
@@ -199,9 +201,10 @@ pub struct Permits {
     pub admission: Arc<Admission>,
     /// Admitted writes that are not yet applied and indexed.
     in_flight_bytes: AtomicUsize,
+    /// Of these, what counts as on its way into memory.
+    admitted_bytes: AtomicUsize,
     /// What entries and indexes occupy.
     memory_bytes: AtomicI64,
-    memory_bytes_max: Option<u64>,
     gate: AtomicU8,
 }
 
@@ -209,35 +212,25 @@ const GATE_OPEN: u8 = 0;
 const GATE_DISK_FULL: u8 = 1;
 
 impl Permits {
-    /// No work yet, for so many shards that are indexed or not, under this bound on memory.
-    pub fn new(shards: usize, is_indexed: bool, memory_bytes_max: Option<u64>) -> Permits {
+    /// No work yet, for so many shards that are indexed or not.
+    pub fn new(shards: usize, is_indexed: bool) -> Permits {
         Permits {
             admission: Arc::new(Admission::new(shards, is_indexed)),
             in_flight_bytes: AtomicUsize::new(0),
+            admitted_bytes: AtomicUsize::new(0),
             memory_bytes: AtomicI64::new(0),
-            memory_bytes_max,
             gate: AtomicU8::new(GATE_OPEN),
         }
     }
 
-    /// Why a write that needs room may not come in, if so. Deletes are not asked.
+    /// Why a write that needs room may not come in, if so, but for what `memory_bound` says of it. Deletes
+    /// are not asked.
     pub fn refusal(&self) -> Option<Error> {
         if self.gate.load(Ordering::Relaxed) == GATE_DISK_FULL {
             return Some(Error::new(
                 Code::DiskFull,
                 "the disk has no more room than a snapshot and a log segment need; free some: reads and deletes go on",
             ));
-        }
-        if let Some(most) = self.memory_bytes_max {
-            let used = self.memory_bytes();
-            if used + self.in_flight_bytes() as u64 > most {
-                return Some(Error::new(
-                    Code::OutOfMemory,
-                    format!(
-                        "entries and indexes occupy {used} bytes and --max-memory is {most}; reads and deletes go on"
-                    ),
-                ));
-            }
         }
         if self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX {
             return Some(Error::overloaded(
@@ -255,19 +248,32 @@ impl Permits {
     /// Writes to this shard are let in.
     pub fn take(&self, shard: usize, permits: PermitTotal) {
         self.in_flight_bytes.fetch_add(permits.bytes as usize, Ordering::Relaxed);
+        self.admitted_bytes.fetch_add(permits.admitted_bytes as usize, Ordering::Relaxed);
         self.admission.take(shard, permits.time_us);
+    }
+
+    /// A write that was let in goes into memory: says what is on its way there with it.
+    pub fn admit(&self, bytes: usize) -> usize {
+        self.admitted_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// It doesn't, after all.
+    pub fn withdraw(&self, bytes: usize) {
+        self.admitted_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Writes to this shard are finished.
     pub fn give_back(&self, shard: usize, permits: PermitTotal) {
         self.in_flight_bytes.fetch_sub(permits.bytes as usize, Ordering::Relaxed);
+        self.admitted_bytes.fetch_sub(permits.admitted_bytes as usize, Ordering::Relaxed);
         self.admission.give_back(shard, permits.time_us);
     }
 
     /// What a write that is decided elsewhere takes of this shard, when it comes here.
     pub fn for_entries(&self, shard: usize, bytes: usize) -> PermitTotal {
         let work = Work { writes: 1, value_bytes: bytes as u64, vector_bytes: 0 };
-        PermitTotal { bytes: bytes as u64, time_us: self.admission.estimate_us(shard, work) }
+        let bytes = bytes as u64;
+        PermitTotal { bytes, admitted_bytes: bytes, time_us: self.admission.estimate_us(shard, work) }
     }
 
     /// Admitted and unfinished, in bytes.
@@ -305,11 +311,7 @@ impl Node {
         (cluster, dynamo): (Option<Arc<Cluster>>, Option<Arc<DynamoCluster>>),
     ) -> Node {
         Node {
-            permits: Permits::new(
-                settings.shards,
-                settings.indexes != Kinds::NONE,
-                settings.memory_bytes_max,
-            ),
+            permits: Permits::new(settings.shards, settings.indexes != Kinds::NONE),
             memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -14,6 +15,47 @@ use crate::mailbox::lock;
 const LINE_EVERY: Duration = Duration::from_secs(2);
 /// On a terminal.
 const DRAWS_PER_S: u8 = 10;
+
+/// How much of the directory is read, for clients that ask meanwhile. A process reads one.
+static DIRECTORY: DirectoryRead = DirectoryRead::new();
+
+/// Bytes of the data directory.
+struct DirectoryRead {
+    /// What there is to be read, as far as known; 0 before.
+    total: AtomicU64,
+    /// In the parts that are done.
+    done: AtomicU64,
+    /// In the part at hand.
+    current: AtomicU64,
+}
+
+impl DirectoryRead {
+    const fn new() -> DirectoryRead {
+        DirectoryRead { total: AtomicU64::new(0), done: AtomicU64::new(0), current: AtomicU64::new(0) }
+    }
+
+    /// From 0 to 1.
+    fn part(&self) -> f64 {
+        let total = self.total.load(Ordering::Relaxed);
+        let read = self.done.load(Ordering::Relaxed) + self.current.load(Ordering::Relaxed);
+        if total == 0 { 0.0 } else { (read as f64 / total as f64).min(1.0) }
+    }
+
+    fn part_is_done(&self) {
+        self.done.fetch_add(self.current.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// There are so many bytes to be read.
+pub(crate) fn directory_has(bytes: u64) {
+    DIRECTORY.total.store(bytes, Ordering::Relaxed);
+}
+
+/// The part of the data directory that is read, from 0 to 1.
+pub(crate) fn directory_read() -> f64 {
+    // Three digits: it is for people, and for a client that waits.
+    (DIRECTORY.part() * 1000.0).floor() / 1000.0
+}
 
 /// Something long under way.
 pub(crate) struct Progress {
@@ -32,6 +74,7 @@ impl Progress {
 
     /// So far.
     pub(crate) fn at(&self, bytes: u64) {
+        DIRECTORY.current.store(bytes, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.set_position(bytes);
         } else if self.said.get().elapsed() >= LINE_EVERY {
@@ -112,8 +155,28 @@ impl TermLike for Terminal {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        DIRECTORY.part_is_done();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_directory_add_up_and_never_beyond_the_whole() {
+        let read = DirectoryRead::new();
+        assert_eq!(read.part(), 0.0);
+        read.total.store(100, Ordering::Relaxed);
+        read.current.store(40, Ordering::Relaxed);
+        assert_eq!(read.part(), 0.4);
+        read.part_is_done();
+        read.current.store(35, Ordering::Relaxed);
+        assert_eq!(read.part(), 0.75);
+        read.current.store(400, Ordering::Relaxed);
+        assert_eq!(read.part(), 1.0);
     }
 }

@@ -15,10 +15,10 @@ use std::sync::atomic::Ordering;
 
 use datastore::engine::{Placement, Table};
 use datastore::persistence::{
-    FILE_MODE, FaultyDisk, FileDisk, Identity, LOCK_FILE, LogOptions, Membership, NodeUuid, OpenError,
-    PassedOver, RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo, SnapshotReport,
-    first_retained_index, initialise, is_disk_full, load_newest_snapshot, put_aside, remove_older_aside,
-    remove_unfinished_snapshot,
+    FILE_MODE, FaultyDisk, FileDisk, Identity, LOCK_FILE, LOG_DIRECTORY, LogOptions, Membership, NodeUuid,
+    OpenError, PassedOver, RecoveryReport, Replay, SNAPSHOT_DIRECTORY, SnapshotError, SnapshotInfo,
+    SnapshotReport, first_retained_index, initialise, is_disk_full, list_snapshots, load_newest_snapshot,
+    put_aside, remove_older_aside, remove_unfinished_snapshot,
 };
 use datastore::replication::doubt::Condition;
 use datastore::replication::dynamo::SnapshotVector;
@@ -32,8 +32,11 @@ use crate::directory_mark;
 use crate::directory_probe::{probe, say_who_may_read};
 use crate::dynamo_cluster::DynamoCluster;
 use crate::founding;
+use crate::idle_memory::give_back;
 use crate::log_replayer::{NodeLog, Replayed, replay_log};
+use crate::memory_figures::Resident;
 use crate::node::SnapshotFigures;
+use crate::progress::directory_has;
 use crate::random::random_u64;
 use crate::recovered_log::{RecoveredLog, recovered_log};
 use crate::snapshot_loader::load_snapshot;
@@ -65,8 +68,26 @@ pub struct Recovered {
     pub dynamo: Option<(Arc<DynamoCluster>, RecoveredConverging)>,
 }
 
+/// A node whose directory was read.
+pub struct Read {
+    pub(crate) recovered: Recovered,
+    /// What the process occupied before that, and with it.
+    pub(crate) before: Option<Resident>,
+    pub(crate) with_data: Option<Resident>,
+}
+
+/// Recovers the data directory. `port` is the one that the caller's socket is bound to:
+/// clients may connect already, and are told that the node is `starting`.
+pub fn read_directory(settings: &Settings, port: u16) -> Result<Read, StartError> {
+    let before = Resident::now();
+    let recovered = recover(settings, port)?;
+    // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
+    give_back();
+    Ok(Read { recovered, before, with_data: Resident::now() })
+}
+
 /// Brings back what the directory holds, or makes a new one.
-pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> {
+fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> {
     let path = &settings.data_dir;
     let unusable = |source| StartError::Directory { path: path.clone(), source };
     let disk = FileDisk::open(path).map_err(unusable)?;
@@ -76,6 +97,7 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
     let options = LogOptions { segment_bytes: settings.segment_bytes, ..LogOptions::default() };
     let identity = identity(&disk, &options, settings)?;
     remove_unfinished_snapshot(&disk).map_err(StartError::Snapshot)?;
+    directory_has(bytes_to_read(&disk, path));
 
     if settings.mode == Mode::Dynamo {
         return recover_converging(disk, lock, options, identity, settings, port);
@@ -135,6 +157,16 @@ pub fn recover(settings: &Settings, port: u16) -> Result<Recovered, StartError> 
         replicated,
         dynamo: None,
     })
+}
+
+/// Of the newest snapshot and of all segments of the log: what clients are told of the progress
+/// rests on it, and nothing else, so that what can't be listed counts as nothing.
+fn bytes_to_read(disk: &FileDisk, path: &Path) -> u64 {
+    let bytes_of = |name: &Path| std::fs::metadata(name).map_or(0, |file| file.len());
+    let newest = list_snapshots(disk).unwrap_or_default().into_iter().max_by_key(|info| info.through);
+    let segments = std::fs::read_dir(path.join(LOG_DIRECTORY)).into_iter().flatten().flatten();
+    newest.map_or(0, |info| bytes_of(&path.join(info.name)))
+        + segments.map(|file| bytes_of(&file.path())).sum::<u64>()
 }
 
 /// Whether a member's directory may be an older copy, by its mark. That is stored, whatever

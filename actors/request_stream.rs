@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use datastore::error::Error;
 use datastore::limits;
 use datastore::messaging::peer_hello::PEER_PREFIX;
-use datastore::messaging::{Decoded, LineDecoder};
+use datastore::messaging::{Decoded, LineDecoder, OtherProtocol};
 use futures_core::Stream;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -28,6 +28,7 @@ use crate::half_lines::{
     Decoding, HALF_LINES_BYTES_MAX, HalfLine, HalfLines, LONG_LINE_BYTES, PATIENCE, ROOM_PAUSE, Room,
     has_ended,
 };
+use crate::idle::{IdleWatch, QuietSince};
 use crate::memory_figures::Share;
 use crate::node::Node;
 use crate::read_buffer::read_once;
@@ -42,6 +43,7 @@ pub struct Gate {
     /// Only as much is to be under way as one read brings.
     is_narrow: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    quiet: QuietSince,
 }
 
 impl Gate {
@@ -54,6 +56,9 @@ impl Gate {
     pub fn remove(&self, bytes: usize) {
         let left = self.bytes.get() - bytes;
         self.bytes.set(left);
+        if left == 0 && bytes > 0 {
+            self.quiet.now();
+        }
         if left < limits::CONNECTION_IN_FLIGHT_BYTES_MAX / 2 {
             self.wake();
         }
@@ -93,6 +98,11 @@ impl Gate {
         self.wake();
     }
 
+    /// Since when nothing is under way, if so.
+    pub fn quiet(&self) -> Option<&QuietSince> {
+        (self.bytes.get() == 0).then_some(&self.quiet)
+    }
+
     fn wake(&self) {
         if let Some(reader) = self.reader.borrow_mut().take() {
             reader.wake();
@@ -116,6 +126,18 @@ pub enum Received {
     Failed(io::Error),
     /// A started line made no progress.
     HalfLineTimeout,
+    /// Nothing came or went for `--idle-timeout-ms`.
+    Idle,
+    /// The client speaks another protocol: it is told so, and nothing more is read.
+    Other(OtherProtocol),
+}
+
+/// What was read of a connection while the node read its directory.
+pub struct Begun {
+    /// With the half-read line, if there is one.
+    pub decoder: LineDecoder,
+    /// So far it may be a peer.
+    pub may_be_peer: bool,
 }
 
 /// A connection decodes so many requests before the others on its thread have their turn.
@@ -139,17 +161,28 @@ pub struct RequestStream {
     decoded: usize,
     /// So far it may be a peer.
     may_be_peer: bool,
+    idle: IdleWatch,
     /// The client closed its half.
     at_end: bool,
     ended: bool,
 }
 
 impl RequestStream {
-    /// Reads requests from `socket` while `gate` is open.
-    pub fn new(node: Arc<Node>, half_lines: Arc<HalfLines>, socket: Rc<TcpStream>, gate: Rc<Gate>) -> Self {
-        let decoder = LineDecoder::new(node.settings.line_bytes_max);
-        RequestStream {
+    /// Reads requests from `socket` while `gate` is open. It goes on where `begun` is, if anything was read.
+    pub fn new(
+        node: Arc<Node>,
+        half_lines: Arc<HalfLines>,
+        socket: Rc<TcpStream>,
+        gate: Rc<Gate>,
+        begun: Option<Begun>,
+    ) -> Self {
+        let Begun { decoder, may_be_peer } = begun.unwrap_or_else(|| Begun {
+            decoder: LineDecoder::new(node.settings.line_bytes_max),
+            may_be_peer: true,
+        });
+        let mut stream = RequestStream {
             kept: node.memory.connections.share(),
+            idle: IdleWatch::new(node.settings.idle_timeout_ms),
             node,
             half_line: HalfLine::new(half_lines),
             socket,
@@ -159,10 +192,18 @@ impl RequestStream {
             timer: Box::pin(sleep_until(Instant::now())),
             progress_due: None,
             decoded: 0,
-            may_be_peer: true,
+            may_be_peer,
             at_end: false,
             ended: false,
-        }
+        };
+        stream.account_half_line();
+        stream.progresses();
+        stream
+    }
+
+    /// A half-read line has just grown, if there is one.
+    fn progresses(&mut self) {
+        self.progress_due = self.decoder.is_within_line().then(|| Instant::now() + PATIENCE);
     }
 
     fn end(&mut self, how: Received) -> Poll<Option<Received>> {
@@ -282,7 +323,11 @@ impl Stream for RequestStream {
                 this.decoding = None;
                 let Some((decoder, decoded)) = decoded else { return this.end(Received::End) };
                 this.decoder = decoder;
-                this.progress_due = this.decoder.is_within_line().then(|| Instant::now() + PATIENCE);
+                this.progresses();
+                this.idle.read();
+                if let Some(other) = this.decoder.other_protocol() {
+                    return this.end(Received::Other(other));
+                }
                 match this.poll_decoded(decoded) {
                     Some(received) => return received,
                     None => continue,
@@ -310,9 +355,10 @@ impl Stream for RequestStream {
             }
             if this.at_end {
                 // What stands behind the last newline is a request, too.
-                return match this.decoder.finish() {
-                    Some(decoded) => Poll::Ready(Some(Received::Requests(decoded))),
-                    None => this.end(Received::End),
+                return match (this.decoder.finish(), this.decoder.other_protocol()) {
+                    (Some(decoded), _) => Poll::Ready(Some(Received::Requests(decoded))),
+                    (None, Some(other)) => this.end(Received::Other(other)),
+                    (None, None) => this.end(Received::End),
                 };
             }
             match this.socket.poll_read_ready(context) {
@@ -324,6 +370,10 @@ impl Stream for RequestStream {
                     let due = this.progress_due;
                     if due.is_some_and(|due| this.poll_timer(due, context)) {
                         return this.end(Received::HalfLineTimeout);
+                    }
+                    let quiet = this.gate.quiet().filter(|_| due.is_none());
+                    if this.idle.is_over(quiet, context) {
+                        return this.end(Received::Idle);
                     }
                     return Poll::Pending;
                 }
@@ -350,7 +400,11 @@ impl Stream for RequestStream {
                 Ok(Some(Came::Bytes(decoded))) => decoded,
                 Err(error) => return this.end(Received::Failed(error)),
             };
-            this.progress_due = this.decoder.is_within_line().then(|| Instant::now() + PATIENCE);
+            this.progresses();
+            this.idle.read();
+            if let Some(other) = this.decoder.other_protocol() {
+                return this.end(Received::Other(other));
+            }
             if let Some(received) = this.poll_decoded(decoded) {
                 return received;
             }

@@ -23,6 +23,7 @@ use crate::admission::{Permit, PermitTotal};
 use crate::connection::Connection;
 use crate::index_manager::{IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
+use crate::memory_bound::admit;
 use crate::node::Node;
 use crate::shard_messages::{Batch, Committed, ReplyItem, ShardMessage, ShardOperation, ShardRequest};
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
@@ -44,6 +45,8 @@ pub(crate) struct Token {
     pub(crate) sequence: u64,
     pub(crate) id: Span,
     permit: Permit,
+    /// Whether it counts as on its way into memory.
+    is_admitted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -184,7 +187,7 @@ impl Shard {
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
     ) {
         let ShardRequest { sequence, id, operation, permit } = request;
-        let mut token = Token { batch, kind: Kind::Write, sequence, id, permit };
+        let mut token = Token { batch, kind: Kind::Write, sequence, id, permit, is_admitted: false };
         match operation {
             ShardOperation::Get { key, hash } => {
                 token.kind = Kind::Value;
@@ -227,7 +230,7 @@ impl Shard {
 
     pub(crate) fn write(
         &mut self,
-        token: Token,
+        mut token: Token,
         arena: &Bytes,
         (key, hash): (Span, u64),
         kind: WriteKind,
@@ -237,16 +240,23 @@ impl Shard {
         if let Some(refusal) = refusal {
             return self.slice.refuse(token, refusal.clone());
         }
-        if kind == WriteKind::Delete && !self.slice.has_room_to_delete([(key.of(arena), hash)].into_iter()) {
-            let refusal = self.absent_refusal(false);
+        let bytes = token.permit.bytes as usize;
+        if kind == WriteKind::Delete {
+            if !self.slice.has_room_to_delete([(key.of(arena), hash)].into_iter()) {
+                let refusal = self.absent_refusal(false);
+                return self.slice.refuse(token, refusal);
+            }
+            self.node.permits.admit(bytes);
+        } else if let Err(refusal) = admit(&self.node, bytes) {
             return self.slice.refuse(token, refusal);
         }
+        token.is_admitted = true;
         self.slice.write(token, arena, key.of(arena), hash, kind, condition);
     }
 
     fn part(
         &mut self,
-        token: Token,
+        mut token: Token,
         arena: &Bytes,
         (multi, parts): (u64, u32),
         writes: Vec<(Span, u64, Option<Span>)>,
@@ -264,6 +274,13 @@ impl Shard {
             let kind = value.map_or(WriteKind::Delete, |value| WriteKind::Set(value.slice(arena)));
             (key.slice(arena), hash, kind)
         });
+        let bytes = token.permit.bytes as usize;
+        if deletes_only {
+            self.node.permits.admit(bytes);
+        } else if let Err(refusal) = admit(&self.node, bytes) {
+            return self.slice.refuse_part(token, multi, parts, refusal);
+        }
+        token.is_admitted = true;
         self.slice.write_part(token, multi, parts, writes);
     }
 
@@ -274,7 +291,10 @@ impl Shard {
         let changes = std::mem::take(changes);
         let mut answers = std::mem::take(answers);
         let mut finished = std::mem::take(&mut self.finished);
-        answers.iter().for_each(|(token, _)| finished += token.permit);
+        for (token, _) in &answers {
+            finished += token.permit;
+            finished.admitted_bytes += if token.is_admitted { token.permit.bytes.into() } else { 0 };
+        }
         self.hand_to_indexes(changes, finished);
         for (token, answer) in answers.drain(..) {
             self.answer(token, answer);

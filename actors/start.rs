@@ -50,7 +50,7 @@ use crate::disk_thread::DiskThread;
 use crate::dynamo_cluster::DynamoCluster;
 use crate::election_coordinator::ElectionCoordinator;
 use crate::half_lines::HalfLines;
-use crate::idle_memory::{BEATS_MAX, give_back, give_back_at_rest};
+use crate::idle_memory::{BEATS_MAX, give_back_at_rest};
 use crate::index_manager::IndexManager;
 use crate::mailbox::{Gauge, Inbox, Mailbox, mailbox};
 use crate::memory_figures::Resident;
@@ -59,7 +59,7 @@ use crate::peer_links::RarelySaid;
 use crate::peering::Peering;
 use crate::peers::{Peers, follow_members};
 use crate::recovered_log::RecoveredLog;
-use crate::recovery::{self, Recovered};
+use crate::recovery::{Read, Recovered};
 use crate::replicated_disk::ReplicatedDisk;
 use crate::replicated_log::ReplicatedLog;
 use crate::replicated_snapshots::OwnSnapshot;
@@ -136,15 +136,9 @@ pub struct Running {
     disk_thread: std::thread::JoinHandle<()>,
 }
 
-/// Recovers the data directory and starts the cast. `port` is the one that the
-/// caller's socket is bound to: clients may connect already, and are served
-/// once this returns.
-pub fn start(settings: Settings, port: u16) -> Result<Running, StartError> {
-    let before = Resident::now();
-    let recovered = recovery::recover(&settings, port)?;
-    // Recovery reads a log segment at a time, 64 MiB that a node at rest doesn't need.
-    give_back();
-    let with_data = Resident::now();
+/// Starts the cast over what was read. Clients are served once this returns.
+pub fn start(settings: Settings, port: u16, read: Read) -> Result<Running, StartError> {
+    let Read { recovered, before, with_data } = read;
     let cluster = recovered.cluster.clone();
     let dynamo = recovered.dynamo.as_ref().map(|(dynamo, _)| dynamo.clone());
     let shards = settings.shards;

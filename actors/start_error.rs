@@ -46,6 +46,13 @@ pub enum StartError {
     Thread { name: String, source: io::Error },
 }
 
+impl StartError {
+    /// Whether it says that the data directory is the wrong one, or can't be used.
+    pub fn is_about_directory(&self) -> bool {
+        !matches!(self, StartError::Random(_) | StartError::Thread { .. })
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::logging;
 use crate::mailbox::{Gauge, Percentiles, percentiles};
+use crate::memory_bound::{next_growth_bytes, used_by};
 use crate::memory_figures::Resident;
 use crate::node::{Node, ShardFigures, lock};
 use crate::standing::{Reached, standing};
@@ -42,6 +43,8 @@ fn memory(node: &Node) -> Value {
     let mut section = json!({
         "used_bytes": node.permits.memory_bytes(),
         "max_bytes": node.settings.memory_bytes_max,
+        "used_by": used_by(node).into_iter().map(used).collect::<Vec<_>>(),
+        "next_growth_bytes": next_growth_bytes(node),
         "resident_bytes": resident.map(|resident| resident.bytes),
     });
     let parts = memory_parts(node, resident.unwrap_or_default());
@@ -50,6 +53,10 @@ fn memory(node: &Node) -> Value {
         section[name] = bytes.into();
     }
     section
+}
+
+fn used((place, bytes): (&'static str, u64)) -> Value {
+    json!({ "place": place, "bytes": bytes })
 }
 
 /// Each kind of place, and what is kept there: they add up.
@@ -67,7 +74,7 @@ fn memory_parts(node: &Node, resident: Resident) -> [(&'static str, u64); 15] {
         ("base_bytes", memory.base.load(Ordering::Relaxed)),
         ("table_bytes", of_shards(|shard| shard.memory_bytes.load(Ordering::Relaxed))),
         ("table_spare_bytes", of_shards(|shard| shard.spare_bytes.load(Ordering::Relaxed))),
-        ("indexes_bytes", of_shards(|shard| lock(&shard.indexes).bytes())),
+        ("indexes_bytes", of_shards(|shard| lock(&shard.indexes).0.bytes())),
         ("in_flight_bytes", node.permits.in_flight_bytes() as u64),
         ("requests_bytes", memory.requests.bytes() as u64),
         ("connections_bytes", memory.connections.bytes() as u64),
@@ -149,6 +156,7 @@ fn connections(node: &Node) -> Value {
         "refused": figures.refused.load(Ordering::Relaxed),
         "closed_not_reading": figures.closed_not_reading.load(Ordering::Relaxed),
         "closed_half_line": figures.closed_half_line.load(Ordering::Relaxed),
+        "closed_idle": figures.closed_idle.load(Ordering::Relaxed),
     })
 }
 
@@ -187,7 +195,7 @@ fn keyspace(node: &Node) -> Value {
 }
 
 fn indexes(node: &Node) -> Value {
-    let sizes: Vec<Sizes> = node.shard_figures.iter().map(|shard| *lock(&shard.indexes)).collect();
+    let sizes: Vec<Sizes> = node.shard_figures.iter().map(|shard| lock(&shard.indexes).0).collect();
     let kinds = node.settings.indexes;
     let row = |enabled: bool, of: fn(&Sizes) -> Size| {
         let (entries, bytes) =

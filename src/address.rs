@@ -48,9 +48,30 @@ pub fn reachable_place(text: &str) -> Result<(String, u16), String> {
     Ok((reachable_host(host)?, port))
 }
 
+/// Whether it is what Kubernetes, and Docker before it, puts into variables named like a Service:
+/// `tcp://10.0.0.1:9000`. It says where the Service is, and is no port, host or anything else of a node's.
+pub fn is_service_link(text: &str) -> bool {
+    let schemes = ["tcp://", "udp://", "sctp://"];
+    let place = schemes.iter().find_map(|scheme| text.trim().strip_prefix(scheme));
+    let parts = place.and_then(|place| place.rsplit_once(':'));
+    parts.is_some_and(|(address, port)| !address.is_empty() && port.parse::<u16>().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_to_services_are_told_from_ports_and_hosts() {
+        for link in ["tcp://10.0.0.1:9000", "udp://10.0.0.1:53", "tcp://[fd00::1]:9000", " sctp://a:1\n"] {
+            assert!(is_service_link(link), "{link}");
+        }
+        for other in
+            ["9000", "10.0.0.1:9000", "http://10.0.0.1:9000", "tcp://10.0.0.1", "tcp://:9", "tcp://a:x", ""]
+        {
+            assert!(!is_service_link(other), "{other}");
+        }
+    }
 
     #[test]
     fn a_host_is_what_a_socket_takes_or_is_refused() {

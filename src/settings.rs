@@ -99,6 +99,8 @@ pub struct RawSettings {
     pub connections_max: usize,
     /// `--request-timeout-ms`.
     pub request_timeout_ms: u64,
+    /// `--idle-timeout-ms`, 0 for never.
+    pub idle_timeout_ms: u64,
     /// `--insecure`.
     pub insecure: bool,
     /// `--truncate-damaged-log`.
@@ -148,6 +150,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// A request unanswered for so long is answered `timeout`.
     pub request_timeout_ms: u64,
+    /// A client's connection on which nothing happens for so long is closed; `None` for never.
+    pub idle_timeout_ms: Option<u64>,
     /// Damage in the log is cut away instead of refused.
     pub truncate_damaged_log: bool,
     /// The latest version of the peers' protocol that it speaks.
@@ -197,6 +201,7 @@ impl RawSettings {
             limits::LINE_BYTES_MAX_LARGEST as u64,
         )?;
         within("--request-timeout-ms", self.request_timeout_ms, 1, 24 * 3_600_000)?;
+        within("--idle-timeout-ms", self.idle_timeout_ms, 0, 24 * 3_600_000)?;
         within("--max-connections", self.connections_max as u64, 1, 1_000_000)?;
         within("--snapshot-every-bytes", self.snapshot_every_bytes, limits::SEGMENT_BYTES_MIN, u64::MAX)?;
         Ok(Settings {
@@ -218,6 +223,7 @@ impl RawSettings {
             memory_bytes_max: (self.memory_bytes_max > 0).then_some(self.memory_bytes_max),
             connections_max: self.connections_max,
             request_timeout_ms: self.request_timeout_ms,
+            idle_timeout_ms: (self.idle_timeout_ms > 0).then_some(self.idle_timeout_ms),
             truncate_damaged_log: self.truncate_damaged_log,
             peer_protocol_max: self.peer_protocol_max,
             clock_offset_ms: self.clock_offset_ms,

@@ -342,9 +342,15 @@ fn a_lone_node_that_gets_company_answers_others_while_its_disk_takes_long() {
     let mut options = common::Options::in_directory(directory.path());
     options.through = slow.through();
     let node = options.start();
+    let (other, peers) =
+        (common::temporary_directory(), json!([{"node_id": 1, "host": "127.0.0.1", "port": 1}]));
+    let second = common::Options::in_directory(other.path())
+        .with(&["--node-id", "2", "--role", "secondary", "--peers", &peers.to_string()])
+        .start();
     slow.begin();
     let mut asking = node.client();
-    let request = json!({"op": "add_member", "node_id": 2, "host": "127.0.0.1", "port": 1});
+    let port = second.address.port();
+    let request = json!({"op": "add_member", "node_id": 2, "host": "127.0.0.1", "port": port});
     asking.send_raw(format!("{request}\n").as_bytes());
     let mut others: Vec<_> = (0..8).map(|_| node.client()).collect();
     for round in 0..20 {

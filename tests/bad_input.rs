@@ -169,7 +169,13 @@ fn nesting_is_bounded_and_its_bound_passes() {
             assert_eq!(refused(&mut client, line(64).as_bytes(), "bad_request")["id"], 5);
             refused(&mut client, line(100_000).as_bytes(), "bad_request");
         }
-        refused(&mut client, "[".repeat(1 << 20).as_bytes(), "bad_request");
+        // What is no JSON at all is told first.
+        refused(&mut client, "[".repeat(1 << 20).as_bytes(), "parse_error");
+        refused(
+            &mut client,
+            format!("{}{}", "[".repeat(1 << 19), "]".repeat(1 << 19)).as_bytes(),
+            "bad_request",
+        );
     });
 }
 

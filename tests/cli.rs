@@ -372,3 +372,24 @@ fn the_page_has_every_command_and_exit_code() {
         assert!(page.contains(&format!("| {code} |")), "exit code {code} has no row");
     }
 }
+
+#[test]
+fn environment_that_is_meant_for_others_is_passed_over_and_what_can_t_be_is_named() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).start();
+    let port = node.address.port().to_string();
+    let with = |variable: &str, value: &str, arguments: &[&str]| {
+        let mut command = Command::new(program("datastore-cli"));
+        ran(command.args(arguments).env(variable, value).stdin(Stdio::null()))
+    };
+    let link = with("DATASTORE_PORT", "tcp://10.0.0.1:9000", &["--port", &port, "ping"]);
+    assert_eq!(link.code, Some(0), "{link:?}");
+    assert!(link.stderr.contains("warning: DATASTORE_PORT=tcp://10.0.0.1:9000 is passed over"), "{link:?}");
+    for (variable, value) in [("DATASTORE_PORT", "http"), ("DATASTORE_HOST", "a:port")] {
+        let refused = with(variable, value, &["ping"]);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("environment variable {variable}")), "{refused:?}");
+    }
+    let refused = with("DATASTORE_PORT", "http", &["--port", "ftp", "ping"]);
+    assert!(refused.stderr.contains("'ftp'") && !refused.stderr.contains("environment"), "{refused:?}");
+}

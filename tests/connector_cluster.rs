@@ -95,6 +95,17 @@ async fn while_nobody_leads_it_waits_and_finds_who_is_elected() {
 }
 
 #[tokio::test]
+async fn a_node_that_starts_is_waited_for_whatever_it_is_asked() {
+    let node = FakeNode::start(|number, request| {
+        Some(if [0, 1, 3].contains(&number) { refused("starting") } else { as_replica(request, None) })
+    });
+    let client = client(&[node.address]);
+    client.get::<i32>("k").consistency(Consistency::Local).await.unwrap();
+    client.stats().await.unwrap();
+    assert_eq!(node.operations(), ["get", "get", "get", "stats", "stats"]);
+}
+
+#[tokio::test]
 async fn where_one_node_knows_no_leader_the_others_are_asked() {
     let leader = FakeNode::leader();
     let isolated = FakeNode::start(|_, _| Some(refused("no_quorum")));

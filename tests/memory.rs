@@ -219,24 +219,108 @@ fn memory(client: &mut Client) -> Value {
     client.ok(json!({ "op": "stats", "section": "memory" }))["memory"].clone()
 }
 
-/// Values of words of their own, until the node is full and not just busy.
+/// Values of words of their own, shorter and shorter ones, until not even the least finds room.
 fn fill(client: &mut Client) -> Vec<String> {
     let mut keys = Vec::new();
+    let (mut words, mut digits) = (800, 8_192);
     loop {
-        let key = format!("fill-{}", keys.len());
-        let words: String = (0..800).map(|word| format!("w{}x{word} ", keys.len())).collect();
-        let reply = client.call(json!({ "op": "set", "key": key, "value": words }));
+        let number = keys.len();
+        // Words first; then what has none, and the last ones are shorter than any other write of the test.
+        let text: String = (0..words).map(|word| format!("w{number}x{word} ")).collect();
+        let value = if words > 0 { json!(text) } else { json!(vec![1; digits]) };
+        let key = format!("{number:x}");
+        let reply = until_decided(client, &json!({ "op": "set", "key": key, "value": value }));
         if reply["ok"] == true {
             keys.push(key);
-            assert!(keys.len() < 10_000, "never full");
+            assert!(keys.len() < 30_000, "never full");
             continue;
         }
         let error = &reply["error"];
         assert_eq!((&error["code"], &error["outcome"]), (&json!("out_of_memory"), &json!("not_applied")));
-        let memory = memory(client);
-        if memory["used_bytes"].as_u64() > memory["max_bytes"].as_u64() {
-            return keys;
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("(text index ") && message.contains("entries "), "{message}");
+        match (words, digits) {
+            (0, 1) => return keys,
+            (0, _) => digits /= 2,
+            _ => words /= 2,
         }
+    }
+}
+
+/// Fills a node over several connections at once, without waiting for replies, until each of them was
+/// refused for good.
+fn fill_at_once(node: &Node, request: impl Fn(u64) -> Value + Sync) {
+    const AT_ONCE: u64 = 100;
+    let request = &request;
+    std::thread::scope(|scope| {
+        for connection in 0..4_u64 {
+            let mut client = node.client();
+            scope.spawn(move || {
+                let mut next = connection << 20;
+                loop {
+                    let lines: String = (next..next + AT_ONCE).map(|n| format!("{}\n", request(n))).collect();
+                    next += AT_ONCE;
+                    client.send_raw(lines.as_bytes());
+                    let replies: Vec<Value> = (0..AT_ONCE).map(|_| client.receive()).collect();
+                    if replies.iter().any(|reply| reply["error"]["code"] == "out_of_memory") {
+                        return;
+                    }
+                    let is_fair =
+                        |reply: &Value| reply["ok"] == true || reply["error"]["code"] == "overloaded";
+                    assert!(replies.iter().all(is_fair), "{replies:?}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_refused_for_memory_is_refused_before_the_bound_is_passed() {
+    // The table of words doubles from 9 to 18 MB on the way there.
+    const MAX: u64 = 20 << 20;
+    let words = |n: u64| (0..200).map(|word| format!("w{n:x}y{word} ")).collect::<String>();
+    let vector = |n: u64| json!([n as f64 / 1e7, 1]);
+    let kinds: [(&str, &(dyn Fn(u64) -> Value + Sync)); 4] = [
+        ("small", &|n| json!({"op": "set", "key": format!("{n:x}"), "value": n})),
+        ("words", &|n| json!({"op": "set", "key": format!("{n:x}"), "value": words(n)})),
+        ("large", &|n| json!({"op": "set", "key": format!("{n:x}"), "value": [n, "x".repeat(20_000)]})),
+        ("vectors", &|n| json!({"op": "add_vector", "key": format!("{n:x}"), "vector": vector(n)})),
+    ];
+    for (kind, request) in kinds {
+        with_node(&["--max-memory", &MAX.to_string(), "--shards", "1"], |node| {
+            fill_at_once(node, request);
+            let mut client = node.client();
+            // What is on its way is in the indexes when a search is answered.
+            client.ok(json!({"op": "count", "prefix": "x"}));
+            let memory = memory(&mut client);
+            let used = memory["used_bytes"].as_u64().unwrap();
+            eprintln!("{kind}: {:.3} of the bound", used as f64 / MAX as f64);
+            assert!(used <= MAX + MAX / 20, "{kind}: {memory}");
+            assert!(used >= MAX / 3, "{kind}: {memory}");
+        });
+    }
+}
+
+#[test]
+fn a_bound_above_what_the_machine_has_is_said_at_the_start() {
+    let directory = temporary_directory();
+    let most = (1_u64 << 60).to_string();
+    let mut node = Options::in_directory(directory.path()).with(&["--max-memory", &most]).start();
+    node.wait_for_log("--max-memory 1152921504606846976 is more than there is");
+    drop(node);
+    let mut node = Options::in_directory(directory.path()).with(&["--max-memory", "16777216"]).start();
+    assert!(!node.log().contains("is more than there is"));
+}
+
+/// The answer to a write when nothing else is on its way.
+fn until_decided(client: &mut Client, request: &Value) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reply = client.call(request.clone());
+        if reply["error"]["code"] != "overloaded" {
+            return reply;
+        }
+        assert!(Instant::now() < deadline, "never decided: {reply}");
     }
 }
 
@@ -257,6 +341,11 @@ fn until_used_is_below(client: &mut Client, bytes: u64) {
     }
 }
 
+fn client_gone(node: &Node, keys: &[String]) -> usize {
+    let gone = node.client().ok(json!({ "op": "bulk_delete", "keys": keys }));
+    gone["count"].as_u64().unwrap() as usize
+}
+
 #[test]
 fn a_full_node_refuses_what_needs_room_and_takes_it_again_after_deletes() {
     with_node(&["--max-memory", "16777216"], |node| {
@@ -268,22 +357,22 @@ fn a_full_node_refuses_what_needs_room_and_takes_it_again_after_deletes() {
             assert!(keys.len() > 50, "round {round}: only {} fitted", keys.len());
             let bulk: Vec<Value> = (0..20).map(|number| json!([format!("bulk-{number}"), 1])).collect();
             let needs_room = [
-                json!({ "op": "set", "key": "one", "value": 1 }),
+                json!({ "op": "set", "key": "one more key", "value": 1 }),
                 json!({ "op": "bulk_set", "records": bulk }),
-                json!({ "op": "bulk_set", "records": [["one", 1]] }),
-                json!({ "op": "add_vector", "key": "one", "vector": [1, 2] }),
+                json!({ "op": "bulk_set", "records": [["one more key", 1]] }),
+                json!({ "op": "add_vector", "key": "one more key", "vector": [1, 2] }),
             ];
             for request in &needs_room {
-                assert_eq!(client.refused(request.clone())["code"], "out_of_memory");
+                assert_eq!(until_decided(&mut client, request)["error"]["code"], "out_of_memory");
             }
             assert_eq!(client.ok(json!({ "op": "count", "prefix": "bulk-" }))["count"], 0);
             assert_eq!(client.ok(json!({ "op": "get", "key": keys[0] }))["found"], true);
             assert_eq!(client.ok(json!({ "op": "search_text", "query": "w0x7" }))["keys"], json!([keys[0]]));
             assert_eq!(client.ok(json!({ "op": "delete", "key": keys[0] }))["deleted"], true);
-            let gone = client.ok(json!({ "op": "bulk_delete", "keys": keys }));
-            assert_eq!(gone["count"], keys.len() - 1);
+            let gone = |keys: &[String]| client_gone(node, keys);
+            assert_eq!(keys.chunks(10_000).map(gone).sum::<usize>(), keys.len() - 1);
             needs_room.iter().for_each(|request| until_taken(&mut client, request));
-            assert_eq!(client.ok(json!({ "op": "get", "key": "one" }))["value"], 1);
+            assert_eq!(client.ok(json!({ "op": "get", "key": "one more key" }))["value"], 1);
             let bulk: Vec<String> = (0..20).map(|number| format!("bulk-{number}")).collect();
             assert_eq!(client.ok(json!({ "op": "bulk_delete", "keys": bulk }))["count"], 20);
         }

@@ -27,7 +27,8 @@ const ERROR_MAX: f64 = 0.25;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What doesn't add up with the rest.
-const NO_PARTS: [&str; 4] = ["used_bytes", "max_bytes", "resident_bytes", "explained_bytes"];
+const NO_PARTS: [&str; 6] =
+    ["used_bytes", "max_bytes", "used_by", "next_growth_bytes", "resident_bytes", "explained_bytes"];
 
 fn memory(call: &mut dyn FnMut(&Value) -> Value) -> Value {
     let reply = call(&json!({"op": "stats", "section": "memory"}));

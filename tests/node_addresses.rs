@@ -181,14 +181,14 @@ fn nodes_that_advertise_an_address_of_another_network_find_each_other() {
         let until_ok =
             |node: &Node, request: Value| while node.client().call(request.clone())["ok"] != true {};
         until_ok(&first, set("a"));
+        // It names one member, and hears of the others from that.
+        let third = start(3, &[2], secondary);
         if is_led {
             until_ok(
                 &first,
                 json!({"op": "add_member", "node_id": 3, "host": host_of(3), "port": port_of(3)}),
             );
         }
-        // It names one member, and hears of the others from that.
-        let third = start(3, &[2], secondary);
         for node in [&first, &second, &third] {
             let states = || {
                 let cluster = node.client().ok(json!({"op": "cluster"}));

@@ -65,7 +65,7 @@ fn expect_refusal(data: &Path, reason: &str) {
 
 #[test]
 fn an_end_by_signal_answers_what_is_in_flight_and_leaves_no_torn_tail() {
-    for name in ["TERM", "INT"] {
+    for name in ["TERM", "INT", "HUP", "QUIT"] {
         let directory = temporary_directory();
         let mut node = Options::in_directory(directory.path()).start();
         let mut client = node.client();
@@ -170,6 +170,7 @@ const REFUSED_VALUES: &[(&str, &str)] = &[
     ("max-memory", "much"),
     ("max-connections", "0"),
     ("request-timeout-ms", "0"),
+    ("idle-timeout-ms", "86400001"),
     ("clock-offset-ms", "soon"),
     ("log-format", "poem"),
     ("insecure", "maybe"),

@@ -95,7 +95,6 @@ fn a_value_that_was_not_written_by_a_run_is_a_wrong_reply() {
 fn errors_are_counted_by_code_with_their_outcome() {
     let directory = temporary_directory();
     let node = start(directory.path(), &["--max-memory", "1"]);
-    assert_eq!(node.client().call(json!({"op": "set", "key": "fills it", "value": 1}))["ok"], true);
     let output = run(node.address, &["--count", "100", "--pipeline", "3", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let wanted = json!([{"code": "out_of_memory", "outcome": "not_applied", "count": 100}]);

@@ -35,14 +35,14 @@
 //! `connect("10.0.0.1:9000,10.0.0.2:9000,10.0.0.3:9000")` takes the first address
 //! that answers. Writes and linearizable reads find the leader: a request that is
 //! answered `not_leader` goes to the node named, and while nobody leads
-//! (`no_leader`, `no_quorum`, a leader that is not known) around the addresses,
+//! (`no_leader`, `no_quorum`, `starting`, a leader that is not known) around the addresses,
 //! with growing pauses, up to [`Options::patience`]; then the last error is given
 //! back. All of these say that nothing happened, so writes go on, too. A write
 //! whose connection was lost is never sent again.
 //!
 //! Reads with [`Consistency::Local`] or [`Consistency::MaxStalenessMs`], and what
 //! is about one node (`ping`, `hello`, `stats`, `cluster`, `snapshot`, `promote`
-//! of no other), stay at the first address that can be reached. A read without a
+//! of no other), stay at the first address that can be reached and isn't `starting`. A read without a
 //! consistency goes where writes go, and a replica answers it locally: until the
 //! first write or linearizable read has found the leader it may be a replica's
 //! answer.

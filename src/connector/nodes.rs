@@ -215,8 +215,10 @@ impl<'a> Search<'a> {
     pub fn may_help(&self, error: &Error) -> bool {
         let elsewhere = || {
             let code = error.code();
-            let codes = [Code::NotLeader, Code::NoLeader, Code::NoQuorum, Code::Starting, Code::ClockSkew];
-            self.route == Route::Leader && code.is_some_and(|code| codes.contains(&code))
+            let codes = [Code::NotLeader, Code::NoLeader, Code::NoQuorum, Code::ClockSkew];
+            // A node that reads its directory says `starting` to all who ask.
+            code == Some(Code::Starting)
+                || (self.route == Route::Leader && code.is_some_and(|code| codes.contains(&code)))
         };
         error.outcome == Outcome::NotApplied
             && match error.code.as_str() {

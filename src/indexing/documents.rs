@@ -6,6 +6,7 @@
 
 use hashbrown::HashTable;
 
+use super::growth::Room;
 use super::key_slot::{KeySlot, hash_of};
 use super::postings::{DOCUMENTS_MAX, DocumentId, growth};
 use super::shrink::shrink_table;
@@ -146,6 +147,10 @@ impl Documents {
             shrink_table(&mut self.by_key, |slot| KeySlot::table_hash(slot.hash));
         }
         self.begin_anew();
+    }
+
+    pub(super) fn room(&self) -> Room {
+        Room::of(&self.by_key)
     }
 
     /// Numbers that are free again count as free: the next documents take them.

@@ -19,6 +19,7 @@ mod canonical;
 mod documents;
 mod folding;
 mod frequencies;
+mod growth;
 mod json;
 mod kernel;
 mod key_slot;
@@ -40,6 +41,7 @@ use crate::engine::{Change, Entry};
 
 pub use budget::{Budget, GivenUp};
 pub use canonical::{CanonicalHash, canonical_hash};
+pub use growth::{Room, Rooms};
 pub use order::{KeyRange, KeysCounted, Parts, ScanPage};
 pub use text::{TextPage, TextStatistics};
 pub use text_search::{TextAsked, TextSearch, TextStep};
@@ -253,6 +255,14 @@ impl Indexes {
             Some(order) => order.count(prefix, after, most),
             None => KeysCounted { count: 0, last: None },
         }
+    }
+
+    /// The tables that may be about to grow. Constant time.
+    pub fn rooms(&self) -> Rooms {
+        let (single, several) = self.value.as_ref().map(value::ValueIndex::rooms).unwrap_or_default();
+        let (words, documents) = self.text.as_ref().map(text::TextIndex::rooms).unwrap_or_default();
+        let vectors = self.vector.as_ref().map(vector::VectorIndex::room).unwrap_or_default();
+        Rooms { words, keys: [single, several, documents, vectors] }
     }
 
     /// What each index holds. Constant time.

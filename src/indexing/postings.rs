@@ -26,6 +26,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
 
 use super::frequencies::Frequencies;
+use super::growth::Room;
 use super::shrink::shrink_table;
 use crate::engine::prefetch;
 
@@ -193,6 +194,10 @@ impl Dictionary {
     #[cfg(test)]
     fn len(&self) -> usize {
         self.terms.len()
+    }
+
+    pub(super) fn room(&self) -> Room {
+        Room::of(&self.terms)
     }
 
     /// Places of lists that are free again count as free: the next lists take them.

@@ -14,6 +14,7 @@
 
 use super::documents::Documents;
 use super::folding::Folder;
+use super::growth::Room;
 use super::json::for_each_string;
 use super::postings::{Dictionary, DocumentId, Postings, TermHash};
 use super::tokens::{QueryTerm, for_each_token};
@@ -170,6 +171,11 @@ impl TextIndex {
 
     pub(super) fn len(&self) -> u64 {
         self.documents.len()
+    }
+
+    /// Of words, and of documents.
+    pub(super) fn rooms(&self) -> (Room, Room) {
+        (self.dictionary.room(), self.documents.room())
     }
 
     pub(super) fn bytes(&self) -> u64 {

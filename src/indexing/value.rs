@@ -12,6 +12,7 @@ use std::ops::Bound;
 use hashbrown::HashTable;
 
 use super::canonical::{CanonicalHash, canonical_hash};
+use super::growth::Room;
 use super::order::{ByKey, Parts, TREE_BYTES_PER_KEY, collect_page};
 use super::shrink::shrink_table;
 use crate::engine::{Change, Entry};
@@ -123,6 +124,11 @@ impl ValueIndex {
 
     pub(super) fn len(&self) -> u64 {
         self.single.len() as u64 + self.in_sets
+    }
+
+    /// Of values that one key has, and of those that several have.
+    pub(super) fn rooms(&self) -> (Room, Room) {
+        (Room::of(&self.single), Room::of(&self.several))
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use hashbrown::HashTable;
 
 use super::budget::{Budget, GivenUp};
+use super::growth::Room;
 use super::kernel::{dot_exact, error_bound, fastest_dot};
 use super::key_slot::{KeySlot, hash_of};
 use super::shrink::{shrink_table, shrink_vector};
@@ -253,13 +254,15 @@ fn exact_score(query: &[f32], query_norm: f64, vector: &[f32]) -> f64 {
 pub(super) struct VectorIndex {
     hash_key: (u64, u64),
     groups: BTreeMap<usize, Group>,
+    /// The length that most have, as far as it was looked at.
+    usual_length: usize,
     count: u64,
     bytes: usize,
 }
 
 impl VectorIndex {
     pub(super) fn new(hash_key: (u64, u64)) -> VectorIndex {
-        VectorIndex { hash_key, groups: BTreeMap::new(), count: 0, bytes: 0 }
+        VectorIndex { hash_key, groups: BTreeMap::new(), usual_length: 0, count: 0, bytes: 0 }
     }
 
     pub(super) fn apply(&mut self, change: &Change) {
@@ -285,6 +288,10 @@ impl VectorIndex {
             self.bytes -= group.bytes();
             group.put(hash, entry, vector);
             self.bytes += group.bytes();
+            let rows = group.entries.len();
+            if rows > self.len_of(self.usual_length) {
+                self.usual_length = vector.len();
+            }
         }
         self.count = self.count + u64::from(new.is_some()) - u64::from(old.is_some());
     }
@@ -329,6 +336,13 @@ impl VectorIndex {
     /// How many vectors of this length there are.
     pub(super) fn len_of(&self, length: usize) -> usize {
         self.groups.get(&length).map_or(0, |group| group.entries.len())
+    }
+
+    /// Of the vectors of the length that most have: their lists double with their table.
+    pub(super) fn room(&self) -> Room {
+        let Some(group) = self.groups.get(&self.usual_length) else { return Room::default() };
+        let lists = group.entries.capacity().min(group.inverse_norms.capacity());
+        Room { taken: group.entries.len(), places: lists.min(group.rows.capacity()), bytes: group.bytes() }
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -11,7 +11,7 @@
 
 use super::envelope::{Envelope, Fault, Field, FieldSet};
 use super::fields::{Fields, Refusal, Shape, Tail, refuse, shown};
-use super::json::{JsonError, JsonErrorKind};
+use super::json::JsonError;
 use super::request::{Asks, Operation, Span};
 use super::{admin, asks, bulks, keys, searches};
 use crate::error::Code;
@@ -131,9 +131,6 @@ fn find_shape(fields: &mut Fields<'_>) -> Result<&'static Shape, Refusal> {
 
 #[cold]
 fn refuse_json(error: JsonError, line_start: usize) -> Refusal {
-    if error.kind == JsonErrorKind::TooDeep {
-        return refuse_fault(Fault::TooDeep);
-    }
     let (fault, offset) = (error.kind.as_str(), error.offset - line_start);
     refuse(Code::ParseError, format!("not JSON: {fault} at byte {offset} of the line"))
 }

@@ -233,8 +233,9 @@ impl Envelope {
         match json::skip_value(text, start, 1) {
             Ok(end) => Ok((end, false)),
             Err(error) if error.kind == JsonErrorKind::TooDeep => {
+                let end = json::skip_deep_value(text, start)?;
                 self.fault = self.fault.or(Some(Fault::TooDeep));
-                json::skip_refused_container(text, start).map(|end| (end, false)).ok_or(error)
+                Ok((end, false))
             }
             Err(error) => Err(error),
         }
@@ -264,7 +265,7 @@ impl Envelope {
     /// A line that doesn't begin with a brace: not a request, but JSON or not?
     #[cold]
     fn read_other(&mut self, text: &[u8], start: usize) -> Result<(), JsonError> {
-        expect_end(text, json::skip_value(text, start, 0)?)?;
+        expect_end(text, json::skip_deep_value(text, start)?)?;
         self.fault = Some(Fault::NotAnObject);
         Ok(())
     }

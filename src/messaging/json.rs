@@ -19,10 +19,8 @@
 
 use std::fmt;
 
+use super::json_open::{FewOpen, ManyOpen, Open};
 use crate::limits::JSON_DEPTH_MAX;
-
-// One bit a level.
-const _: () = assert!(JSON_DEPTH_MAX <= u64::BITS as usize);
 
 /// What is wrong with a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,22 +183,24 @@ fn skip_digits_required(text: &[u8], at: usize) -> Result<usize, JsonError> {
     if end == at { fail_at(text, JsonErrorKind::BadNumber, at) } else { Ok(end) }
 }
 
-/// Checks an object or array. What is expected next follows from the last thing
-/// read and from the innermost container, whose kind is the lowest bit.
 fn skip_container(text: &[u8], start: usize, depth: usize) -> Result<usize, JsonError> {
-    let mut objects: u64 = 0; // one bit per open container, 1 for an object
-    let mut open = 0usize;
+    let most = JSON_DEPTH_MAX.saturating_sub(depth);
+    skip_container_with(text, start, FewOpen::at_most(most))
+}
+
+/// Checks an object or array. What is expected next follows from the last thing
+/// read and from the innermost container.
+#[inline(always)]
+fn skip_container_with(text: &[u8], start: usize, mut open: impl Open) -> Result<usize, JsonError> {
     let mut at = start;
     loop {
         // A value begins at `at`.
         at = match text.get(at) {
             Some(&bracket @ (b'{' | b'[')) => {
-                if depth + open >= JSON_DEPTH_MAX {
+                let is_object = bracket == b'{';
+                if !open.push(is_object) {
                     return fail(JsonErrorKind::TooDeep, at);
                 }
-                let is_object = bracket == b'{';
-                objects = objects << 1 | u64::from(is_object);
-                open += 1;
                 at = skip_whitespace(text, at + 1);
                 let is_empty = text.get(at) == Some(if is_object { &b'}' } else { &b']' });
                 if !is_empty {
@@ -213,7 +213,7 @@ fn skip_container(text: &[u8], start: usize, depth: usize) -> Result<usize, Json
         };
         // A value (or an empty container's inside) has ended: close what ends here.
         loop {
-            let is_object = objects & 1 == 1;
+            let is_object = open.innermost_is_object();
             match text.get(at) {
                 Some(b'}') if is_object => {}
                 Some(b']') if !is_object => {}
@@ -224,10 +224,9 @@ fn skip_container(text: &[u8], start: usize, depth: usize) -> Result<usize, Json
                 }
                 _ => return fail_at(text, JsonErrorKind::NoComma, at),
             }
-            objects >>= 1;
-            open -= 1;
+            open.pop();
             at += 1;
-            if open == 0 {
+            if open.is_empty() {
                 return Ok(at);
             }
             at = skip_whitespace(text, at);
@@ -377,22 +376,14 @@ pub fn unescape(inside: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Where the container at `start` ends, by counting brackets outside strings:
-/// for a value that is already refused for its depth, so that the fields behind
-/// it (the `id`) can still be read. `None` when it doesn't end.
-pub fn skip_refused_container(text: &[u8], start: usize) -> Option<usize> {
-    let mut open = 0usize;
-    let mut at = start;
-    loop {
-        match text.get(at)? {
-            b'{' | b'[' => open += 1,
-            b'}' | b']' => open = open.checked_sub(1)?,
-            b'"' => at = skip_string(text, at).ok()?.end - 1,
-            _ => {}
-        }
-        at += 1;
-        if open == 0 {
-            return Some(at);
-        }
+/// As [`skip_value`], at any depth: for a value that is already refused for its
+/// depth, so that a text that isn't JSON is told from one that is merely too deep,
+/// and the fields behind it (the `id`) can still be read. One pass, a bit a level.
+#[cold]
+pub fn skip_deep_value(text: &[u8], start: usize) -> Result<usize, JsonError> {
+    let start = skip_whitespace(text, start);
+    match text.get(start) {
+        Some(b'{' | b'[') => skip_container_with(text, start, ManyOpen::default()),
+        _ => skip_scalar(text, start),
     }
 }

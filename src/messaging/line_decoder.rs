@@ -16,6 +16,8 @@
 //! half, which holds no newline. *Draining*: what comes goes on with a line that was
 //! too long; it has been answered, and its bytes are thrown away as they come until
 //! its newline.
+//!
+//! A connection whose first line is another protocol's is in neither: it has no requests.
 
 use std::borrow::Cow;
 
@@ -23,6 +25,7 @@ use bytes::Bytes;
 
 use super::decode::{Asked, Decoder};
 use super::fields::refuse;
+use super::other_protocols::{self, OtherProtocol, TELLING_BYTES};
 use super::request::{Decoded, Request, Span};
 use crate::error::{Code, Error};
 use crate::limits::{LINE_BYTES_MAX_LARGEST, SOCKET_READ_BYTES};
@@ -52,6 +55,10 @@ pub struct LineDecoder {
     draining: bool,
     /// How many requests the last read held: the next one's will be as many.
     requests_expected: usize,
+    /// No line has come yet that isn't blank and is this protocol's.
+    is_undecided: bool,
+    /// What the client speaks instead, by its first line.
+    other: Option<OtherProtocol>,
     decoder: Decoder,
 }
 
@@ -65,6 +72,8 @@ impl LineDecoder {
             rest: Vec::new(),
             draining: false,
             requests_expected: 0,
+            is_undecided: true,
+            other: None,
             decoder: Decoder::default(),
         }
     }
@@ -73,6 +82,9 @@ impl LineDecoder {
     /// long as they can be set. `None` when no request is complete. Of an earlier read there is nothing more.
     pub fn decode(&mut self, read: &[u8]) -> Option<Decoded> {
         debug_assert!(!self.has_more());
+        if self.is_undecided && self.begins_otherwise(read) {
+            return None;
+        }
         let read = if self.draining { self.drain(read) } else { read };
         let lines_end = memchr::memrchr(b'\n', read).map_or(0, |newline| newline + 1);
         let (lines, rest) = read.split_at(lines_end);
@@ -115,9 +127,18 @@ impl LineDecoder {
     /// At the end of the connection's input: what stands behind the last newline
     /// is a line, too.
     pub fn finish(&mut self) -> Option<Decoded> {
+        if self.other.is_some() {
+            return None;
+        }
         self.draining = false;
         let last = std::mem::take(&mut self.half);
         self.take(Cow::Owned(last))
+    }
+
+    /// What the client speaks instead of this protocol, if its first line has told that: it is
+    /// to be answered that, and no line of it is a request.
+    pub fn other_protocol(&self) -> Option<OtherProtocol> {
+        self.other
     }
 
     /// What has come of a line whose end is still to come.
@@ -134,6 +155,17 @@ impl LineDecoder {
     /// means that nothing was cut off.
     pub fn is_within_line(&self) -> bool {
         self.draining || !self.half.is_empty()
+    }
+
+    /// Whether the connection's first bytes are no line's at all.
+    #[cold]
+    fn begins_otherwise(&mut self, read: &[u8]) -> bool {
+        let half = self.half.len();
+        if half < TELLING_BYTES {
+            let first: Vec<u8> = self.half.iter().chain(read).take(TELLING_BYTES).copied().collect();
+            self.other = self.other.or(other_protocols::begun_as(&first));
+        }
+        self.other.is_some()
     }
 
     /// Throws away what belongs to a line that was too long; gives what is behind it.
@@ -156,11 +188,20 @@ impl LineDecoder {
         let mut requests = Vec::with_capacity(if lines.is_empty() { 0 } else { capacity });
         self.decoder.tail.base = lines.len();
         self.decode_lines(&lines, &mut requests);
-        if self.rest.is_empty() && self.is_too_long(&self.half) {
+        if self.other.is_none() && self.rest.is_empty() && self.is_too_long(&self.half) {
             // The memory of a line that nobody wants goes back at once.
             let long = std::mem::take(&mut self.half);
-            requests.push(self.refuse_long_line(&long, 0));
-            self.draining = true;
+            if self.is_undecided {
+                self.other = other_protocols::long_line_of(&long);
+                self.is_undecided = self.other.is_some();
+            }
+            if self.other.is_none() {
+                requests.push(self.refuse_long_line(&long, 0));
+                self.draining = true;
+            }
+        }
+        if self.other.is_some() {
+            self.half = Vec::new();
         }
         if requests.is_empty() {
             return None;
@@ -211,7 +252,7 @@ impl LineDecoder {
         // Once for all lines; only if that fails, which is rare, line by line.
         let is_utf8 = std::str::from_utf8(lines).is_ok();
         let mut start = 0;
-        while start < lines.len() {
+        while start < lines.len() && self.other.is_none() {
             let newline = memchr::memchr(b'\n', &lines[start..]);
             let end = newline.map_or(lines.len(), |newline| start + newline + 1);
             if let Some(request) = self.decode_line(&lines[..end], start, is_utf8) {
@@ -225,15 +266,28 @@ impl LineDecoder {
     #[inline]
     fn decode_line(&mut self, text: &[u8], start: usize, is_utf8: bool) -> Option<Request> {
         let line = without_line_end(text, start);
+        if self.is_undecided && self.is_other(&line[start..]) {
+            return None;
+        }
         if line.len() - start > self.line_bytes_max {
             return Some(self.refuse_long_line(line, start));
         }
-        if line[start..].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+        if is_blank(&line[start..]) {
             return None;
         }
         let (id, asked) =
             if is_utf8 { self.decoder.decode(line, start) } else { self.decode_doubtful(line, start) };
         Some(request(id, asked))
+    }
+
+    /// Whether the connection's first line is another protocol's. Blank lines are not told from it.
+    #[cold]
+    fn is_other(&mut self, line: &[u8]) -> bool {
+        let is_long = line.len() > self.line_bytes_max;
+        self.other =
+            if is_long { other_protocols::long_line_of(line) } else { other_protocols::line_of(line) };
+        self.is_undecided = self.other.is_some() || is_blank(line);
+        self.other.is_some()
     }
 
     /// A line among lines of which at least one isn't UTF-8.
@@ -273,6 +327,11 @@ fn request(id: Span, asked: Asked) -> Request {
         Err(refusal) => (Err(refusal), None),
     };
     Request { id, operation, asks }
+}
+
+#[inline]
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
 }
 
 /// `text` without the line end behind the line that begins at `start`.

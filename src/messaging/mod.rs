@@ -8,6 +8,7 @@
 //!
 //! - [`json`]: the scanner that finds where values end and refuses what isn't JSON.
 //! - `line_decoder`: all complete lines of a read, long lines, the end of input.
+//! - `other_protocols`: a first line that is HTTP's or TLS's ends the connection.
 //! - `decode` and `envelope`: a line's outer object, its `op` and its `id`.
 //! - `fields`: the checks that operations share; `keys`, `bulks`, `searches`,
 //!   `admin`: a file a family, each operation with the fields it knows.
@@ -25,8 +26,10 @@ mod envelope;
 mod fields;
 mod frame_reader;
 pub mod json;
+mod json_open;
 mod keys;
 mod line_decoder;
+mod other_protocols;
 pub mod peer_frame;
 pub mod peer_frame_converging;
 mod peer_frame_health;
@@ -40,4 +43,5 @@ mod searches;
 mod tests;
 
 pub use line_decoder::LineDecoder;
+pub use other_protocols::OtherProtocol;
 pub use request::{Asks, Consistency, Copies, Decoded, Match, Operation, Request, ScanRequest, Span};

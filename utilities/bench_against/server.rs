@@ -233,7 +233,7 @@ fn answers<P: Protocol>(address: SocketAddr, protocol: &mut P) -> Result<bool, S
     let Ok(reply) = first_reply(address, protocol) else { return Ok(false) };
     match protocol.reply(&reply) {
         Some((Answer::Found(_) | Answer::Missing, _)) => Ok(true),
-        Some((Answer::Refused(refusal), _)) if refusal.code == "LOADING" => Ok(false),
+        Some((Answer::Refused(refusal), _)) if ["LOADING", "starting"].contains(&&*refusal.code) => Ok(false),
         other => Err(format!("the first read was answered {other:?}")),
     }
 }

@@ -190,15 +190,15 @@ impl Drop for Process {
     }
 }
 
-/// Whether a node answers a ping. One that is still recovering accepts and answers later.
+/// Whether a node serves. One that still reads its directory answers pings, and all else with `starting`.
 async fn answers(address: SocketAddr) -> bool {
-    let ping = async {
+    let hello = async {
         let stream = TcpStream::connect(address).await?;
         let mut stream = BufReader::new(stream);
-        stream.write_all(b"{\"op\":\"ping\"}\n").await?;
+        stream.write_all(b"{\"op\":\"hello\"}\n").await?;
         let mut line = String::new();
         stream.read_line(&mut line).await?;
-        Ok::<bool, io::Error>(line.contains("\"pong\":true"))
+        Ok::<bool, io::Error>(line.contains("\"ok\":true"))
     };
-    ping.await.unwrap_or(false)
+    hello.await.unwrap_or(false)
 }

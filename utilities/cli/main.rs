@@ -9,6 +9,7 @@
 mod arguments;
 mod cluster;
 mod conflicts;
+mod environment;
 mod export;
 mod failure;
 mod import;
@@ -32,17 +33,15 @@ mod wal_dump;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use datastore::connector::{DatastoreConnector, Options};
 
-use arguments::CommandLine;
 use run::Session;
 
 /// For the connection alone: a command, which may wait for a file or stdin, has a thread of its own.
 const WORKER_THREADS: usize = 1;
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
+    let command_line = environment::read();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build();
     let runtime = match runtime {

@@ -82,7 +82,7 @@ impl Client {
         serde_json::from_slice(&line).map_err(io::Error::from)
     }
 
-    /// A request and its reply, which must be `ok`. Waits while indexes are rebuilt.
+    /// A request and its reply, which must be `ok`. Waits while the node starts or indexes are rebuilt.
     ///
     /// # Errors
     ///
@@ -95,7 +95,9 @@ impl Client {
             if reply["ok"] == json!(true) {
                 return Ok(reply);
             }
-            if reply["error"]["code"] != "index_not_ready" || Instant::now() > deadline {
+            let is_under_way =
+                ["index_not_ready", "starting"].iter().any(|code| reply["error"]["code"] == *code);
+            if !is_under_way || Instant::now() > deadline {
                 return Err(format!("{request} was answered {reply}"));
             }
             std::thread::sleep(INDEXES_POLL);

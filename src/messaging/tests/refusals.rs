@@ -205,7 +205,29 @@ fn the_request_itself_is_the_first_of_64_levels() {
     assert!(error.message.contains("64 levels"), "{error}");
     // Without recursion depth costs nothing, however hostile.
     refuse(&nested(1_000_000), BadRequest);
-    refuse(&"[".repeat(1_000_000), BadRequest);
+    refuse(&"[".repeat(1_000_000), ParseError);
+}
+
+#[test]
+fn what_is_no_json_is_told_before_what_is_too_deep_or_no_object() {
+    let deep = |inside: &str| format!("{}{inside}{}", "[".repeat(70), "]".repeat(70));
+    let objects = |inside: &str| format!("{}{inside}{}", r#"{"a":"#.repeat(70), "}".repeat(70));
+    let set = |value: &str| format!(r#"{{"op":"set","key":"k","value":{value}}}"#);
+    for value in [deep("1"), objects("1"), objects(&deep("\"]\"")), deep(&objects("{}"))] {
+        let error = refuse(&set(&value), BadRequest);
+        assert!(error.message.contains("64 levels"), "{value}: {error}");
+        let error = refuse(&value, BadRequest);
+        assert_eq!(error.message.contains("64 levels"), value.starts_with('{'), "{value}: {error}");
+    }
+    for value in
+        [deep("1,"), deep("tru"), deep("[}"), objects("[}"), objects("1,"), deep("\"\\ud800\""), deep("01")]
+    {
+        refuse(&set(&value), ParseError);
+        refuse(&value, ParseError);
+    }
+    for line in [set(&deep("1")) + "x", deep("1") + "]", set(&deep("1")).replace("\"key\"", "key")] {
+        refuse(&line, ParseError);
+    }
 }
 
 #[test]
@@ -226,6 +248,7 @@ fn a_refused_request_keeps_its_id_wherever_that_can_be_read() {
         (r#"{"op":}{"id":12}"#.to_string(), ""),
         (r#"{"op":"ping","id":1.5}"#.to_string(), ""),
         (format!(r#"{{"op":"set","value":{deep_closed},"id":3}}"#), "3"),
+        (format!(r#"{{"id":3,"op":"set","value":{deep}}}"#), "3"),
         (format!(r#"{{"op":"set","value":{deep},"id":3}}"#), ""),
     ] {
         let (arena, request) = super::decode_line(&line);

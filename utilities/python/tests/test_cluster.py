@@ -107,6 +107,12 @@ class Cluster(ClientCase):
             self.client_of(replica.port).set("k", 1)
             self.assertEqual((len(replica.requests), len(leader.requests)), (4, 1))
 
+    def test_a_node_that_starts_is_waited_for_whatever_it_is_asked(self) -> None:
+        node = self.fake_node(in_turn(*[refused("starting", progress=0.5)] * 2, taken({}), refused("starting"), taken({})))
+        client = self.client_of(node.port)
+        client.get("k", consistency="local"), client.stats()
+        self.assertEqual(node.operations(), ["get", "get", "get", "stats", "stats"])
+
     def test_where_one_node_knows_no_leader_the_others_are_asked(self) -> None:
         leader = self.leader()
         isolated = self.fake_node(lambda *_: refused("no_quorum"))

@@ -129,7 +129,9 @@ class Search:
 
     def _may_be_taken_elsewhere(self, handle: Handle[Any]) -> bool:
         error = handle.exception()
-        if self._is_near or not isinstance(error, (NotLeader, NoLeader, NoQuorum, Starting, ClockSkew)):
+        # A node that reads its directory says `starting` to all who ask.
+        elsewhere = Starting if self._is_near else (NotLeader, NoLeader, NoQuorum, Starting, ClockSkew)
+        if not isinstance(error, elsewhere):
             return False
         return error.outcome == NOT_APPLIED
 
