@@ -5,11 +5,11 @@
 //! shard's debt: the time that its IndexManager will need for all writes that are let in
 //! and not yet indexed, estimated by what the last ones took. While it is
 //! [`limits::INDEX_DEBT_MAX_MS`] or more, further writes wait at their connections, where
-//! they make nobody else wait; deletes and reads are never held up.
+//! they make nobody else wait; deletes and reads are not asked.
 //!
 //! Connections take turns: first come, first served, each for a slice of the shard's time.
-//! A turn ends when its [`Turn`] is dropped, whatever becomes of its connection, and passes
-//! on to the next one: somebody has the turn whenever somebody waits and the debt allows it.
+//! A turn ends when its [`Turn`] is dropped, whatever becomes of its connection, and the next
+//! one has it.
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -17,18 +17,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use datastore::limits;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 const DEBT_MAX_US: u64 = limits::INDEX_DEBT_MAX_MS * 1_000;
 /// So much of a shard's time is one connection's turn, where others wait.
 pub(crate) const TURN_US: u64 = 20_000;
 /// What a write costs its index beside its bytes.
 const WRITE_US: u64 = 1;
-/// What a byte of a value and of a vector costs until it was measured, in nanoseconds per KiB.
-const VALUE_NS_PER_KIB: u64 = 100_000;
-const VECTOR_NS_PER_KIB: u64 = 1_000;
+/// What a MiB of values and of vectors costs until it was measured, in nanoseconds.
+const VALUE_NS_PER_MIB: u64 = 100_000_000;
+const VECTOR_NS_PER_MIB: u64 = 1_000_000;
 /// No measurement, made on a machine that stands still for example, stops writes for good.
-const NS_PER_KIB_MAX: u64 = 10_000_000;
+const NS_PER_MIB_MAX: u64 = 10_000_000_000;
+/// Nor does one make bytes cost so little that a later one can't be told.
+const NS_PER_MIB_MIN: u64 = 10_000;
 /// A message that took so long has half a say in what a byte costs.
 const TRUSTED_US: u64 = 20_000;
 
@@ -87,11 +89,14 @@ pub struct Work {
 /// One shard's.
 struct ShardAdmission {
     debt_us: AtomicU64,
-    value_ns_per_kib: AtomicU64,
-    vector_ns_per_kib: AtomicU64,
+    value_ns_per_mib: AtomicU64,
+    vector_ns_per_mib: AtomicU64,
     /// Connections that wait for their turn, or have it.
     waiting: AtomicUsize,
-    turn: Notify,
+    /// Whose turn it is; the others wait in their order.
+    place: Arc<Semaphore>,
+    /// Rung for whose turn it is, when there is room.
+    room: Notify,
 }
 
 /// All shards'.
@@ -106,13 +111,14 @@ pub struct Admission {
 impl Admission {
     /// Nothing is under way. Where nothing is indexed a write costs its shard's index nothing.
     pub fn new(shards: usize, is_indexed: bool) -> Admission {
-        let known = |ns_per_kib: u64| AtomicU64::new(if is_indexed { ns_per_kib } else { 0 });
+        let known = |ns_per_mib: u64| AtomicU64::new(if is_indexed { ns_per_mib } else { 0 });
         let shard = || ShardAdmission {
             debt_us: AtomicU64::new(0),
-            value_ns_per_kib: known(VALUE_NS_PER_KIB),
-            vector_ns_per_kib: known(VECTOR_NS_PER_KIB),
+            value_ns_per_mib: known(VALUE_NS_PER_MIB),
+            vector_ns_per_mib: known(VECTOR_NS_PER_MIB),
             waiting: AtomicUsize::new(0),
-            turn: Notify::new(),
+            place: Arc::new(Semaphore::new(1)),
+            room: Notify::new(),
         };
         let mib_max = (limits::NODE_IN_FLIGHT_BYTES_MAX / 2 / shards.max(1)) as u64 >> 20;
         Admission {
@@ -122,31 +128,39 @@ impl Admission {
         }
     }
 
-    /// What this work will take of a shard's time, in microseconds.
+    /// What this work will take of a shard's time, in microseconds; as bytes are bounded, too, at least their part.
     pub fn estimate_us(&self, shard: usize, work: Work) -> u64 {
-        let shard = &self.shards[shard];
-        let value_ns = work.value_bytes * shard.value_ns_per_kib.load(Ordering::Relaxed) / 1_024;
-        let vector_ns = work.vector_bytes * shard.vector_ns_per_kib.load(Ordering::Relaxed) / 1_024;
         let by_bytes = ((work.value_bytes + work.vector_bytes) * self.us_per_mib_min) >> 20;
-        (work.writes * WRITE_US + (value_ns + vector_ns) / 1_000).max(by_bytes)
+        self.work_us(shard, work).max(by_bytes)
+    }
+
+    /// What it will take the IndexManager.
+    fn work_us(&self, shard: usize, work: Work) -> u64 {
+        let shard = &self.shards[shard];
+        work.writes * WRITE_US
+            + bytes_us(work.value_bytes, &shard.value_ns_per_mib)
+            + bytes_us(work.vector_bytes, &shard.vector_ns_per_mib)
     }
 
     /// This work took so long. What a byte costs changes towards that, the more the longer it was.
     pub fn learn(&self, shard: usize, work: Work, took: Duration) {
-        let estimated_us = self.estimate_us(shard, work).max(1);
+        let estimated_us = self.work_us(shard, work).max(1);
         let took_us = took.as_micros() as u64;
         let weight_us = took_us.max(estimated_us.min(TRUSTED_US));
         let shard = &self.shards[shard];
         for (rate, bytes) in
-            [(&shard.value_ns_per_kib, work.value_bytes), (&shard.vector_ns_per_kib, work.vector_bytes)]
+            [(&shard.value_ns_per_mib, work.value_bytes), (&shard.vector_ns_per_mib, work.vector_bytes)]
         {
-            let before = rate.load(Ordering::Relaxed);
-            let share_us = bytes * before / 1_024 / 1_000;
+            let before = u128::from(rate.load(Ordering::Relaxed));
             // Of what was two kinds' work each is held to have taken its estimated part.
-            let measured = (before as u128 * u128::from(took_us) / u128::from(estimated_us)) as u64;
-            let weight = weight_us * share_us.min(estimated_us) / estimated_us;
-            let after = (before * TRUSTED_US + measured.min(NS_PER_KIB_MAX) * weight) / (TRUSTED_US + weight);
-            rate.store(after.clamp(1, NS_PER_KIB_MAX), Ordering::Relaxed);
+            let share_us = bytes_us(bytes, rate).min(estimated_us);
+            let measured = before * u128::from(took_us) / u128::from(estimated_us);
+            let weight = u128::from(weight_us) * u128::from(share_us) / u128::from(estimated_us);
+            let trusted = u128::from(TRUSTED_US);
+            let after =
+                (before * trusted + measured.min(u128::from(NS_PER_MIB_MAX)) * weight) / (trusted + weight);
+            let after = u64::try_from(after).unwrap_or(NS_PER_MIB_MAX);
+            rate.store(after.clamp(NS_PER_MIB_MIN, NS_PER_MIB_MAX), Ordering::Relaxed);
         }
     }
 
@@ -187,15 +201,22 @@ impl Admission {
         (0..self.shards.len()).any(|shard| self.debt_us(shard) > 2 * DEBT_MAX_US)
     }
 
-    fn debt_us(&self, shard: usize) -> u64 {
+    /// What its index needs for all that is let in, in microseconds.
+    pub fn debt_us(&self, shard: usize) -> u64 {
         self.shards[shard].debt_us.load(Ordering::SeqCst)
     }
 
     fn pass_on(&self, shard: usize) {
         if self.shards[shard].waiting.load(Ordering::SeqCst) > 0 && self.has_room(shard) {
-            self.shards[shard].turn.notify_one();
+            self.shards[shard].room.notify_one();
         }
     }
+}
+
+/// What so many bytes take, in microseconds.
+fn bytes_us(bytes: u64, ns_per_mib: &AtomicU64) -> u64 {
+    let ns = (u128::from(bytes) * u128::from(ns_per_mib.load(Ordering::Relaxed))) >> 20;
+    u64::try_from(ns / 1_000).unwrap_or(u64::MAX / 4)
 }
 
 /// A connection's turn at a shard, and its place in the queue before that.
@@ -204,29 +225,28 @@ pub struct Turn {
     shard: usize,
     /// Of the shard's time, what is left of the turn, in microseconds.
     pub left_us: u64,
+    /// Let go, it is the next one's turn.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Turn {
-    /// Waits until writes to this shard may go on and all who came before have had their turn.
+    /// Waits until all who came before have had their turn and writes to this shard may go on.
     pub async fn wait(admission: Arc<Admission>, shard: usize) -> Turn {
-        let turn = Turn { admission: admission.clone(), shard, left_us: TURN_US };
+        let mut turn = Turn { admission: admission.clone(), shard, left_us: TURN_US, place: None };
         let queue = &admission.shards[shard];
         admission.pressed.fetch_add(1, Ordering::Relaxed);
-        let ahead = queue.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut is_first = ahead == 0;
+        queue.waiting.fetch_add(1, Ordering::SeqCst);
+        // Nobody closes it.
+        turn.place = queue.place.clone().acquire_owned().await.ok();
         loop {
-            let notified = queue.turn.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            // Whoever gave room back before this was queued has told nobody.
-            if is_first && admission.has_room(shard) {
-                return turn;
-            }
-            notified.await;
+            let room = queue.room.notified();
+            tokio::pin!(room);
+            // Whoever gives room back from here on rings; what was given before is seen.
+            room.as_mut().enable();
             if admission.has_room(shard) {
                 return turn;
             }
-            is_first = true;
+            room.await;
         }
     }
 
@@ -238,10 +258,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let admission = &self.admission;
-        admission.shards[self.shard].waiting.fetch_sub(1, Ordering::SeqCst);
-        admission.pressed.fetch_sub(1, Ordering::Relaxed);
-        admission.pass_on(self.shard);
+        self.admission.shards[self.shard].waiting.fetch_sub(1, Ordering::SeqCst);
+        self.admission.pressed.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -330,7 +348,12 @@ mod tests {
         }
         // A machine that stands still for an hour makes no write cost an hour.
         admission.learn(0, TEXT, Duration::from_secs(3_600));
-        assert!(admission.estimate_us(0, TEXT) <= 1 + NS_PER_KIB_MAX / 1_000);
+        assert!(admission.estimate_us(0, TEXT) <= 1 + NS_PER_MIB_MAX / 1_000_000);
+        // Bytes that cost next to nothing for a long time are no reason to believe it for ever.
+        (0..10_000).for_each(|_| admission.learn(0, many, Duration::from_micros(1_000)));
+        (0..40).for_each(|_| admission.learn(0, many, took(many, 300)));
+        let estimated = admission.estimate_us(0, TEXT);
+        assert!(estimated.abs_diff(300) <= 60, "{estimated}");
         let vectors = Work { writes: 1, value_bytes: 0, vector_bytes: 6_000 };
         assert!(admission.estimate_us(0, vectors) < 100, "vectors are learned by themselves");
     }

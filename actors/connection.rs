@@ -20,8 +20,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::{Bytes, BytesMut};
 use datastore::engine::Version;
 use datastore::error::Error;
-use datastore::limits;
-use datastore::messaging::{Asks, Decoded, Operation, reply};
+use datastore::messaging::{Asks, Decoded, Operation};
 use datastore::ordering::{Barrier, Class};
 use datastore::query::Gathering;
 use datastore::settings::Mode;
@@ -45,7 +44,7 @@ use crate::replication_messages::ReplicationMessage;
 use crate::request_stream::{Begun, Gate, Received, RequestStream};
 use crate::shard_messages::{Replies, ReplyItem, ShardRequest};
 use crate::slot::{
-    Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, gathers, not_in_mode, request_bytes,
+    Arena, Queued, Slot, SlotState, answer_bytes, class, error_line, not_in_mode, request_bytes,
 };
 use crate::standing::Reached;
 use crate::wal_writer::WalMessage;
@@ -71,7 +70,7 @@ pub struct Connection {
     pub(crate) slots: VecDeque<Slot>,
     /// The sequence number of the first slot.
     pub(crate) first_sequence: u64,
-    queue: VecDeque<Queued>,
+    pub(crate) queue: VecDeque<Queued>,
     /// Requests to several actors whose replies are not on their way out.
     pub(crate) gatherings: usize,
     /// Per shard, what is to be sent for the arena at hand.
@@ -83,7 +82,7 @@ pub struct Connection {
     pub(crate) writing: bool,
     pub(crate) read_ended: bool,
     pub(crate) deadline_is_set: bool,
-    rounds: Rounds,
+    pub(crate) rounds: Rounds,
     pub(crate) turns: Turns,
     /// On a member: it was answered as by a primary.
     asked_primary: bool,
@@ -227,53 +226,6 @@ impl Connection {
         }
     }
 
-    fn may_dispatch(&self, operation: &Operation, class: Class) -> bool {
-        self.barrier.may_dispatch(class)
-            && (!gathers(operation) || self.gatherings < limits::CONNECTION_GATHERS_MAX)
-    }
-
-    /// Whether the queue's first request may leave: the barrier lets it, and its round is done.
-    fn front_may_leave(&mut self, context: &mut Context<Self>) -> bool {
-        let Some(front) = self.queue.front() else { return false };
-        if front.sequence < self.first_sequence {
-            return true; // it timed out in the queue: it never happens
-        }
-        let may_leave = front.round.is_none_or(|round| self.rounds.outcome(round).is_some())
-            && self.may_dispatch(&front.operation, class(&front.operation));
-        if !may_leave {
-            return false;
-        }
-        let Some(front) = self.queue.pop_front() else { return false };
-        let has_turn = self.has_turn(&front.arena, front.sequence, &front.operation, context);
-        self.queue.push_front(front);
-        has_turn
-    }
-
-    /// Dispatches what may go now.
-    fn dispatch_queued(&mut self, context: &mut Context<Self>) {
-        let mut arena: Option<Bytes> = None;
-        while self.front_may_leave(context) {
-            let Some(next) = self.queue.pop_front() else { break };
-            if next.sequence < self.first_sequence {
-                continue;
-            }
-            if let Some(Err(error)) = next.round.and_then(|round| self.rounds.outcome(round)) {
-                self.answer_now(next.sequence, |line, id| reply::error(line, id, &error));
-                continue;
-            }
-            if let Some(previous) = arena.take()
-                && previous.as_ptr() != next.arena.as_ptr()
-            {
-                self.send_outgoing(&previous);
-            }
-            self.dispatch(&next.arena, next.sequence, next.id, next.operation);
-            arena = Some(next.arena);
-        }
-        if let Some(arena) = arena {
-            self.send_outgoing(&arena);
-        }
-    }
-
     /// The slot of a request, unless it has been answered (it timed out).
     pub(crate) fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {
         let place = sequence.checked_sub(self.first_sequence)?;
@@ -304,7 +256,7 @@ impl Connection {
 
     /// A finished line: straight to the output when its turn has come, which is the usual case.
     fn line(&mut self, sequence: u64, line: &[u8]) {
-        if sequence == self.first_sequence && !self.slots.is_empty() {
+        if sequence == self.first_sequence && !self.slots.is_empty() && self.rest.is_none() {
             self.answered(sequence);
             self.output_line(line);
         } else {

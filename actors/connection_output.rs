@@ -138,7 +138,9 @@ impl Connection {
         if self.deadline_is_set {
             return;
         }
-        let Some(first) = self.slots.front().filter(|first| first.may_time_out()) else { return };
+        // Behind a reply of which a part is out nothing else goes out before its rest: then it is looked at again.
+        let first = self.slots.front().filter(|first| first.may_time_out() && self.rest.is_none());
+        let Some(first) = first else { return };
         self.deadline_is_set = true;
         let timeout = Duration::from_millis(self.node.settings.request_timeout_ms);
         let left = (first.arrived + timeout).saturating_duration_since(Instant::now());
@@ -153,7 +155,7 @@ impl Connection {
         let timeout_ms = self.node.settings.request_timeout_ms;
         let timeout = Duration::from_millis(timeout_ms);
         while let Some(first) = self.slots.front() {
-            if !first.may_time_out() || first.arrived.elapsed() < timeout {
+            if !first.may_time_out() || self.rest.is_some() || first.arrived.elapsed() < timeout {
                 return;
             }
             let sequence = self.first_sequence;

@@ -69,22 +69,31 @@ impl Connection {
         if is_costly(operation) {
             return self.has_costly_turn(context);
         }
-        if !waits_for_indexes(operation) || self.node.permits.admission.is_calm() {
+        if !waits_for_indexes(operation) || self.node.permits.admission.is_calm() || self.refuses_writes() {
             return true;
         }
         let shards = self.shards_of(arena, sequence, operation);
         let admission = self.node.permits.admission.clone();
-        // Who has a turn at one of several shards needs room at the others, and not their turns, too.
+        // Who has a turn at one of several shards goes: at all of them it would hardly ever have one at once.
         let turn = self.turns.turn.as_ref();
         let has_turn = turn.is_some_and(|turn| shards.iter().any(|&shard| turn.lasts(shard)));
-        let may_go = |shard| admission.is_open(shard) || (has_turn && admission.has_room(shard));
-        let behind = shards.iter().copied().find(|&shard| !may_go(shard));
+        let shards_behind = shards.iter().copied().filter(|&shard| !has_turn && !admission.is_open(shard));
+        let behind = shards_behind.max_by_key(|&shard| admission.debt_us(shard));
         self.turns.shards_of_front = Some((sequence, shards));
         match behind {
             Some(shard) => self.wait_for_turn(shard, context),
             None => self.turns.shards_of_front = None,
         }
         behind.is_none()
+    }
+
+    /// Whether a write is refused whenever it comes: it is told so without waiting.
+    fn refuses_writes(&self) -> bool {
+        let is_replica = self.node.cluster.as_ref().is_some_and(|cluster| !cluster.serves_as_primary());
+        let dynamo = self.node.dynamo.as_ref();
+        is_replica
+            || dynamo.is_some_and(|cluster| cluster.write_refusal().is_some())
+            || self.node.permits.is_disk_full()
     }
 
     fn shards_of(&mut self, arena: &Bytes, sequence: u64, operation: &Operation) -> Vec<usize> {
@@ -127,9 +136,8 @@ impl Connection {
         let Some(work) = work(operation) else { return Permit::default() };
         let permits = &self.node.permits;
         let time_us = permits.admission.estimate_us(shard, work).min(u64::from(u32::MAX));
-        let bytes =
-            (work.value_bytes + work.vector_bytes) as usize + work.writes as usize * WRITE_OVERHEAD_BYTES;
-        let permit = Permit { bytes: u32::try_from(bytes).unwrap_or(u32::MAX), time_us: time_us as u32 };
+        let bytes = u32::try_from(permit_bytes(work)).unwrap_or(u32::MAX);
+        let permit = Permit { bytes, time_us: time_us as u32 };
         permits.take(shard, permit.into());
         if let Some(turn) = &mut self.turns.turn {
             turn.left_us = turn.left_us.saturating_sub(time_us);
@@ -158,6 +166,20 @@ impl Connection {
     }
 }
 
+/// What a write occupies in memory while it is in flight.
+pub(crate) fn permit_bytes(work: Work) -> usize {
+    (work.value_bytes + work.vector_bytes) as usize + work.writes as usize * WRITE_OVERHEAD_BYTES
+}
+
+/// What a shard's part of a multi-key write brings.
+pub(crate) fn part_work(writes: &[(Span, u64, Option<Span>)]) -> Work {
+    let mut work = Work { writes: writes.len() as u64, ..Work::default() };
+    for (key, _, value) in writes {
+        work.value_bytes += u64::from(key.length) + value.map_or(0, |value| u64::from(value.length));
+    }
+    work
+}
+
 /// What a write brings; nothing for a read.
 fn work(operation: &ShardOperation) -> Option<Work> {
     let of = |value_bytes: u32, vector_bytes: u32| {
@@ -167,13 +189,7 @@ fn work(operation: &ShardOperation) -> Option<Work> {
         ShardOperation::Set { key, value, .. } => of(key.length + value.length, 0),
         ShardOperation::AddVector { key, vector, .. } => of(key.length, vector.length),
         ShardOperation::Delete { key, .. } => of(key.length, 0),
-        ShardOperation::Part { writes, .. } => {
-            let mut work = Work { writes: writes.len() as u64, ..Work::default() };
-            for (key, _, value) in writes {
-                work.value_bytes += u64::from(key.length) + value.map_or(0, |value| u64::from(value.length));
-            }
-            Some(work)
-        }
+        ShardOperation::Part { writes, .. } => Some(part_work(writes)),
         ShardOperation::Awaited(operation) => work(operation),
         ShardOperation::Get { .. }
         | ShardOperation::GetVector { .. }

@@ -10,7 +10,7 @@ use datastore::error::{Code, Detail, Error};
 use datastore::messaging::Copies;
 use datastore::messaging::peer_frame_converging::Converging;
 use datastore::replication::dynamo::entry::states;
-use datastore::replication::dynamo::{Question, Questions, Replica, WriteWaiters};
+use datastore::replication::dynamo::{Origin, Question, Questions, Replica, WriteWaiters};
 use datastore::replication::message::NodeId;
 
 use crate::Cast;
@@ -79,8 +79,11 @@ impl Asks {
         asked_by: AskedBy,
     ) {
         let wanted = counted(replica, wanted);
+        if replica.copies(version) >= wanted {
+            let (connection, sequence) = asked_by;
+            return connection.send(ConnectionMessage::Copied { sequence, outcome: Ok(()) });
+        }
         self.copies.push(wanted, version, self.until(), asked_by);
-        self.settle_copies(replica);
     }
 
     pub(crate) fn await_version(
@@ -90,8 +93,10 @@ impl Asks {
         reply_to: Mailbox<Connection>,
         round: u64,
     ) {
+        if replica.vector().has(version) {
+            return reply_to.send(ConnectionMessage::ReadReady { round, ready: Ok(()) });
+        }
         self.versions.push(1, version, self.until(), (reply_to, round));
-        self.settle_versions(replica);
     }
 
     /// Asks this node's shard and all peers; those that answer first count.
@@ -180,13 +185,17 @@ impl Asks {
     }
 
     fn settle_copies(&mut self, replica: &Replica) {
-        for (connection, sequence) in self.copies.ready(|version, wanted| replica.copies(version) >= wanted) {
+        for (connection, sequence) in
+            self.copies.ready(origins(replica), |version, wanted| replica.copies(version) >= wanted)
+        {
             connection.send(ConnectionMessage::Copied { sequence, outcome: Ok(()) });
         }
     }
 
     fn settle_versions(&mut self, replica: &Replica) {
-        for (connection, round) in self.versions.ready(|version, _| replica.vector().has(version)) {
+        for (connection, round) in
+            self.versions.ready(origins(replica), |version, _| replica.vector().has(version))
+        {
             connection.send(ConnectionMessage::ReadReady { round, ready: Ok(()) });
         }
     }
@@ -206,6 +215,11 @@ impl Asks {
             connection.send(ConnectionMessage::ReadReady { round, ready: Err(error) });
         }
     }
+}
+
+/// Of whose writes this node has some.
+fn origins(replica: &Replica) -> impl Iterator<Item = Origin> {
+    replica.vector().rows().iter().map(|row| row.origin)
 }
 
 fn too_few_answered(came: usize, wanted: usize) -> Error {

@@ -33,8 +33,20 @@ pub struct DiskRoom {
     wished: Option<Instant>,
     /// When the disk has last refused a frame for want of room: a quota shows in no measurement.
     refused: Option<Instant>,
-    /// Segments that the last cut has left: a snapshot lets none of them go.
-    pub(crate) segments_after_cut: usize,
+    /// Segments that the last cut has left, if it was behind a snapshot that had just been made: another one lets
+    /// none of them go.
+    segments_after_cut: usize,
+    /// Snapshots made when the log was cut last.
+    made_at_cut: u64,
+}
+
+impl DiskRoom {
+    /// The log was cut, and so many segments stay. A cut behind a snapshot that was there already leaves what a new
+    /// one would let go.
+    pub(crate) fn log_was_cut(&mut self, segments: usize, snapshots_made: u64) {
+        let is_behind_new = std::mem::replace(&mut self.made_at_cut, snapshots_made) != snapshots_made;
+        self.segments_after_cut = if is_behind_new { segments } else { 0 };
+    }
 }
 
 impl<D: Disk> DiskThread<D> {
@@ -85,5 +97,20 @@ impl<D: Disk> DiskThread<D> {
             self.room.wished = Some(now);
             self.wal_writer.send(WalMessage::DiskFull);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cut_behind_a_new_snapshot_leaves_what_no_other_one_lets_go() {
+        let mut room = DiskRoom::default();
+        room.log_was_cut(6, 1);
+        assert_eq!(room.segments_after_cut, 6);
+        // The snapshot before the newest was let go, and the log behind it.
+        room.log_was_cut(4, 1);
+        assert_eq!(room.segments_after_cut, 0);
     }
 }

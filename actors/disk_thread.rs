@@ -218,7 +218,7 @@ impl<D: Disk> DiskThread<D> {
                 tracing::warn!(%error, through, "the log could not be cut; trying again after the next snapshot")
             }
         }
-        self.room.segments_after_cut = self.log.figures().segments;
+        self.room.log_was_cut(self.log.figures().segments, lock(&self.node.snapshots).made);
         self.after_cut();
         self.publish();
     }

@@ -15,6 +15,7 @@ use datastore::query::{
 
 use crate::awaited::Awaited;
 use crate::connection::Connection;
+use crate::connection_turns::{part_work, permit_bytes};
 use crate::index_manager::IndexMessage;
 use crate::replication_messages::Wish;
 use crate::shard_messages::{Batch, Search, ShardMessage, ShardOperation, ShardRequest};
@@ -280,6 +281,7 @@ impl Connection {
         };
         self.begin_gathering(sequence, gathering);
         let multi = self.node.next_multi();
+        let whole_bytes = per_shard.iter().map(|writes| permit_bytes(part_work(writes))).sum();
         if touched > 1 {
             let reply_to = self.address.clone();
             self.cast.wal_writer.send(WalMessage::Expect { multi, reply_to });
@@ -287,7 +289,7 @@ impl Connection {
             self.barrier.met();
         }
         for (shard, writes) in per_shard.into_iter().enumerate().filter(|(_, writes)| !writes.is_empty()) {
-            let operation = ShardOperation::Part { multi, parts: touched as u32, writes };
+            let operation = ShardOperation::Part { multi, parts: touched as u32, writes, whole_bytes };
             self.add_outgoing(shard, sequence, id, operation);
         }
         self.gather(sequence, |_| {}); // an empty bulk is ready at once

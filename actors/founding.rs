@@ -91,7 +91,7 @@ pub(crate) fn found_with(settings: &Settings, port: u16, member: Member) -> Resu
     }
     // Several connections may ask at once, and the first one is answered. Nobody waits for its disk.
     static FOUNDING: Mutex<()> = Mutex::new(());
-    let founding = "this node is about to begin anew as the first of a cluster; ask again in a moment";
+    let founding = "this node is adding another one already, to begin anew as the first of a cluster; ask again in a moment";
     let Ok(_founding) = FOUNDING.try_lock() else { return Err(Error::new(Code::Starting, founding)) };
     let disk = FileDisk::open(&settings.data_dir).map_err(|error| internal(&error))?;
     if Membership::load(&disk).map_err(|error| internal(&error))?.is_some() {

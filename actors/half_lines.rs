@@ -112,14 +112,19 @@ impl HalfLine {
         }
     }
 
-    /// Decodes the end of a long line on another thread, when its turn has come.
-    pub(crate) fn decode_long(&self, mut decoder: LineDecoder, end: Vec<u8>) -> Decoding {
+    /// Decodes a long line on another thread, when its turn has come, with the read that brought its `end`; without
+    /// one where the client ended it by closing its half.
+    pub(crate) fn decode_long(&self, mut decoder: LineDecoder, end: Option<Vec<u8>>) -> Decoding {
         let turns = self.all.decoding.clone();
         Box::pin(async move {
-            // Nobody closes it.
-            let _turn = turns.acquire_owned().await.ok();
+            // Nobody closes it. The turn is over when the line is decoded, also if its connection is gone by then.
+            let turn = turns.acquire_owned().await.ok();
             let decoded = tokio::task::spawn_blocking(move || {
-                let decoded = decoder.decode(&end);
+                let decoded = match end {
+                    Some(end) => decoder.decode(&end),
+                    None => decoder.finish(),
+                };
+                drop(turn);
                 (decoder, decoded)
             });
             decoded.await.ok()

@@ -12,6 +12,7 @@ mod conditions;
 mod connection;
 mod connection_messages;
 mod connection_output;
+mod connection_queue;
 mod connection_turns;
 mod converging_asks;
 mod converging_effects;

@@ -115,7 +115,8 @@ async fn run(settings: Settings, variables: &Variables) -> Result<(), String> {
     };
     accepting.abort();
     running.stop().await;
-    if begins_anew { Err(begin_anew(bound.port())) } else { Ok(()) }
+    // One that came meanwhile counts, too: the node doesn't begin anew.
+    if begins_anew && !signals.has_come() { Err(begin_anew(bound.port())) } else { Ok(()) }
 }
 
 /// Reads the data directory beside the thread that answers clients meanwhile.

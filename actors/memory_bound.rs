@@ -104,8 +104,9 @@ pub(crate) fn next_growth_bytes(node: &Node) -> u64 {
     Tables::of(&node.shard_figures).growth_bytes(WRITE_BYTES_LEAST)
 }
 
-/// Lets a write of so many bytes in, and counts it as on its way; or says why not.
-pub(crate) fn admit(node: &Node, bytes: usize) -> Result<(), Error> {
+/// Lets a write of so many bytes in, or a shard's part of one that has so many as a `whole`, and counts it as on its
+/// way; or says why not.
+pub(crate) fn admit(node: &Node, bytes: usize, whole: usize) -> Result<(), Error> {
     let permits = &node.permits;
     let in_flight = permits.admit(bytes) as u64;
     let Some(most) = node.settings.memory_bytes_max else { return Ok(()) };
@@ -121,14 +122,14 @@ pub(crate) fn admit(node: &Node, bytes: usize) -> Result<(), Error> {
         return Ok(());
     }
     permits.withdraw(bytes);
-    if with(bytes as u64) <= most {
+    if with(whole as u64) <= most {
         return Err(Error::overloaded(format!(
             "what is on its way fills the room that --max-memory ({most} bytes) leaves beside the {used} bytes of entries \
              and indexes; try again"
         )));
     }
-    let growth = tables.growth_bytes(bytes as u64);
-    Err(refusal(most, used, (factor * bytes as u64, growth), &Filled::of(&node.shard_figures)))
+    let growth = tables.growth_bytes(whole as u64);
+    Err(refusal(most, used, (factor * whole as u64, growth), &Filled::of(&node.shard_figures)))
 }
 
 fn refusal(most: u64, used: u64, (takes, growth): (u64, u64), filled: &Filled) -> Error {

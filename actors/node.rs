@@ -201,6 +201,8 @@ pub struct Permits {
     pub admission: Arc<Admission>,
     /// Admitted writes that are not yet applied and indexed.
     in_flight_bytes: AtomicUsize,
+    /// Beyond this writes are refused: a write counts itself, and each line must be possible.
+    in_flight_bytes_max: usize,
     /// Of these, what counts as on its way into memory.
     admitted_bytes: AtomicUsize,
     /// What entries and indexes occupy.
@@ -212,9 +214,10 @@ const GATE_OPEN: u8 = 0;
 const GATE_DISK_FULL: u8 = 1;
 
 impl Permits {
-    /// No work yet, for so many shards that are indexed or not.
-    pub fn new(shards: usize, is_indexed: bool) -> Permits {
+    /// No work yet, for so many shards that are indexed or not, and lines of this length.
+    pub fn new(shards: usize, is_indexed: bool, line_bytes_max: usize) -> Permits {
         Permits {
+            in_flight_bytes_max: limits::NODE_IN_FLIGHT_BYTES_MAX + line_bytes_max,
             admission: Arc::new(Admission::new(shards, is_indexed)),
             in_flight_bytes: AtomicUsize::new(0),
             admitted_bytes: AtomicUsize::new(0),
@@ -232,7 +235,7 @@ impl Permits {
                 "the disk has no more room than a snapshot and a log segment need; free some: reads and deletes go on",
             ));
         }
-        if self.in_flight_bytes() > limits::NODE_IN_FLIGHT_BYTES_MAX {
+        if self.in_flight_bytes() > self.in_flight_bytes_max {
             return Some(Error::overloaded(
                 "the node has as many writes under way as it may hold; try again",
             ));
@@ -311,7 +314,7 @@ impl Node {
         (cluster, dynamo): (Option<Arc<Cluster>>, Option<Arc<DynamoCluster>>),
     ) -> Node {
         Node {
-            permits: Permits::new(settings.shards, settings.indexes != Kinds::NONE),
+            permits: Permits::new(settings.shards, settings.indexes != Kinds::NONE, settings.line_bytes_max),
             memory: MemoryFigures::default(),
             shard_figures: (0..settings.shards).map(|_| ShardFigures::default()).collect(),
             settings,

@@ -290,7 +290,7 @@ impl RequestStream {
             }
             if decoder.half().len() >= LONG_LINE_BYTES && bytes.contains(&b'\n') {
                 let decoder = std::mem::replace(decoder, LineDecoder::new(node.settings.line_bytes_max));
-                return Came::LongLine(half_line.decode_long(decoder, bytes.to_vec()));
+                return Came::LongLine(half_line.decode_long(decoder, Some(bytes.to_vec())));
             }
             Came::Bytes(decoder.decode(bytes))
         })
@@ -333,7 +333,8 @@ impl Stream for RequestStream {
                     None => continue,
                 }
             }
-            if this.gate.closed.get() {
+            // What was read is still answered.
+            if this.gate.closed.get() && !this.decoder.has_more() {
                 return this.end(Received::End);
             }
             if !this.gate.is_open(this.in_flight_bytes_max()) {
@@ -353,6 +354,12 @@ impl Stream for RequestStream {
                     None => continue,
                 }
             }
+            if this.at_end && this.decoder.half().len() >= LONG_LINE_BYTES {
+                let empty = LineDecoder::new(this.node.settings.line_bytes_max);
+                let decoder = std::mem::replace(&mut this.decoder, empty);
+                this.decoding = Some(this.half_line.decode_long(decoder, None));
+                continue;
+            }
             if this.at_end {
                 // What stands behind the last newline is a request, too.
                 return match (this.decoder.finish(), this.decoder.other_protocol()) {
@@ -367,6 +374,10 @@ impl Stream for RequestStream {
                 Poll::Pending => {
                     this.decoded = 0;
                     *this.gate.reader.borrow_mut() = Some(context.waker().clone());
+                    if this.progress_due.is_none() {
+                        // It wasn't read for a while: its time begins anew.
+                        this.progresses();
+                    }
                     let due = this.progress_due;
                     if due.is_some_and(|due| this.poll_timer(due, context)) {
                         return this.end(Received::HalfLineTimeout);
@@ -381,7 +392,10 @@ impl Stream for RequestStream {
             match this.poll_room(context) {
                 Poll::Ready(Room::Refused) => match this.refuse_half_line() {
                     Some(refused) => return Poll::Ready(Some(Received::Requests(refused))),
-                    None => continue,
+                    None => match this.decoder.other_protocol() {
+                        Some(other) => return this.end(Received::Other(other)),
+                        None => continue,
+                    },
                 },
                 Poll::Ready(Room::Grow | Room::Wait) => {}
                 Poll::Pending => return Poll::Pending,

@@ -28,7 +28,7 @@ use crate::starting::{Came, Kind, Waiting};
 /// How long a connection too many may take to say that it is a peer's. Peers speak first.
 pub(crate) const DOUBT: Duration = Duration::from_millis(200);
 /// How many of them may do so at once.
-const DOUBTFUL_MAX: usize = 32;
+pub(crate) const DOUBTFUL_MAX: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// So much may wait in the system for a client that takes it slowly. It counts as reading when it has taken
 /// as much again, not when a third of a buffer of several megabytes is free.

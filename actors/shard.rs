@@ -212,9 +212,9 @@ impl Shard {
             ShardOperation::Delete { key, hash, condition } => {
                 self.write(token, arena, (key, hash), WriteKind::Delete, condition, office_refusal);
             }
-            ShardOperation::Part { multi, parts, writes } => {
+            ShardOperation::Part { multi, parts, writes, whole_bytes } => {
                 token.kind = Kind::Part;
-                self.part(token, arena, (multi, parts), writes, (refusal, office_refusal));
+                self.part(token, arena, (multi, parts, whole_bytes), writes, (refusal, office_refusal));
             }
             ShardOperation::Awaited(operation) => {
                 token.kind = Kind::Awaited;
@@ -247,7 +247,7 @@ impl Shard {
                 return self.slice.refuse(token, refusal);
             }
             self.node.permits.admit(bytes);
-        } else if let Err(refusal) = admit(&self.node, bytes) {
+        } else if let Err(refusal) = admit(&self.node, bytes, bytes) {
             return self.slice.refuse(token, refusal);
         }
         token.is_admitted = true;
@@ -258,7 +258,7 @@ impl Shard {
         &mut self,
         mut token: Token,
         arena: &Bytes,
-        (multi, parts): (u64, u32),
+        (multi, parts, whole_bytes): (u64, u32, usize),
         writes: Vec<(Span, u64, Option<Span>)>,
         (refusal, office_refusal): (Option<&Error>, Option<&Error>),
     ) {
@@ -277,7 +277,7 @@ impl Shard {
         let bytes = token.permit.bytes as usize;
         if deletes_only {
             self.node.permits.admit(bytes);
-        } else if let Err(refusal) = admit(&self.node, bytes) {
+        } else if let Err(refusal) = admit(&self.node, bytes, whole_bytes) {
             return self.slice.refuse_part(token, multi, parts, refusal);
         }
         token.is_admitted = true;

@@ -140,7 +140,8 @@ pub enum ShardOperation {
     /// This shard's keys of a `bulk_get`.
     BulkGet { keys: Vec<(Span, u64)> },
     /// This shard's part of a `bulk_set` or, without values, a `bulk_delete`.
-    Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)> },
+    /// `whole_bytes`: what all parts hold together.
+    Part { multi: u64, parts: u32, writes: Vec<(Span, u64, Option<Span>)>, whole_bytes: usize },
     /// A single-key write whose connection answers it itself, later.
     Awaited(Box<ShardOperation>),
     /// `count` of everything.

@@ -72,6 +72,14 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether one has come that ends the node and that nobody has waited for yet.
+    pub fn has_come(&mut self) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        self.stopping.iter_mut().any(|(_, signal)| signal.poll_recv(&mut context).is_ready())
+    }
+}
+
 /// The signals that were ignored when the process began, a bit each; none where the system doesn't say.
 fn ignored_by_starter() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -62,8 +62,13 @@ struct Shared {
     connections_max: usize,
     clients: Cell<usize>,
     peers: Cell<usize>,
+    /// One too many, unless they turn out to be peers.
+    doubtful: Cell<usize>,
+    refused: Cell<u64>,
     /// Of all half-read lines.
     half_bytes: Cell<usize>,
+    /// Of all replies that weren't taken yet.
+    unsent_bytes: Cell<usize>,
     read: RefCell<Vec<u8>>,
 }
 
@@ -89,7 +94,10 @@ pub async fn serve_until<T>(
         connections_max: settings.connections_max,
         clients: Cell::new(0),
         peers: Cell::new(0),
+        doubtful: Cell::new(0),
+        refused: Cell::new(0),
         half_bytes: Cell::new(0),
+        unsent_bytes: Cell::new(0),
         read: RefCell::new(vec![0; READ_BYTES]),
     });
     let (over, is_over) = watch::channel(false);
@@ -102,12 +110,18 @@ pub async fn serve_until<T>(
                 outcome = &mut ready => break outcome,
                 socket = server::accept(listener) => socket,
             };
-            let is_full = shared.clients.get() >= shared.connections_max;
             came.accepted += 1;
-            came.refused += u64::from(is_full);
+            let place = if shared.clients.get() < shared.connections_max {
+                Place::Client(Counted::new(&shared, |shared| &shared.clients))
+            } else if shared.doubtful.get() < server::DOUBTFUL_MAX {
+                Place::Doubtful(Counted::new(&shared, |shared| &shared.doubtful))
+            } else {
+                shared.refuse(&socket);
+                continue;
+            };
             let (shared, is_over, give) = (shared.clone(), is_over.clone(), give.clone());
             actix_rt::spawn(async move {
-                let waiting = attend(socket, &shared, is_over, is_full).await;
+                let waiting = attend(socket, &shared, is_over, place).await;
                 if let Some(waiting) = waiting {
                     // Whoever takes them waits for all.
                     let _ = give.send(waiting);
@@ -121,41 +135,62 @@ pub async fn serve_until<T>(
     while let Some(waiting) = given.recv().await {
         came.waiting.push(waiting);
     }
+    came.refused = shared.refused.get();
     (outcome, came)
 }
 
-/// Counts one of a kind as long as it lives.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a Cell<usize>) -> Counted<'a> {
-        count.set(count.get() + 1);
-        Counted(count)
+impl Shared {
+    fn refuse(&self, socket: &TcpStream) {
+        self.refused.set(self.refused.get() + 1);
+        server::refuse(socket, self.connections_max);
     }
 }
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+/// Counts one of a kind as long as it lives.
+struct Counted {
+    shared: Rc<Shared>,
+    of: fn(&Shared) -> &Cell<usize>,
+}
+
+impl Counted {
+    fn new(shared: &Rc<Shared>, of: fn(&Shared) -> &Cell<usize>) -> Counted {
+        of(shared).set(of(shared).get() + 1);
+        Counted { shared: shared.clone(), of }
     }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let count = (self.of)(&self.shared);
+        count.set(count.get() - 1);
+    }
+}
+
+/// What an accepted connection counts as from its first moment on.
+enum Place {
+    Client(Counted),
+    /// There are as many clients as there may be. A peer gets in all the same, as ever.
+    Doubtful(Counted),
 }
 
 /// One connection, until it ends or the node serves.
 async fn attend(
     socket: TcpStream,
-    shared: &Shared,
+    shared: &Rc<Shared>,
     over: watch::Receiver<bool>,
-    is_full: bool,
+    place: Place,
 ) -> Option<Waiting> {
-    if is_full {
-        // A peer gets in all the same, as ever.
-        let is_peer = timeout(server::DOUBT, server::begins_as_peer(&socket)).await.unwrap_or(false);
-        if !is_peer {
-            server::refuse(&socket, shared.connections_max);
-            return None;
+    let counted = match place {
+        Place::Client(counted) => counted,
+        Place::Doubtful(counted) => {
+            let is_peer = timeout(server::DOUBT, server::begins_as_peer(&socket)).await.unwrap_or(false);
+            if !is_peer {
+                shared.refuse(&socket);
+                return None;
+            }
+            counted
         }
-    }
-    let counted = Counted::new(&shared.clients);
+    };
     let mut client = Client {
         shared,
         over,
@@ -163,10 +198,25 @@ async fn attend(
         may_be_peer: true,
         unsent: Vec::new(),
         half_bytes: 0,
+        unsent_bytes: 0,
         socket,
     };
     match client.talk().await {
-        Talked::Gone => None,
+        Talked::Gone => {
+            drop(client.into_socket());
+            None
+        }
+        Talked::IsAtEnd => {
+            let unsent = std::mem::take(&mut client.unsent);
+            let socket = client.into_socket();
+            // Nobody waits for it: the node may serve meanwhile.
+            actix_rt::spawn(async move {
+                let _counted = counted;
+                let mut sent = 0;
+                send(&socket, &unsent, &mut sent).await;
+            });
+            None
+        }
         Talked::NodeServes => {
             let begun = Begun {
                 decoder: std::mem::replace(&mut client.decoder, LineDecoder::new(0)),
@@ -189,6 +239,8 @@ async fn attend(
 enum Talked {
     /// It is gone, or was told to be.
     Gone,
+    /// It says no more, and takes what it hasn't taken yet.
+    IsAtEnd,
     /// It goes on with an actor of its own.
     NodeServes,
     /// It is none; this has come of its greeting.
@@ -210,13 +262,15 @@ struct Client<'a> {
     unsent: Vec<u8>,
     /// Its part of what all half-read lines occupy.
     half_bytes: usize,
+    /// Its part of what all replies occupy that weren't taken yet.
+    unsent_bytes: usize,
     socket: TcpStream,
 }
 
 impl Client<'_> {
     async fn talk(&mut self) -> Talked {
         loop {
-            if let Some(ended) = self.write(true).await {
+            if let Some(ended) = self.write().await {
                 return ended;
             }
             let within_line = self.decoder.is_within_line();
@@ -245,9 +299,9 @@ impl Client<'_> {
             self.count_half();
             let other = self.decoder.other_protocol();
             self.unsent.extend(other.map(|protocol| protocol.answer()).unwrap_or_default());
+            self.count_unsent();
             if is_end || other.is_some() {
-                self.write(false).await;
-                return Talked::Gone;
+                return Talked::IsAtEnd;
             }
         }
     }
@@ -276,7 +330,15 @@ impl Client<'_> {
 
     /// Others' half-read lines may have filled the budget: then this one waits until the node serves.
     fn has_room(&self) -> bool {
-        self.half_bytes <= READ_BYTES || self.shared.half_bytes.get() <= limits::NODE_IN_FLIGHT_BYTES_MAX / 2
+        let for_lines =
+            self.half_bytes <= READ_BYTES || self.shared.half_bytes.get() <= limits::HALF_LINES_BYTES_MAX;
+        for_lines && self.shared.unsent_bytes.get() <= limits::REQUESTS_BYTES_CROWDED
+    }
+
+    fn count_unsent(&mut self) {
+        let all = &self.shared.unsent_bytes;
+        all.set(all.get() - self.unsent_bytes + self.unsent.capacity());
+        self.unsent_bytes = self.unsent.capacity();
     }
 
     fn count_half(&mut self) {
@@ -297,40 +359,44 @@ impl Client<'_> {
         }
     }
 
-    /// Writes what is there. `Some` when the connection is at its end here, be it that the node serves
-    /// by now, where the connection `may_go_on`.
-    async fn write(&mut self, may_go_on: bool) -> Option<Talked> {
+    /// Writes what is there. `Some` when the connection is at its end here, be it that the node serves by now.
+    async fn write(&mut self) -> Option<Talked> {
         let mut sent = 0;
-        let patience = Duration::from_millis(limits::WRITE_PROGRESS_TIMEOUT_MS);
-        let ended = loop {
-            if sent == self.unsent.len() {
-                break None;
-            }
-            match self.socket.try_write(&self.unsent[sent..]) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    tokio::select! {
-                        _ = self.over.changed(), if may_go_on => break Some(Talked::NodeServes),
-                        writable = timeout(patience, self.socket.writable()) => {
-                            if !matches!(writable, Ok(Ok(()))) {
-                                break Some(Talked::Gone);
-                            }
-                        }
-                    }
-                }
-                Err(_) => break Some(Talked::Gone),
-            }
+        let ended = tokio::select! {
+            biased;
+            is_taken = send(&self.socket, &self.unsent, &mut sent) => (!is_taken).then_some(Talked::Gone),
+            _ = self.over.changed() => Some(Talked::NodeServes),
         };
         self.unsent.drain(..sent);
         self.unsent.shrink_to_fit();
+        self.count_unsent();
         ended
     }
 
     fn into_socket(mut self) -> TcpStream {
         self.decoder = LineDecoder::new(0);
         self.count_half();
+        self.unsent = Vec::new();
+        self.count_unsent();
         self.socket
     }
+}
+
+/// Sends all of it, as fast as it is taken; says whether it was. `sent` is how far it is.
+async fn send(socket: &TcpStream, unsent: &[u8], sent: &mut usize) -> bool {
+    let patience = Duration::from_millis(limits::WRITE_PROGRESS_TIMEOUT_MS);
+    while *sent < unsent.len() {
+        match socket.try_write(&unsent[*sent..]) {
+            Ok(count) => *sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !matches!(timeout(patience, socket.writable()).await, Ok(Ok(()))) {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 fn starting(progress: f64) -> Error {
@@ -345,13 +411,13 @@ fn starting(progress: f64) -> Error {
 async fn wait_as_peer(
     socket: TcpStream,
     mut first: BytesMut,
-    shared: &Shared,
+    shared: &Rc<Shared>,
     mut over: watch::Receiver<bool>,
 ) -> Option<Waiting> {
     if shared.peers.get() >= PEERS_WAITING_MAX {
         return None;
     }
-    let _counted = Counted::new(&shared.peers);
+    let _counted = Counted::new(shared, |shared| &shared.peers);
     loop {
         tokio::select! {
             _ = over.changed() => {

@@ -111,15 +111,24 @@ impl LineDecoder {
         self.take(Cow::Owned(rest))
     }
 
-    /// Refuses the line that has begun. It is answered now, and thrown away as it comes.
+    /// Refuses the line that has begun. It is answered now, and thrown away as it comes. `None`: there is none, or
+    /// the client speaks another protocol.
     pub fn refuse_half(&mut self, error: Error) -> Option<Decoded> {
         if self.half.is_empty() {
             return None;
         }
         let half = std::mem::take(&mut self.half);
+        if self.is_undecided {
+            self.other = other_protocols::long_line_of(&half);
+            self.is_undecided = self.other.is_some();
+        }
+        if self.other.is_some() {
+            return None;
+        }
         self.draining = true;
         self.decoder.tail.base = 0;
-        let id = self.decoder.read_id(&half, 0);
+        // An id stands in front, or costs more than it is worth here.
+        let id = self.decoder.read_id(&half[..half.len().min(SOCKET_READ_BYTES)], 0);
         let requests = vec![request(id, Err(Box::new(error)))];
         Some(Decoded { arena: self.arena(Cow::Borrowed(&[])), requests })
     }

@@ -116,7 +116,8 @@ impl SnapshotForRoom {
         let surplus = needed_bytes.map(|needed| i128::from(room.snapshots_bytes) - i128::from(needed));
         let step = i128::from((needed_bytes.unwrap_or(0) / MARGIN_DIVISOR).max(RESERVED_EXTRA_BYTES));
         let is_due = match (self.surplus_asked, surplus) {
-            (None, _) => true,
+            // A quota that is used up makes the disk full by turns: that is no reason to try without a pause.
+            (None, _) => is_late,
             (Some(before), Some(now)) => lets_go && now >= 0 && (is_late || now - before >= step),
             (Some(_), None) => lets_go && is_late,
         };
@@ -174,14 +175,15 @@ mod tests {
         let mut due = |free, needed: u64, lets_go, is_late| {
             wish.is_due(&room(true, free), Some(needed * MIB), lets_go, is_late)
         };
-        assert!(due(30, 80, true, false), "the disk has become full");
+        assert!(due(30, 80, true, true), "the disk has become full");
         assert!(!due(30, 80, true, true) && !due(60, 80, true, true), "it would not fit");
         assert!(due(60, 50, true, false), "keys were deleted");
         assert!(!due(60, 50, true, false) && due(60, 50, true, true), "it has failed for another reason");
         assert!(!due(500, 50, false, true), "nothing would go");
         assert!(due(100, 50, true, false), "room was given");
         assert!(!wish.is_due(&room(false, 100), None, true, true), "there is room");
-        assert!(wish.is_due(&room(true, 30), None, false, false), "full anew");
+        assert!(!wish.is_due(&room(true, 30), None, false, false), "a quota is full anew every two seconds");
+        assert!(wish.is_due(&room(true, 30), None, false, true), "full anew");
         assert!(!wish.is_due(&room(true, 30), None, true, false), "it is under way");
         assert!(!wish.is_due(&room(true, 30), Some(80 * MIB), true, true), "it has shown what it needs");
         assert!(wish.is_due(&room(true, 30), Some(29 * MIB), true, false), "keys were deleted");

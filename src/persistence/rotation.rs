@@ -129,9 +129,12 @@ pub(super) fn refused(source: io::Error) -> AppendError {
     if is_disk_full(&source) { AppendError::DiskFull { source } } else { AppendError::Refused { source } }
 }
 
-/// Whether a disk has refused for want of room: its own, or what a quota leaves of it.
+/// Whether a disk has refused for want of room: its own, or what a quota or a limit of the file's size leaves of it.
 pub fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 /// The size of a segment that seals another, unless segments are smaller still:

@@ -41,6 +41,8 @@ impl Contents {
     }
 }
 
+/// So many times what was reckoned a snapshot may be held to take.
+const CORRECTION_MAX: u64 = 2;
 /// A smaller snapshot is mostly first line and last line.
 const TELLING_BYTES: u64 = 1024 * 1024;
 
@@ -54,13 +56,15 @@ pub struct SnapshotTook {
 }
 
 impl SnapshotTook {
-    /// The reckoning for a later one, corrected by this one: by one that was large enough to tell.
+    /// The reckoning for a later one, corrected by this one: by one that was large enough to tell. It is an upper
+    /// bound, so that no more than double of it is believed: much may be deleted while a snapshot is made, and of one
+    /// that failed the first entries may be the largest.
     pub fn correct(&self, reckoned_bytes: u64) -> u64 {
         if self.reckoned_bytes < TELLING_BYTES {
             return reckoned_bytes;
         }
         let corrected = u128::from(reckoned_bytes) * u128::from(self.bytes) / u128::from(self.reckoned_bytes);
-        u64::try_from(corrected).unwrap_or(u64::MAX)
+        u64::try_from(corrected).unwrap_or(u64::MAX).min(reckoned_bytes.saturating_mul(CORRECTION_MAX))
     }
 
     /// One that came as far as `bytes` with so many of all entries.
@@ -141,5 +145,18 @@ mod tests {
         let in_part = SnapshotTook::in_part(2_000_000, 1_000, &contents, false);
         assert_eq!((in_part.bytes, in_part.reckoned_bytes), (20_000_000, 10_320_000));
         assert_eq!(SnapshotTook::in_part(u64::MAX, 0, &contents, false).correct(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_snapshot_that_says_little_about_the_next_corrects_little() {
+        // Nearly all was deleted while it was made.
+        let took = SnapshotTook { bytes: 5_000 << 20, reckoned_bytes: 2 << 20 };
+        assert_eq!(took.correct(200 << 20), 400 << 20);
+        // It failed at its first entry, the largest of all.
+        let contents = Contents { entries: 1_000_000, memory_bytes: 100 << 20, vector_bytes: 0 };
+        let took = SnapshotTook::in_part(8 << 20, 1, &contents, false);
+        assert_eq!(took.correct(100 << 20), 200 << 20);
+        let took = SnapshotTook { bytes: 50 << 20, reckoned_bytes: 100 << 20 };
+        assert_eq!(took.correct(200 << 20), 100 << 20);
     }
 }

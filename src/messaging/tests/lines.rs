@@ -280,3 +280,11 @@ fn a_line_that_is_refused_before_its_end_is_answered_once_and_thrown_away() {
     assert_eq!(next.requests.len(), 1);
     assert!(next.requests[0].operation.is_ok());
 }
+
+#[test]
+fn a_first_line_of_another_protocol_is_told_before_it_is_refused_for_want_of_room() {
+    let mut decoder = LineDecoder::new(LINE_BYTES_MAX_DEFAULT);
+    assert!(decoder.decode(&[b"POST /", &b"a".repeat(70_000)[..]].concat()).is_none());
+    assert!(decoder.refuse_half(crate::error::Error::overloaded("no room")).is_none());
+    assert!(decoder.other_protocol().is_some(), "what follows must not be executed");
+}

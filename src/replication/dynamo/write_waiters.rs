@@ -14,8 +14,8 @@ type Group<D, T> = BTreeMap<(u64, u64), (D, T)>;
 
 /// Who waits: `T` each, until the time `D`.
 pub struct WriteWaiters<D, T> {
-    /// By how many must have it and by the write's origin.
-    waiting: BTreeMap<(usize, Origin), Group<D, T>>,
+    /// By the write's origin and by how many must have it.
+    waiting: BTreeMap<(Origin, usize), Group<D, T>>,
     /// Where each is, by when it is given up.
     due: BTreeMap<(D, u64), (usize, Version)>,
     next_number: u64,
@@ -32,26 +32,40 @@ impl<D: Ord + Copy, T> WriteWaiters<D, T> {
     pub fn push(&mut self, wanted: usize, version: Version, due: D, who: T) {
         let number = self.next_number;
         self.next_number += 1;
-        let group = self.waiting.entry((wanted, version.ordinal)).or_default();
+        let group = self.waiting.entry((version.ordinal, wanted)).or_default();
         group.insert((version.index, number), (due, who));
         self.due.insert((due, number), (wanted, version));
     }
 
-    /// Takes out those whose write so many have; `has` says it of a write and a number.
-    pub fn ready(&mut self, has: impl Fn(Version, usize) -> bool) -> Vec<T> {
+    /// Takes out those whose write so many have; `has` says it of a write and a number. Only these origins are
+    /// looked at, since clients may name any, and very many, that no node has ever had.
+    pub fn ready(
+        &mut self,
+        origins: impl Iterator<Item = Origin>,
+        has: impl Fn(Version, usize) -> bool,
+    ) -> Vec<T> {
         let mut ready = Vec::new();
-        for (&(wanted, origin), group) in &mut self.waiting {
-            while let Some(first) = group.first_entry() {
-                let (time, number) = *first.key();
-                if !has(Version { index: time, ordinal: origin }, wanted) {
-                    break;
+        for origin in origins {
+            let groups = self.waiting.range_mut((origin, 0)..=(origin, usize::MAX));
+            let mut empty = Vec::new();
+            for (&(_, wanted), group) in groups {
+                while let Some(first) = group.first_entry() {
+                    let (time, number) = *first.key();
+                    if !has(Version { index: time, ordinal: origin }, wanted) {
+                        break;
+                    }
+                    let (due, who) = first.remove();
+                    self.due.remove(&(due, number));
+                    ready.push(who);
                 }
-                let (due, who) = first.remove();
-                self.due.remove(&(due, number));
-                ready.push(who);
+                if group.is_empty() {
+                    empty.push((origin, wanted));
+                }
+            }
+            for place in empty {
+                self.waiting.remove(&place);
             }
         }
-        self.waiting.retain(|_, group| !group.is_empty());
         ready
     }
 
@@ -61,7 +75,7 @@ impl<D: Ord + Copy, T> WriteWaiters<D, T> {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
             let (_, number) = *first.key();
             let (wanted, version) = first.remove();
-            let place = (wanted, version.ordinal);
+            let place = (version.ordinal, wanted);
             if let Some(group) = self.waiting.get_mut(&place) {
                 let who = group.remove(&(version.index, number));
                 late.extend(who.map(|(_, who)| (wanted, version, who)));
@@ -99,7 +113,7 @@ mod tests {
         waiters.push(2, version(10, 2), 7, "another origin");
         // Two have the first origin's writes up to 20.
         let has = |version: Version, wanted| version.ordinal == 1 && version.index <= 20 && wanted <= 2;
-        assert_eq!(waiters.ready(has), ["first"]);
+        assert_eq!(waiters.ready([1, 2].into_iter(), has), ["first"]);
         assert_eq!(waiters.late(4), []);
         let late: Vec<&str> = waiters.late(6).into_iter().map(|(_, _, who)| who).collect();
         assert_eq!(late, ["third", "three copies"]);
@@ -113,14 +127,16 @@ mod tests {
         let looks = Cell::new(0);
         for write in 0..10_000 {
             waiters.push(2, version(write, 7), write, write);
-            let ready = waiters.ready(|_, _| {
+            let ready = waiters.ready([7].into_iter(), |_, _| {
                 looks.set(looks.get() + 1);
                 false
             });
             assert!(ready.is_empty());
         }
         assert_eq!(looks.get(), 10_000);
-        assert_eq!(waiters.ready(|version, _| version.index < 9_000).len(), 9_000);
+        // Nor when they wait for very many origins that nobody has.
+        (0..10_000).for_each(|origin| waiters.push(1, version(1, 1_000 + origin), 20_000, 0));
+        assert_eq!(waiters.ready([7].into_iter(), |version, _| version.index < 9_000).len(), 9_000);
         assert_eq!(waiters.late(10_000).len(), 1_000);
     }
 }
