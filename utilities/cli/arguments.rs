@@ -1,7 +1,6 @@
 //! The command line, and a line of the interactive mode: one parser for both.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datastore::connector::{Call, Copies, Read, Write};
@@ -46,18 +45,7 @@ pub struct CommandLine {
     pub command: Option<Command>,
 }
 
-/// How long a request may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a snapshot may take: as long as anyone would wait for it.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
-
 impl CommandLine {
-    /// How long the command's requests may take.
-    pub fn timeout(&self) -> Duration {
-        let usual = if matches!(self.command, Some(Command::Snapshot)) { SNAPSHOT_TIMEOUT } else { TIMEOUT };
-        self.timeout_ms.map_or(usual, Duration::from_millis)
-    }
-
     /// `host:port`, with the brackets of an IPv6 address; several with commas between them.
     pub fn addresses(&self) -> String {
         let with_port = |host: &Host| format!("{}:{}", host.name, host.port.unwrap_or(self.port));

@@ -35,10 +35,23 @@ use std::time::Duration;
 
 use datastore::connector::{DatastoreConnector, Options};
 
+use arguments::{Command, CommandLine};
 use run::Session;
 
 /// For the connection alone: a command, which may wait for a file or stdin, has a thread of its own.
 const WORKER_THREADS: usize = 1;
+
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a snapshot may take: as long as anyone would wait for it.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long the command's requests may take.
+fn timeout(command_line: &CommandLine) -> Duration {
+    let usual =
+        if matches!(command_line.command, Some(Command::Snapshot)) { SNAPSHOT_TIMEOUT } else { TIMEOUT };
+    command_line.timeout_ms.map_or(usual, Duration::from_millis)
+}
 
 fn main() -> ExitCode {
     let command_line = environment::read();
@@ -53,7 +66,7 @@ fn main() -> ExitCode {
     };
     let addresses = command_line.addresses();
     let mut options = Options::default();
-    options.timeout = command_line.timeout();
+    options.timeout = timeout(&command_line);
     options.patience = Duration::from_millis(command_line.patience_ms);
     options.connect_timeout = options.connect_timeout.min(options.timeout);
     let client = {
