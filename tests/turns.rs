@@ -146,7 +146,7 @@ fn costly_text(number: usize) -> String {
 fn writes_come_in_no_faster_than_they_are_indexed() {
     const WRITERS: usize = 4;
     const WRITES: usize = 5_500;
-    // Of some 40 MiB; no processor indexes as much of this in half a second.
+    // Of some 40 MiB; no processor indexes as much of this in a quarter of a second.
     const IN_FLIGHT_BYTES_MAX: u64 = 20 << 20;
     let (_directory, node) = node(&[]);
     let acknowledged = AtomicUsize::new(0);
