@@ -32,7 +32,7 @@ pub(crate) const DOUBTFUL_MAX: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// So much may wait in the system for a client that takes it slowly. It counts as reading when it has taken
 /// as much again, not when a third of a buffer of several megabytes is free.
-const UNSENT_BYTES_MAX: u32 = 1024 * 1024;
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 /// After so long without a word the system asks whether a client is still there,
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(30);
 /// again so often,

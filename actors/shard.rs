@@ -35,7 +35,7 @@ pub(crate) const WALK_ENTRIES: usize = 1_024;
 
 /// A shard handles so many requests and writes before the others on its thread have their turn, and
 /// the log gets what gathered meanwhile: without that a steady stream of reads would hold up both.
-const TURN_REQUESTS: usize = 1_024;
+const TURN_REQUESTS: usize = 4_096;
 
 /// What a request's answer needs: 32 bytes that travel with each write.
 #[derive(Clone, Copy)]
