@@ -7,6 +7,7 @@ use datastore::persistence::{Disk, DiskGauge, Room, SnapshotForRoom};
 use datastore::settings::SnapshotCompression;
 
 use crate::disk_thread::DiskThread;
+use crate::node::lock;
 use crate::wal_writer::WalMessage;
 
 /// How often an idle disk thread looks at the room on the disk.
@@ -31,6 +32,8 @@ pub struct DiskRoom {
     pub(crate) unchecked_bytes: u64,
     wish: SnapshotForRoom,
     wished: Option<Instant>,
+    /// Snapshots made by then: if there is a new one since, there is no failure to wait after.
+    made_at_wish: u64,
     /// When the disk has last refused a frame for want of room: a quota shows in no measurement.
     refused: Option<Instant>,
     /// Segments that the last cut has left, if it was behind a snapshot that had just been made: another one lets
@@ -92,9 +95,11 @@ impl<D: Disk> DiskThread<D> {
         // Without room a snapshot is compressed, whatever was wished for.
         let needed = self.node.snapshot_bytes_needed(true);
         let lets_go = self.log.figures().segments > self.room.segments_after_cut.max(1);
-        let is_late = self.room.wished.is_none_or(|last| now.duration_since(last) >= WISH_AGAIN);
+        let made = lock(&self.node.snapshots).made;
+        let is_late = self.room.made_at_wish != made
+            || self.room.wished.is_none_or(|last| now.duration_since(last) >= WISH_AGAIN);
         if self.room.wish.is_due(room, needed, lets_go, is_late) {
-            self.room.wished = Some(now);
+            (self.room.wished, self.room.made_at_wish) = (Some(now), made);
             self.wal_writer.send(WalMessage::DiskFull);
         }
     }

@@ -106,7 +106,7 @@ pub struct SnapshotForRoom {
 
 impl SnapshotForRoom {
     /// Whether to ask now. `needed_bytes`: what it will take, as far as that is known; `lets_go`: behind it segments
-    /// of the log could go; `is_late`: the last time is long ago.
+    /// of the log could go; `is_late`: the last time is long ago, or has brought a snapshot.
     pub fn is_due(&mut self, room: &Room, needed_bytes: Option<u64>, lets_go: bool, is_late: bool) -> bool {
         if !room.full {
             self.surplus_asked = None;
