@@ -63,9 +63,27 @@ fn expect_refusal(data: &Path, reason: &str) {
     assert!(said.contains(data.to_str().unwrap()) && said.to_lowercase().contains(reason), "{said}");
 }
 
+/// Whether a node that is started here doesn't mind this signal, since whoever started the tests has it ignored, as
+/// `nohup` and a shell's jobs in the background do.
+fn is_ignored(name: &str) -> bool {
+    let number = match name {
+        "HUP" => 1,
+        "QUIT" => 3,
+        _ => return false,
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    ignored & (1 << (number - 1)) != 0
+}
+
 #[test]
 fn an_end_by_signal_answers_what_is_in_flight_and_leaves_no_torn_tail() {
     for name in ["TERM", "INT", "HUP", "QUIT"] {
+        if is_ignored(name) {
+            println!("skipped: SIG{name} is ignored by whoever started this test, and so by the node");
+            continue;
+        }
         let directory = temporary_directory();
         let mut node = Options::in_directory(directory.path()).start();
         let mut client = node.client();
