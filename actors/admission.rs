@@ -19,22 +19,23 @@ use std::time::Duration;
 use datastore::limits;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+/// A shard's writes wait while its debt is this or more, in microseconds.
 const DEBT_MAX_US: u64 = limits::INDEX_DEBT_MAX_MS * 1_000;
-/// So much of a shard's time is one connection's turn, where others wait.
-pub(crate) const TURN_US: u64 = 20_000;
-/// What a write costs its index beside its bytes.
+/// While other connections wait, one connection's turn ends when its writes have taken so much of the shard's time.
+const TURN_US: u64 = 20_000;
+/// The index's time for a write of no bytes, in microseconds.
 const WRITE_US: u64 = 1;
-/// What a MiB of values and of vectors costs until it was measured, in nanoseconds.
+/// The index's time for a MiB of values, and for one of vectors, is taken to be this until writes were measured.
 const VALUE_NS_PER_MIB: u64 = 100_000_000;
 const VECTOR_NS_PER_MIB: u64 = 1_000_000;
-/// No measurement, made on a machine that stands still for example, stops writes for good.
+/// A measurement raises that time no higher than this: one on a machine that stands still would stop writes for good.
 const NS_PER_MIB_MAX: u64 = 10_000_000_000;
-/// Nor does one make bytes cost so little that a later one can't be told.
+/// A measurement lowers that time no further than this: of nothing no later measurement could make more.
 const NS_PER_MIB_MIN: u64 = 10_000;
-/// A message that took so long has half a say in what a byte costs.
+/// A message to the index that took so long counts as much as all messages before it.
 const TRUSTED_US: u64 = 20_000;
 
-/// What a write holds from when it is let in until it is indexed, or refused.
+/// A write holds a permit from when it is let in until it is indexed or refused. The permit says what the write takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permit {
     /// Bytes of memory.
@@ -48,7 +49,7 @@ pub struct Permit {
 pub struct PermitTotal {
     /// Bytes of memory.
     pub bytes: u64,
-    /// Of these, what counts as on its way into memory ([`crate::memory_bound`]).
+    /// The part of `bytes` that `--max-memory` counts as on its way into memory ([`crate::memory_bound`]).
     pub admitted_bytes: u64,
     /// Time of the shard's IndexManager, in microseconds.
     pub time_us: u64,
@@ -75,7 +76,7 @@ impl From<Permit> for PermitTotal {
     }
 }
 
-/// What there is to index.
+/// An amount of writes to be indexed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// How many writes.
@@ -93,18 +94,20 @@ struct ShardAdmission {
     vector_ns_per_mib: AtomicU64,
     /// Connections that wait for their turn, or have it.
     waiting: AtomicUsize,
-    /// Whose turn it is; the others wait in their order.
+    /// The connection whose turn it is holds the one permit of this; the others wait for it in their order.
     place: Arc<Semaphore>,
-    /// Rung for whose turn it is, when there is room.
+    /// It wakes the connection whose turn it is when the debt is below its bound again.
     room: Notify,
 }
 
 /// All shards'.
 pub struct Admission {
     shards: Vec<ShardAdmission>,
-    /// Of a shard's debt, what a byte has at least: all shards' bytes together are bounded, too.
+    /// A MiB counts as this much of a shard's time at least, however fast it is indexed: so the bytes of all
+    /// shards together are bounded, too.
     us_per_mib_min: u64,
-    /// Shards whose debt is as high as it may be, and connections that wait: mostly none, which is quickly seen.
+    /// The number of shards whose debt is at its bound, plus the number of connections that wait. It is mostly 0, so
+    /// that one look tells most writes that they may go.
     pressed: AtomicUsize,
 }
 

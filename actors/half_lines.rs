@@ -18,8 +18,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub(crate) use datastore::limits::HALF_LINES_BYTES_MAX;
-
 /// How long a line waits before it looks for room again.
 pub(crate) const ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// How long a half line may stay without growing, or wait for room, or be the finisher's.
@@ -97,7 +95,7 @@ impl HalfLine {
     /// Whether it may grow now.
     pub(crate) fn room(&mut self) -> Room {
         let others = self.all.bytes.load(Ordering::Relaxed).saturating_sub(self.bytes);
-        if self.bytes == 0 || others <= HALF_LINES_BYTES_MAX {
+        if self.bytes == 0 || others <= limits::HALF_LINES_BYTES_MAX {
             self.settle();
             return Room::Grow;
         }

@@ -25,8 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::half_lines::{
-    Decoding, HALF_LINES_BYTES_MAX, HalfLine, HalfLines, LONG_LINE_BYTES, PATIENCE, ROOM_PAUSE, Room,
-    has_ended,
+    Decoding, HalfLine, HalfLines, LONG_LINE_BYTES, PATIENCE, ROOM_PAUSE, Room, has_ended,
 };
 use crate::idle::{IdleWatch, QuietSince};
 use crate::memory_figures::Share;
@@ -244,8 +243,9 @@ impl RequestStream {
     /// The line that has begun found no room in time: it is answered, and what comes of it is thrown away.
     fn refuse_half_line(&mut self) -> Option<Decoded> {
         let refusal = Error::overloaded(format!(
-            "half-read lines of other connections occupy all {HALF_LINES_BYTES_MAX} bytes that there are for them, and \
+            "half-read lines of other connections occupy all {} bytes that there are for them, and \
              this line found no room within {} ms; send it again",
+            limits::HALF_LINES_BYTES_MAX,
             limits::LINE_PROGRESS_TIMEOUT_MS
         ));
         let decoded = self.decoder.refuse_half(refusal);

@@ -328,7 +328,8 @@ impl Client<'_> {
         Ok(Some(Brought::Lines(self.decoder.decode(bytes))))
     }
 
-    /// Others' half-read lines may have filled the budget: then this one waits until the node serves.
+    /// Whether more may be read of this client. While the half-read lines, or the replies not taken yet, of all clients
+    /// together occupy their budget, it waits.
     fn has_room(&self) -> bool {
         let for_lines =
             self.half_bytes <= READ_BYTES || self.shared.half_bytes.get() <= limits::HALF_LINES_BYTES_MAX;

@@ -9,6 +9,7 @@ use super::super::{
     SnapshotFile, SnapshotHeader, SyncPurpose, first_retained_index, list_snapshots, newest_valid_snapshot,
     prepare_spare, ready_spares, segment_name,
 };
+use super::logs::change_header;
 use super::{NODE, append, fresh, open, options};
 use crate::engine::{Entry, Version};
 
@@ -86,15 +87,6 @@ fn a_snapshot_that_can_not_be_read_back_takes_no_good_one_along() {
         assert_eq!(newest, Some(90), "failed at read {after}: {has_failed}");
         assert_eq!(list_snapshots(&disk).unwrap().len(), 1);
     }
-}
-
-fn change_header(disk: &MemoryDisk, number: u64, change: impl FnOnce(&mut SegmentHeader)) {
-    let name = segment_name(number);
-    let mut bytes = disk.bytes(&name).unwrap();
-    let mut header = SegmentHeader::decode(&bytes).unwrap();
-    change(&mut header);
-    bytes[..4096].copy_from_slice(&header.encode());
-    disk.set_bytes(&name, bytes);
 }
 
 /// Four segments with an entry each.

@@ -210,7 +210,7 @@ fn a_torn_tail_is_copied_aside_and_said_once() {
 }
 
 /// Changes a segment's header and makes its CRC right again.
-fn change_header(disk: &MemoryDisk, number: u64, change: impl FnOnce(&mut SegmentHeader)) {
+pub(super) fn change_header(disk: &MemoryDisk, number: u64, change: impl FnOnce(&mut SegmentHeader)) {
     let name = segment_name(number);
     let mut bytes = disk.bytes(&name).unwrap();
     let mut header = SegmentHeader::decode(&bytes).unwrap();
