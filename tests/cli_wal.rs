@@ -103,7 +103,7 @@ fn rows(dumped: &str) -> Vec<Vec<&str>> {
 #[test]
 fn a_log_of_dynamo_mode_is_read_with_its_streams_and_the_versions_that_were_answered() {
     let directory = temporary_directory();
-    let node = Options::in_directory(directory.path()).with(&["--mode", "dynamo"]).start();
+    let node = Options::in_directory(directory.path()).with(&["--mode", "dynamo", "--shards", "1"]).start();
     let mut client = node.client();
     let set = client.ok(json!({"op": "set", "key": "k", "value": "x"}));
     let vector = client.ok(json!({"op": "add_vector", "key": "k", "vector": [1, -0.5]}));

@@ -52,12 +52,20 @@ fn occupied_bytes(client: &mut Client) -> u64 {
     client.ok(json!({"op": "stats", "section": "memory"}))["memory"]["connections_bytes"].as_u64().unwrap()
 }
 
-/// All the room that there is for halves is taken.
+/// All the room that there is for halves is taken. A node that others keep from the processor reads late, or
+/// so late that a half stays short: then there are some more of them.
 fn fill_the_room(node: &Node) -> Vec<TcpStream> {
-    let halves: Vec<TcpStream> = (0..HALVES).map(|_| half_line(node, MIB)).collect();
-    let occupied = occupied_bytes(&mut node.client());
-    assert!(occupied > 250 * MIB as u64, "the room is full: {occupied}");
-    halves
+    let mut halves: Vec<TcpStream> = (0..HALVES).map(|_| half_line(node, MIB)).collect();
+    let mut client = node.client();
+    let deadline = Instant::now() + common::PATIENCE;
+    loop {
+        let occupied = occupied_bytes(&mut client);
+        if occupied > 250 * MIB as u64 {
+            return halves;
+        }
+        assert!(Instant::now() < deadline, "{} halves occupy {occupied} bytes", halves.len());
+        halves.push(half_line(node, MIB));
+    }
 }
 
 #[test]
@@ -83,6 +91,7 @@ fn every_client_that_sends_its_line_gets_an_answer_when_there_are_too_many_at_on
     let mut lines: Vec<(TcpStream, usize)> =
         fill_the_room(&node).into_iter().map(|stream| (stream, MIB)).collect();
     lines.extend((0..40).map(|_| (half_line(&node, 0), 2 * MIB)));
+    let clients = lines.len();
     let (answered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for (stream, missing) in lines {
@@ -103,7 +112,7 @@ fn every_client_that_sends_its_line_gets_an_answer_when_there_are_too_many_at_on
         }
     });
     let (answered, refused) = (answered.into_inner(), refused.into_inner());
-    assert_eq!(answered + refused, HALVES + 40);
+    assert_eq!(answered + refused, clients);
     assert!(answered > 0, "somebody always gets done");
 }
 
