@@ -10,7 +10,7 @@ use datastore::messaging::{Operation, ScanRequest, Span, reply};
 use datastore::persistence::Member;
 use datastore::query::{
     CopiedReply, Gathering, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery, cluster_body,
-    decode_key_cursor, decode_rank_cursor, hello_body,
+    decode_key_cursor, hello_body,
 };
 
 use crate::awaited::Awaited;
@@ -72,21 +72,27 @@ impl Connection {
                 let writes = keys.into_iter().map(|key| (key, None));
                 self.bulk_write(arena, sequence, id, writes, false)
             }
-            Operation::SearchByValue { value, limit, after, .. } => {
+            Operation::SearchByValue { value, page, .. } => {
                 self.needs_index(|kinds| kinds.value, "value")?;
-                let after = after.map(|after| key_cursor(arena, after)).transpose()?;
-                let query = ValueQuery::new(self.cast.index_hash_key, value.slice(arena), after, limit);
+                let after = page.after.map(|after| key_cursor(arena, after)).transpose()?;
+                let prefix = prefix_of(arena, page.prefix);
+                let (hash_key, json) = (self.cast.index_hash_key, value.slice(arena));
+                let query = ValueQuery::new(hash_key, json, prefix, after, page.limit);
                 self.ask_indexes(sequence, Query::Value(query))
             }
-            Operation::SearchText { query, matching, limit, after, .. } => {
+            Operation::SearchText { query, matching, page, .. } => {
                 self.needs_index(|kinds| kinds.text, "text")?;
-                let after = after.map(|after| rank_cursor(arena, after)).transpose()?;
-                let query = TextQuery::new(query.slice(arena), matching, after, limit);
-                self.ask_indexes(sequence, Query::TextStatistics(query))
+                let prefix = prefix_of(arena, page.prefix);
+                let query = TextQuery::new(query.slice(arena), matching, prefix, page.limit);
+                let query = match page.after {
+                    Some(after) => query.behind(&after.slice(arena))?,
+                    None => query,
+                };
+                self.ask_indexes(sequence, Query::text(query, self.node.settings.shards))
             }
             Operation::VectorSearch { vector, top_k, prefix, .. } => {
                 self.needs_index(|kinds| kinds.vector, "vector")?;
-                let prefix = prefix.map(|prefix| prefix.slice(arena));
+                let prefix = prefix_of(arena, prefix);
                 let vector = bytes_to_numbers(vector.of(arena));
                 self.ask_indexes(sequence, Query::Vector(VectorQuery { vector, top_k, prefix }))
             }
@@ -359,10 +365,11 @@ fn bytes_to_numbers(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-fn key_cursor(arena: &Bytes, after: Span) -> Result<Bytes, Error> {
-    decode_key_cursor(after.of(arena)).map(|key| arena.slice_ref(key))
+/// Every key begins with an empty prefix.
+fn prefix_of(arena: &Bytes, prefix: Option<Span>) -> Option<Bytes> {
+    prefix.filter(|prefix| !prefix.is_empty()).map(|prefix| prefix.slice(arena))
 }
 
-fn rank_cursor(arena: &Bytes, after: Span) -> Result<(f64, Bytes), Error> {
-    decode_rank_cursor(after.of(arena)).map(|cursor| (cursor.score, arena.slice_ref(cursor.key)))
+fn key_cursor(arena: &Bytes, after: Span) -> Result<Bytes, Error> {
+    decode_key_cursor(after.of(arena)).map(|key| arena.slice_ref(key))
 }

@@ -88,8 +88,8 @@
 //! let terms = terms_of_query("Databases").expect("few words");
 //! let statistics = indexes.text_statistics(&terms);
 //! let budget = Budget::unlimited();
-//! let asked =
-//!     TextAsked { terms: &terms, matching: Match::All, statistics: &statistics, after: None, limit: 10 };
+//! let (terms, statistics, matching) = (&terms[..], &statistics, Match::All);
+//! let asked = TextAsked { terms, matching, prefix: None, statistics, after: None, limit: 10 };
 //! let Ok(TextStep::Done(page)) = indexes.search_text(&asked, None, &budget) else { panic!("it is short") };
 //! assert_eq!(page.hits[0].entry.key(), b"bio");
 //! ```

@@ -130,6 +130,93 @@ fn searches_give_each_hit_once_in_order() {
     });
 }
 
+/// Every write changes how common words are, and with that the scores of what stays as it is.
+#[test]
+fn a_search_by_words_goes_on_in_its_order_whatever_is_written() {
+    with_keys(|client, keys| {
+        let request = json!({ "op": "search_text", "query": "word", "limit": 7 });
+        let whole = client.ok(json!({ "op": "search_text", "query": "word" }))["keys"].clone();
+        let mut page = client.ok(request.clone());
+        let mut found = page["keys"].as_array().unwrap().clone();
+        while !page["next"].is_null() {
+            let key = format!("new:{}", found.len());
+            client.ok(json!({ "op": "set", "key": key, "value": "something else of many words" }));
+            let mut next = request.clone();
+            next["after"] = page["next"].clone();
+            page = client.ok(next);
+            assert_eq!(page["total"], keys.len());
+            found.extend(page["keys"].as_array().unwrap().iter().cloned());
+        }
+        assert_eq!(json!(found), whole);
+        // Whoever deletes page by page deletes all.
+        let mut page = client.ok(request.clone());
+        let mut deleted = 0;
+        loop {
+            client.ok(json!({ "op": "bulk_delete", "keys": page["keys"] }));
+            deleted += page["keys"].as_array().unwrap().len();
+            if page["next"].is_null() {
+                break;
+            }
+            let mut next = request.clone();
+            next["after"] = page["next"].clone();
+            page = client.ok(next);
+        }
+        assert_eq!(deleted, keys.len());
+        assert_eq!(client.ok(request.clone())["total"], 0);
+    });
+}
+
+#[test]
+fn a_search_by_words_goes_on_behind_a_kill() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(directory.path()).with(&["--shards", "2"]).start();
+    let mut client = node.client();
+    let records: Vec<Value> =
+        (0..50).map(|number| json!([format!("k{number:02}"), "word ".repeat(1 + number % 9)])).collect();
+    client.ok(json!({ "op": "bulk_set", "records": records }));
+    let request = json!({ "op": "search_text", "query": "word" });
+    let whole = client.when_ready(request.clone());
+    let mut half = request.clone();
+    half["limit"] = json!(25);
+    let first = client.ok(half);
+    client.ok(json!({ "op": "set", "key": "other", "value": "another word that changes what is common" }));
+    let node = node.kill().start();
+    let mut rest = request;
+    rest["after"] = first["next"].clone();
+    let rest = node.client().when_ready(rest);
+    let found: Vec<&Value> =
+        [&first, &rest].into_iter().flat_map(|page| page["keys"].as_array().unwrap()).collect();
+    assert_eq!(json!(found.iter().filter(|key| ***key != "other").collect::<Vec<_>>()), whole["keys"]);
+}
+
+#[test]
+fn searches_keep_to_a_prefix() {
+    with_keys(|client, keys| {
+        let under: Vec<&String> = keys.iter().filter(|key| key.starts_with("item:1")).collect();
+        let request = json!({ "op": "search_text", "query": "word", "prefix": "item:1" });
+        let whole = client.ok(request.clone());
+        let mut found: Vec<&str> =
+            whole["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!((json!(found), &whole["total"]), (json!(under), &json!(under.len())));
+        for limit in [1, 10] {
+            assert_eq!(json!(pages(client, &request, "keys", limit)), whole["keys"], "{limit} a page");
+        }
+        let value = json!({ "op": "search_by_value", "value": "word word", "prefix": "item:1" });
+        let number = |key: &str| keys.iter().position(|other| other == key).unwrap();
+        let expected: Vec<&&String> = under.iter().filter(|key| number(key) % 5 == 1).collect();
+        assert_eq!(client.ok(value.clone())["total"], expected.len());
+        for limit in [1, 4, 1_000] {
+            assert_eq!(json!(pages(client, &value, "keys", limit)), json!(expected), "{limit} a page");
+        }
+        // Nobody's words.
+        let nothing = client.ok(json!({ "op": "search_text", "query": "word", "prefix": "nobody" }));
+        assert_eq!((&nothing["total"], &nothing["total_any"]), (&json!(0), &json!(0)));
+        let any = client.ok(json!({ "op": "search_text", "query": "word nothing", "prefix": "item:1" }));
+        assert_eq!((&any["total"], &any["total_any"]), (&json!(0), &json!(under.len())));
+    });
+}
+
 #[test]
 fn a_page_ends_at_its_bytes_and_the_next_goes_on() {
     let directory = temporary_directory();
@@ -166,10 +253,15 @@ fn a_page_ends_at_its_bytes_and_the_next_goes_on() {
 #[test]
 fn a_cursor_of_something_else_is_refused() {
     with_keys(|client, _| {
+        let of_text = client.ok(json!({ "op": "search_text", "query": "word", "limit": 1 }))["next"].clone();
         for request in [
             json!({ "op": "scan", "after": "nonsense" }),
             json!({ "op": "search_by_value", "value": 1, "after": "" }),
             json!({ "op": "search_text", "query": "word", "after": "kitem:1" }),
+            json!({ "op": "search_text", "query": "words", "after": of_text }),
+            json!({ "op": "search_text", "query": "word", "match": "any", "after": of_text }),
+            json!({ "op": "search_text", "query": "word", "prefix": "item", "after": of_text }),
+            json!({ "op": "scan", "after": of_text }),
         ] {
             assert_eq!(client.refused(request)["code"], "bad_request");
         }

@@ -10,13 +10,14 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `text_search`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `few_matches`, `ranking`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
 mod budget;
 mod canonical;
 mod documents;
+mod few_matches;
 mod folding;
 mod frequencies;
 mod growth;
@@ -25,6 +26,7 @@ mod kernel;
 mod key_slot;
 mod order;
 mod postings;
+mod ranking;
 mod shrink;
 #[cfg(test)]
 mod tests;
@@ -38,9 +40,11 @@ mod vector;
 use std::fmt;
 
 use crate::engine::{Change, Entry};
+use crate::messaging::Match;
 
 pub use budget::{Budget, GivenUp};
 pub use canonical::{CanonicalHash, canonical_hash};
+pub use few_matches::FewMatches;
 pub use growth::{Room, Rooms};
 pub use order::{KeyRange, KeysCounted, Parts, ScanPage};
 pub use text::{TextPage, TextStatistics};
@@ -181,22 +185,44 @@ impl Indexes {
         }
     }
 
-    /// The keys whose value has this hash ([`canonical_hash`]), behind `after`.
+    /// A page of the keys whose value has this hash ([`canonical_hash`]), within a range of keys.
     pub fn search_value(
         &self,
         query: &CanonicalHash,
-        after: Option<&[u8]>,
+        range: &KeyRange<'_>,
         limit: usize,
         bytes_max: usize,
     ) -> ValuePage {
         self.value
             .as_ref()
-            .map_or_else(ValuePage::default, |value| value.search(query, after, limit, bytes_max))
+            .map_or_else(ValuePage::default, |value| value.search(query, range, limit, bytes_max))
+    }
+
+    /// How many of them begin with `prefix`: `most` of those behind `after`, and where to go on.
+    pub fn count_value(
+        &self,
+        query: &CanonicalHash,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> KeysCounted {
+        let none = KeysCounted { count: 0, last: None };
+        self.value.as_ref().map_or(none, |value| value.count(query, prefix, after, most))
     }
 
     /// This shard's share of what [`Indexes::search_text`] needs to know of all shards.
     pub fn text_statistics(&self, terms: &[QueryTerm]) -> TextStatistics {
         self.text.as_ref().map_or_else(TextStatistics::default, |text| text.statistics(terms))
+    }
+
+    /// All entries that match and whose key begins with `prefix`, where they are few.
+    pub fn few_text_matches(
+        &self,
+        terms: &[QueryTerm],
+        matching: Match,
+        prefix: Option<&[u8]>,
+    ) -> Option<FewMatches> {
+        self.text.as_ref()?.few_matches(terms, matching, prefix)
     }
 
     /// The entries that hold the terms, best first: begins a search, or goes on with one.
@@ -206,10 +232,16 @@ impl Indexes {
         under_way: Option<TextSearch>,
         budget: &Budget<'_>,
     ) -> Result<TextStep, GivenUp> {
-        match &self.text {
-            Some(text) => text.search(asked, under_way, budget),
-            None => Ok(TextStep::Done(TextPage::default())),
+        let Some(text) = &self.text else { return Ok(TextStep::Done(TextPage::default())) };
+        if let (Some(_), Some(order), None) = (asked.prefix, &self.order, &under_way) {
+            let few = text.few_keys(asked);
+            let keys: Vec<&Entry> = order.with_prefix(asked.prefix).take(few + 1).collect();
+            budget.spend(keys.len() as u64)?;
+            if keys.len() <= few {
+                return text.search(asked, Some(&keys), None, budget);
+            }
         }
+        text.search(asked, None, under_way, budget)
     }
 
     /// Whether there are searches that will go on: what they have seen must not come again.

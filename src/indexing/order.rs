@@ -155,7 +155,7 @@ impl OrderIndex {
         limit: usize,
         bytes_max: usize,
     ) -> ScanPage {
-        let Some(keys) = self.range(range) else { return ScanPage::default() };
+        let Some(keys) = range_of(&self.keys, range) else { return ScanPage::default() };
         let entries = keys.map(|key| &key.0);
         if range.reverse {
             collect_page(entries.rev(), parts, limit, bytes_max)
@@ -164,46 +164,59 @@ impl OrderIndex {
         }
     }
 
-    /// Counts keys that begin with `prefix` and stand behind `after`, `most` of
-    /// them; says behind which key to go on, when there may be more.
+    /// See [`count_keys`].
     pub(super) fn count(&self, prefix: &[u8], after: Option<&[u8]>, most: usize) -> KeysCounted {
-        let range = KeyRange { prefix: Some(prefix), after, ..KeyRange::default() };
-        // A walk over the leaves: the tree keeps no counts, and no key is compared on the way.
-        let keys = self.range(&range).into_iter().flatten();
-        let mut count = 0;
-        for key in keys {
-            count += 1;
-            if count == most {
-                return KeysCounted { count: count as u64, last: Some(key.0.clone()) };
-            }
-        }
-        KeysCounted { count: count as u64, last: None }
+        count_keys(&self.keys, prefix, after, most)
     }
 
     /// The entries whose keys begin with `prefix`, in key order.
     pub(super) fn with_prefix(&self, prefix: Option<&[u8]>) -> impl Iterator<Item = &Entry> {
-        self.range(&KeyRange { prefix, ..KeyRange::default() }).into_iter().flatten().map(|key| &key.0)
+        range_of(&self.keys, &KeyRange { prefix, ..KeyRange::default() })
+            .into_iter()
+            .flatten()
+            .map(|key| &key.0)
     }
+}
 
-    /// `None` stands for a range that nothing can be in: the tree refuses it with a panic.
-    fn range(&self, range: &KeyRange<'_>) -> Option<Range<'_, ByKey>> {
-        let mut lower: Bound<&[u8]> = Bound::Included(range.start.unwrap_or(b""));
-        let mut upper = range.end;
-        let prefix_end = range.prefix.and_then(prefix_end);
-        for bound in [prefix_end.as_deref(), range.after.filter(|_| range.reverse)].into_iter().flatten() {
-            upper = Some(upper.map_or(bound, |upper| upper.min(bound)));
+/// Counts keys that begin with `prefix` and stand behind `after`, `most` of
+/// them; says behind which key to go on, when there may be more.
+pub(super) fn count_keys(
+    keys: &BTreeSet<ByKey>,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    most: usize,
+) -> KeysCounted {
+    let range = KeyRange { prefix: Some(prefix), after, ..KeyRange::default() };
+    // A walk over the leaves: the tree keeps no counts, and no key is compared on the way.
+    let mut count = 0;
+    for key in range_of(keys, &range).into_iter().flatten() {
+        count += 1;
+        if count == most {
+            return KeysCounted { count: count as u64, last: Some(key.0.clone()) };
         }
-        if let Some(prefix) = range.prefix.filter(|prefix| *prefix > key_of(lower)) {
-            lower = Bound::Included(prefix);
-        }
-        if let Some(after) = range.after.filter(|after| !range.reverse && *after >= key_of(lower)) {
-            lower = Bound::Excluded(after);
-        }
-        if upper.is_some_and(|upper| upper <= key_of(lower)) {
-            return None;
-        }
-        Some(self.keys.range::<[u8], _>((lower, upper.map_or(Bound::Unbounded, Bound::Excluded))))
     }
+    KeysCounted { count: count as u64, last: None }
+}
+
+/// The keys within a range. `None` stands for a range that nothing can be in: the tree refuses it with
+/// a panic.
+pub(super) fn range_of<'a>(keys: &'a BTreeSet<ByKey>, range: &KeyRange<'_>) -> Option<Range<'a, ByKey>> {
+    let mut lower: Bound<&[u8]> = Bound::Included(range.start.unwrap_or(b""));
+    let mut upper = range.end;
+    let prefix_end = range.prefix.and_then(prefix_end);
+    for bound in [prefix_end.as_deref(), range.after.filter(|_| range.reverse)].into_iter().flatten() {
+        upper = Some(upper.map_or(bound, |upper| upper.min(bound)));
+    }
+    if let Some(prefix) = range.prefix.filter(|prefix| *prefix > key_of(lower)) {
+        lower = Bound::Included(prefix);
+    }
+    if let Some(after) = range.after.filter(|after| !range.reverse && *after >= key_of(lower)) {
+        lower = Bound::Excluded(after);
+    }
+    if upper.is_some_and(|upper| upper <= key_of(lower)) {
+        return None;
+    }
+    Some(keys.range::<[u8], _>((lower, upper.map_or(Bound::Unbounded, Bound::Excluded))))
 }
 
 fn key_of(bound: Bound<&[u8]>) -> &[u8] {

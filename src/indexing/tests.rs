@@ -32,7 +32,7 @@ fn search_text_within(
     statistics: &TextStatistics,
     budget: &Budget<'_>,
 ) -> Result<TextPage, GivenUp> {
-    let asked = TextAsked { terms, matching, statistics, after: None, limit: 10 };
+    let asked = TextAsked { terms, matching, prefix: None, statistics, after: None, limit: 10 };
     let mut under_way = None;
     loop {
         match indexes.search_text(&asked, under_way, budget)? {
@@ -188,7 +188,10 @@ fn sizes_shrink_when_keys_go() {
     // Tables keep their room for the next keys.
     assert!(empty.text.bytes < full.text.bytes, "{empty:?}");
     assert!(entries.iter().all(|entry| {
-        indexes.search_value(&canonical_hash((1, 2), entry.value().unwrap()), None, 1, 1).total == 0
+        indexes
+            .search_value(&canonical_hash((1, 2), entry.value().unwrap()), &KeyRange::default(), 1, 1)
+            .total
+            == 0
     }));
 }
 

@@ -12,9 +12,11 @@ use roaring::RoaringBitmap;
 use super::budget::{Budget, GivenUp};
 use super::documents::Documents;
 use super::postings::{DocumentId, Postings};
+use super::ranking::Ranking;
 use super::text::{TextIndex, TextPage, TextStatistics};
 use super::tokens::QueryTerm;
 use super::top::{Top, by_rank};
+use crate::engine::Entry;
 use crate::messaging::Match;
 
 /// Tests have many windows and slices; measurements, which are made without assertions, have not.
@@ -26,6 +28,10 @@ const WINDOW: DocumentId = if IN_TESTS { 4 } else { 1 << 14 };
 /// Steps after which others have their turn: some ten milliseconds.
 const SLICE_STEPS: u64 = if IN_TESTS { 16 } else { 1 << 19 };
 
+/// What it costs, in steps, to look whether a document's key has a prefix: the key lies in its entry,
+/// anywhere in memory.
+const PREFIX_STEPS: u64 = 4;
+
 /// What a search by text is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct TextAsked<'a> {
@@ -33,6 +39,8 @@ pub struct TextAsked<'a> {
     pub terms: &'a [QueryTerm],
     /// Whether all must occur.
     pub matching: Match,
+    /// Keys must begin with this.
+    pub prefix: Option<&'a [u8]>,
     /// Those of all shards, merged.
     pub statistics: &'a TextStatistics,
     /// The page begins behind this score and key.
@@ -53,62 +61,74 @@ pub enum TextStep {
 /// A search by text that is under way.
 #[derive(Debug)]
 pub struct TextSearch {
-    /// Documents, or places in `holders`, that are still to come.
+    /// Documents, or places in the walk's list, that are still to come.
     next: DocumentId,
     end: DocumentId,
-    /// The documents that held all words when the search began, where all are wanted.
-    holders: Option<Vec<DocumentId>>,
+    walk: Walk,
     /// Changes that the index had had by then.
     changes: u64,
     top: Top,
     total: u64,
 }
 
+/// Which documents are looked at.
+#[derive(Debug)]
+enum Walk {
+    /// Those of the words' lists.
+    Lists,
+    /// Those that held all words when the search began.
+    Holders(Vec<DocumentId>),
+    /// These, which hold some of the words or none: those of a prefix that few keys have.
+    Candidates(Vec<DocumentId>),
+}
+
 impl TextIndex {
-    /// Goes on with a search, or begins it.
+    /// Goes on with a search, or begins it: with all keys that have its prefix, where they are
+    /// [so few](TextIndex::few_keys) that it is better to go through them.
     pub(super) fn search(
         &self,
         asked: &TextAsked<'_>,
+        keys: Option<&[&Entry]>,
         under_way: Option<TextSearch>,
         budget: &Budget<'_>,
     ) -> Result<TextStep, GivenUp> {
-        let lists: Vec<Postings<'_>> = asked.terms.iter().map(|term| self.postings(term)).collect();
-        let ranking = Ranking::new(asked.terms, asked.statistics);
+        let lists = self.lists(asked.terms);
         let mut search = match under_way {
             Some(search) => search,
-            None => self.begin(asked, &lists, budget)?,
+            None => self.begin(asked, keys, &lists, budget)?,
         };
-        let mut scores = Scores::new(WINDOW.min(search.end) as usize);
-        while search.next < search.end {
-            let window = search.next..search.next.saturating_add(WINDOW).min(search.end);
-            search.next = window.end;
-            let TextSearch { holders, changes, top, total, .. } = &mut search;
-            let mut page = Collector { documents: &self.documents, after: asked.after, top, total };
+        let TextSearch { walk, changes, top, total, next, end } = &mut search;
+        let mut pass = Pass {
+            index: self,
+            lists: &lists,
+            ranking: Ranking::new(asked.terms, asked.statistics),
+            scores: Scores::new(WINDOW.min(*end) as usize),
+            page: Collector {
+                documents: &self.documents,
+                prefix: asked.prefix,
+                after: asked.after,
+                top,
+                total,
+            },
+            budget,
+        };
+        while *next < *end {
+            let window = *next..next.saturating_add(WINDOW).min(*end);
+            *next = window.end;
             let places = window.start as usize..window.end as usize;
-            match (holders, &lists[..]) {
-                (Some(holders), _) => {
-                    let holders = &holders[places];
-                    let holders = match *changes == self.changes_applied {
-                        true => holders,
-                        // Some of them may hold less by now.
-                        false => &still_holders(holders, &lists),
-                    };
-                    self.rank_holders(holders, &lists, &ranking, &mut scores, &mut page, budget)?;
+            match (&*walk, &lists[..]) {
+                (Walk::Holders(holders), _) if *changes == self.changes_applied => {
+                    pass.holders(&holders[places])?;
                 }
-                (None, [only]) => {
-                    let before = *page.total;
-                    only.for_each(window, |document, frequency| {
-                        page.offer(document, ranking.part(0, frequency, self.documents.length(document)));
-                    });
-                    budget.spend(*page.total - before)?;
-                }
-                (None, lists) => {
-                    self.rank_any(window.start, window.end, lists, &ranking, &mut scores, &mut page, budget)?
-                }
+                // Some of them may hold less by now.
+                (Walk::Holders(holders), _) => pass.candidates(&holders[places], asked.matching)?,
+                (Walk::Candidates(candidates), _) => pass.candidates(&candidates[places], asked.matching)?,
+                (Walk::Lists, [only]) => pass.one(window, only)?,
+                (Walk::Lists, _) => pass.any(window.start, window.end)?,
             }
             // Were searches under way without end, numbers would be used up.
             let may_rest = budget.steps() >= SLICE_STEPS && !self.documents.holds_many();
-            if search.next < search.end && may_rest {
+            if *next < *end && may_rest {
                 return Ok(TextStep::GoOn(search));
             }
         }
@@ -117,64 +137,120 @@ impl TextIndex {
         Ok(TextStep::Done(TextPage { hits, total, more }))
     }
 
+    pub(super) fn lists(&self, terms: &[QueryTerm]) -> Vec<Postings<'_>> {
+        terms.iter().map(|term| self.postings(term)).collect()
+    }
+
+    /// With so many keys of a prefix it costs less to look each of them up in the words' lists than
+    /// to go through the lists.
+    pub(super) fn few_keys(&self, asked: &TextAsked<'_>) -> usize {
+        // A look-up is a few places in memory for the key, and a few for each word.
+        const POSTINGS_PER_LOOK_UP: u64 = 8;
+        let lengths = asked.terms.iter().map(|term| self.postings(term).len());
+        let postings = match asked.matching {
+            Match::All => lengths.min().unwrap_or(0),
+            Match::Any => lengths.sum(),
+        };
+        (postings / (POSTINGS_PER_LOOK_UP * (1 + asked.terms.len() as u64))) as usize
+    }
+
     fn begin(
         &self,
         asked: &TextAsked<'_>,
+        keys: Option<&[&Entry]>,
         lists: &[Postings<'_>],
         budget: &Budget<'_>,
     ) -> Result<TextSearch, GivenUp> {
-        let holders = match asked.matching {
-            Match::All if lists.len() != 1 => Some(intersection(lists, budget)?),
-            _ => None,
+        let walk = match (keys, asked.matching) {
+            (Some(keys), _) => {
+                let found = keys.iter().filter_map(|entry| self.documents.find(entry.key()));
+                Walk::Candidates(found.collect())
+            }
+            (None, Match::All) if lists.len() != 1 => Walk::Holders(intersection(lists, budget)?),
+            (None, _) => Walk::Lists,
         };
-        let end = holders.as_ref().map_or(self.documents.numbers(), |holders| holders.len() as DocumentId);
+        let end = match &walk {
+            Walk::Lists => self.documents.numbers(),
+            Walk::Holders(listed) | Walk::Candidates(listed) => listed.len() as DocumentId,
+        };
         let (top, changes) = (Top::new(asked.limit.max(1)), self.changes_applied);
-        Ok(TextSearch { next: 0, end, holders, changes, top, total: 0 })
+        Ok(TextSearch { next: 0, end, walk, changes, top, total: 0 })
+    }
+}
+
+/// What is needed to rank the documents of a window.
+struct Pass<'a> {
+    index: &'a TextIndex,
+    lists: &'a [Postings<'a>],
+    ranking: Ranking,
+    scores: Scores,
+    page: Collector<'a>,
+    budget: &'a Budget<'a>,
+}
+
+impl Pass<'_> {
+    /// Of a single word.
+    fn one(&mut self, window: std::ops::Range<DocumentId>, list: &Postings<'_>) -> Result<(), GivenUp> {
+        let mut visited = 0;
+        list.for_each(window, |document, frequency| {
+            visited += 1;
+            self.page.offer(document, self.ranking.part(0, frequency, self.index.documents.length(document)));
+        });
+        self.budget.spend(visited * self.page.steps())
     }
 
-    fn rank_holders(
-        &self,
-        holders: &[DocumentId],
-        lists: &[Postings<'_>],
-        ranking: &Ranking,
-        scores: &mut Scores,
-        page: &mut Collector<'_>,
-        budget: &Budget<'_>,
-    ) -> Result<(), GivenUp> {
-        for (index, list) in lists.iter().enumerate() {
+    /// Documents that hold every word, ascending.
+    fn holders(&mut self, holders: &[DocumentId]) -> Result<(), GivenUp> {
+        let documents = &self.index.documents;
+        for (index, list) in self.lists.iter().enumerate() {
             list.for_each_holder(holders, |holder, frequency| {
-                scores.sums[holder] += ranking.part(index, frequency, self.documents.length(holders[holder]));
+                self.scores.sums[holder] +=
+                    self.ranking.part(index, frequency, documents.length(holders[holder]));
             });
-            budget.spend(holders.len() as u64)?;
+            self.budget.spend(holders.len() as u64)?;
         }
-        for (&document, score) in holders.iter().zip(&mut scores.sums) {
-            page.offer(document, std::mem::take(score));
+        for (&document, score) in holders.iter().zip(&mut self.scores.sums) {
+            self.page.offer(document, std::mem::take(score));
+        }
+        self.budget.spend(holders.len() as u64 * (self.page.steps() - 1))
+    }
+
+    /// Documents of which is not known which words they hold.
+    fn candidates(&mut self, candidates: &[DocumentId], matching: Match) -> Result<(), GivenUp> {
+        for &document in candidates {
+            self.budget.spend(1 + self.lists.len() as u64)?;
+            let length = self.index.documents.length(document);
+            let (mut held, mut score) = (0, 0.0);
+            for (index, list) in self.lists.iter().enumerate() {
+                let frequency = list.frequency(document);
+                if frequency > 0 {
+                    held += 1;
+                    score += self.ranking.part(index, frequency, length);
+                } else if matching == Match::All {
+                    held = 0;
+                    break;
+                }
+            }
+            if held > 0 {
+                self.page.offer(document, score);
+            }
         }
         Ok(())
     }
 
     /// Adds the terms up, one after the other, over a window of documents whose
     /// scores stay in the processor's cache.
-    #[allow(clippy::too_many_arguments, reason = "it is one pass of a loop")]
-    fn rank_any(
-        &self,
-        start: DocumentId,
-        end: DocumentId,
-        lists: &[Postings<'_>],
-        ranking: &Ranking,
-        scores: &mut Scores,
-        page: &mut Collector<'_>,
-        budget: &Budget<'_>,
-    ) -> Result<(), GivenUp> {
-        for (index, list) in lists.iter().enumerate() {
+    fn any(&mut self, start: DocumentId, end: DocumentId) -> Result<(), GivenUp> {
+        let Pass { index, lists, ranking, scores, page, budget } = self;
+        for (term, list) in lists.iter().enumerate() {
             let mut visited = 0;
             list.for_each(start..end, |document, frequency| {
                 visited += 1;
                 let place = (document - start) as usize;
                 scores.matched[place / 64] |= 1 << (place % 64);
-                scores.sums[place] += ranking.part(index, frequency, self.documents.length(document));
+                scores.sums[place] += ranking.part(term, frequency, index.documents.length(document));
             });
-            budget.spend(visited + 1)?;
+            budget.spend(visited * page.steps() + 1)?;
         }
         for (block, bits) in scores.matched.iter_mut().enumerate() {
             while *bits != 0 {
@@ -225,58 +301,27 @@ fn intersection(lists: &[Postings<'_>], budget: &Budget<'_>) -> Result<Vec<Docum
     Ok(holders)
 }
 
-fn still_holders(holders: &[DocumentId], lists: &[Postings<'_>]) -> Vec<DocumentId> {
-    let holds = |document: &DocumentId| lists.iter().all(|list| list.frequency(*document) > 0);
-    holders.iter().copied().filter(holds).collect()
-}
-
-/// BM25 with what depends only on the query worked out beforehand.
-struct Ranking {
-    /// For each term: its inverse document frequency times (k1 + 1), times how often the query has it.
-    weights: Vec<f64>,
-    /// k1 · (1 − b)
-    base: f64,
-    /// k1 · b / the average length
-    slope: f64,
-}
-
-impl Ranking {
-    fn new(terms: &[QueryTerm], statistics: &TextStatistics) -> Ranking {
-        const K1: f64 = 1.2;
-        const B: f64 = 0.75;
-        let documents = statistics.documents as f64;
-        let weight = |(term, &frequency): (&QueryTerm, &u64)| {
-            let frequency = frequency as f64;
-            let rarity = (1.0 + (documents - frequency + 0.5).max(0.5) / (frequency + 0.5)).ln();
-            rarity * (K1 + 1.0) * f64::from(term.count)
-        };
-        // Statistics are from a moment before: they may say that there is nothing yet.
-        let average_length = statistics.tokens.max(1) as f64 / documents.max(1.0);
-        Ranking {
-            weights: terms.iter().zip(&statistics.document_frequency).map(weight).collect(),
-            base: K1 * (1.0 - B),
-            slope: K1 * B / average_length,
-        }
-    }
-
-    /// What the term adds to the score of a document of that length.
-    fn part(&self, term: usize, frequency: u32, length: u32) -> f64 {
-        let frequency = f64::from(frequency);
-        let weight = self.weights.get(term).copied().unwrap_or(0.0);
-        weight * frequency / (frequency + self.base + self.slope * f64::from(length))
-    }
-}
-
 /// Counts the matches and keeps the best behind the cursor.
 struct Collector<'a> {
     documents: &'a Documents,
+    prefix: Option<&'a [u8]>,
     after: Option<(f64, &'a [u8])>,
     top: &'a mut Top,
     total: &'a mut u64,
 }
 
 impl Collector<'_> {
+    /// What a document costs that is offered.
+    fn steps(&self) -> u64 {
+        1 + if self.prefix.is_some() { PREFIX_STEPS } else { 0 }
+    }
+
     fn offer(&mut self, document: DocumentId, score: f64) {
+        if let Some(prefix) = self.prefix
+            && !self.documents.entry(document).is_some_and(|entry| entry.key().starts_with(prefix))
+        {
+            return;
+        }
         *self.total += 1;
         if self.after.is_some_and(|(last, _)| score > last) {
             return;

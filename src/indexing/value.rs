@@ -7,13 +7,14 @@
 //! anywhere without walking what came before; it moves back when one is left.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use hashbrown::HashTable;
 
 use super::canonical::{CanonicalHash, canonical_hash};
 use super::growth::Room;
-use super::order::{ByKey, Parts, TREE_BYTES_PER_KEY, collect_page};
+use super::order::{
+    ByKey, KeyRange, KeysCounted, Parts, TREE_BYTES_PER_KEY, collect_page, count_keys, range_of,
+};
 use super::shrink::shrink_table;
 use crate::engine::{Change, Entry};
 
@@ -22,7 +23,8 @@ use crate::engine::{Change, Entry};
 pub struct ValuePage {
     /// The entries in ascending key order.
     pub entries: Vec<Entry>,
-    /// How many entries hold the value, on this page or not.
+    /// How many entries hold the value, on this page or not; zero where a prefix is given, with which they
+    /// have to be counted.
     pub total: u64,
     /// Whether there are more behind these.
     pub more: bool,
@@ -99,27 +101,49 @@ impl ValueIndex {
         }
     }
 
+    /// The keys with this value within a range. How many there are is told where that costs nothing:
+    /// without a prefix.
     pub(super) fn search(
         &self,
         query: &CanonicalHash,
-        after: Option<&[u8]>,
+        range: &KeyRange<'_>,
         limit: usize,
         bytes_max: usize,
     ) -> ValuePage {
+        let total = |total: usize| if range.prefix.is_some() { 0 } else { total as u64 };
         if let Some((_, set)) = self.several.find(query.0, |slot| slot.0 == *query) {
-            let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-            let entries = set.range::<[u8], _>((lower, Bound::Unbounded)).map(|key| &key.0);
+            let entries = range_of(set, range).into_iter().flatten().map(|key| &key.0);
             let page = collect_page(entries, Parts::KEYS, limit, bytes_max);
-            return ValuePage { entries: page.entries, total: set.len() as u64, more: page.more };
+            return ValuePage { entries: page.entries, total: total(set.len()), more: page.more };
         }
         match self.single.find(query.0, |slot| slot.0 == *query) {
             Some((_, entry)) => {
-                let shown = after.is_none_or(|after| entry.key() > after);
+                let shown =
+                    range.after.is_none_or(|after| entry.key() > after) && has_prefix(entry, range.prefix);
                 let entries = if shown { vec![entry.clone()] } else { Vec::new() };
-                ValuePage { entries, total: 1, more: false }
+                ValuePage { entries, total: total(1), more: false }
             }
             None => ValuePage::default(),
         }
+    }
+
+    /// How many keys have this value and begin with `prefix`: `most` of those behind `after`, and
+    /// where to go on.
+    pub(super) fn count(
+        &self,
+        query: &CanonicalHash,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> KeysCounted {
+        if let Some((_, set)) = self.several.find(query.0, |slot| slot.0 == *query) {
+            return count_keys(set, prefix, after, most);
+        }
+        let single = self.single.find(query.0, |slot| slot.0 == *query);
+        let counted = single.filter(|(_, entry)| {
+            has_prefix(entry, Some(prefix)) && after.is_none_or(|after| entry.key() > after)
+        });
+        KeysCounted { count: u64::from(counted.is_some()), last: None }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -137,4 +161,8 @@ impl ValueIndex {
         const NODE_BYTES: u64 = 112;
         tables as u64 + self.several.len() as u64 * NODE_BYTES + self.in_sets * TREE_BYTES_PER_KEY
     }
+}
+
+fn has_prefix(entry: &Entry, prefix: Option<&[u8]>) -> bool {
+    prefix.is_none_or(|prefix| entry.key().starts_with(prefix))
 }

@@ -44,4 +44,6 @@ mod tests;
 
 pub use line_decoder::LineDecoder;
 pub use other_protocols::OtherProtocol;
-pub use request::{Asks, Consistency, Copies, Decoded, Match, Operation, Request, ScanRequest, Span};
+pub use request::{
+    Asks, Consistency, Copies, Decoded, Match, Operation, PageRequest, Request, ScanRequest, Span,
+};

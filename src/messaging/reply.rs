@@ -109,13 +109,23 @@ pub fn keys_page<'a>(
     end(out);
 }
 
+/// What a page of `search_text` says beside its matches.
+#[derive(Clone, Copy, Debug)]
+pub struct TextPage<'a> {
+    /// How many there are over all pages.
+    pub total: u64,
+    /// Where none has all words: how many have any.
+    pub total_any: Option<u64>,
+    /// The next page's cursor.
+    pub next: Option<&'a [u8]>,
+}
+
 /// `search_text`: like [`keys_page`], with a score for each key.
 pub fn text_page<'a>(
     out: &mut Vec<u8>,
     id: &[u8],
     matches: impl IntoIterator<Item = (&'a [u8], f64), IntoIter: Clone>,
-    total: u64,
-    next: Option<&[u8]>,
+    page: TextPage<'_>,
 ) {
     let matches = matches.into_iter();
     begin(out, id);
@@ -123,8 +133,12 @@ pub fn text_page<'a>(
     write_list(out, matches.clone(), |out, (key, _)| write_string(out, key));
     out.extend_from_slice(b",\"scores\":");
     write_list(out, matches, |out, (_, score)| write_f64(out, score));
-    write_total(out, total);
-    write_next(out, next);
+    write_total(out, page.total);
+    if let Some(total_any) = page.total_any {
+        out.extend_from_slice(b",\"total_any\":");
+        write_integer(out, total_any);
+    }
+    write_next(out, page.next);
     end(out);
 }
 

@@ -105,6 +105,17 @@ pub enum Match {
     Any,
 }
 
+/// Which part of what a search finds is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Keys must begin with this.
+    pub prefix: Option<Span>,
+    /// Items in a page, already capped.
+    pub limit: usize,
+    /// A cursor of an earlier page.
+    pub after: Option<Span>,
+}
+
 /// The range of keys a `scan` covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanRequest {
@@ -144,6 +155,7 @@ impl Operation {
                 keys.capacity() * size_of::<Span>()
             }
             Operation::Scan { .. } => size_of::<ScanRequest>(),
+            Operation::SearchByValue { .. } | Operation::SearchText { .. } => size_of::<PageRequest>(),
             _ => 0,
         }
     }
@@ -172,9 +184,9 @@ pub enum Operation {
     /// Removes several keys, all or nothing.
     BulkDelete { keys: Vec<Span> },
     /// Keys whose value equals this one.
-    SearchByValue { value: Span, limit: usize, after: Option<Span>, consistency: Consistency },
+    SearchByValue { value: Span, page: Box<PageRequest>, consistency: Consistency },
     /// Keys whose value's strings hold these words, best first.
-    SearchText { query: Span, matching: Match, limit: usize, after: Option<Span>, consistency: Consistency },
+    SearchText { query: Span, matching: Match, page: Box<PageRequest>, consistency: Consistency },
     /// Replaces a key's vector.
     AddVector { key: Span, vector: Span, condition: Condition },
     /// Reads a key's vector.

@@ -3,19 +3,19 @@
 
 use super::envelope::Field;
 use super::fields::{Fields, Refusal, Shape};
-use super::request::{Match, Operation, ScanRequest};
+use super::request::{Match, Operation, PageRequest, ScanRequest};
 use crate::limits::TOP_K_DEFAULT;
 
 pub(super) static SEARCH_BY_VALUE: Shape = Shape::new(
     "search_by_value",
     &[Field::Value],
-    &[Field::Limit, Field::After, Field::Consistency, Field::AfterVersion],
+    &[Field::Prefix, Field::Limit, Field::After, Field::Consistency, Field::AfterVersion],
     search_by_value,
 );
 pub(super) static SEARCH_TEXT: Shape = Shape::new(
     "search_text",
     &[Field::Query],
-    &[Field::Match, Field::Limit, Field::After, Field::Consistency, Field::AfterVersion],
+    &[Field::Match, Field::Prefix, Field::Limit, Field::After, Field::Consistency, Field::AfterVersion],
     search_text,
 );
 pub(super) static VECTOR_SEARCH: Shape = Shape::new(
@@ -47,8 +47,7 @@ pub(super) static COUNT: Shape =
 fn search_by_value(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     Ok(Operation::SearchByValue {
         value: fields.value()?,
-        limit: fields.limit()?,
-        after: fields.text(Field::After)?,
+        page: page(fields)?,
         consistency: fields.consistency()?,
     })
 }
@@ -57,10 +56,14 @@ fn search_text(fields: &mut Fields<'_>) -> Result<Operation, Refusal> {
     Ok(Operation::SearchText {
         query: fields.required_text(Field::Query)?,
         matching: matching(fields)?,
-        limit: fields.limit()?,
-        after: fields.text(Field::After)?,
+        page: page(fields)?,
         consistency: fields.consistency()?,
     })
+}
+
+fn page(fields: &mut Fields<'_>) -> Result<Box<PageRequest>, Refusal> {
+    let (prefix, limit) = (fields.text(Field::Prefix)?, fields.limit()?);
+    Ok(Box::new(PageRequest { prefix, limit, after: fields.text(Field::After)? }))
 }
 
 fn matching(fields: &mut Fields<'_>) -> Result<Match, Refusal> {

@@ -5,11 +5,12 @@
 use bytes::Bytes;
 
 use super::bulk_get_reply::BulkGetReply;
-use super::merge::{merge_scan_pages, merge_text_pages, merge_value_pages, merge_vector_pages};
-use super::plan::{Part, Query, ScanQuery, TextQuery, ValueQuery, VectorQuery};
+use super::merge::{merge_scan_pages, merge_value_pages, merge_vector_pages};
+use super::plan::{Part, Query, ScanQuery, ValueQuery, VectorQuery};
+use super::text_gathering::TextGathering;
 use crate::engine::{Entry, Version};
 use crate::error::Error;
-use crate::indexing::{Parts, TextStatistics};
+use crate::indexing::{FewMatches, Parts};
 use crate::limits::PAGE_BYTES_MAX;
 use crate::messaging::reply;
 
@@ -21,7 +22,7 @@ enum Plan {
     CountAll { keys: usize },
     Snapshot { made: Option<(u64, u64, u64)> },
     Value(ValueQuery),
-    Text { query: TextQuery, statistics: Option<TextStatistics> },
+    Text(TextGathering),
     Vector(VectorQuery),
     Scan(ScanQuery),
     CountPrefix,
@@ -108,8 +109,7 @@ impl Gathering {
     pub fn search(query: &Query, shards: usize) -> Gathering {
         let plan = match query.clone() {
             Query::Value(query) => Plan::Value(query),
-            Query::TextStatistics(query) => Plan::Text { query, statistics: None },
-            Query::Text(query, statistics) => Plan::Text { query, statistics: Some(statistics) },
+            Query::TextStatistics(query) | Query::Text(query) => Plan::Text(TextGathering::new(query)),
             Query::Vector(query) => Plan::Vector(query),
             Query::Scan(query) => Plan::Scan(query),
             Query::Count(_) => Plan::CountPrefix,
@@ -201,19 +201,10 @@ impl Gathering {
     }
 
     fn next_query(&mut self) -> Option<Query> {
-        let Plan::Text { query, statistics: statistics @ None } = &mut self.plan else { return None };
-        let mut total: Option<TextStatistics> = None;
-        for part in self.parts.drain(..) {
-            let Part::TextStatistics(part) = part else { continue };
-            match &mut total {
-                Some(total) => total.merge(&part),
-                None => total = Some(part),
-            }
-        }
-        let total = total?;
-        *statistics = Some(total.clone());
+        let Plan::Text(text) = &mut self.plan else { return None };
+        let next = text.next(&mut self.parts)?;
         self.waiting_for = self.shards;
-        Some(Query::Text(query.clone(), total))
+        Some(next)
     }
 
     /// What the answers keep alive, in bytes: entries, too, since the keyspace may have others by the time
@@ -227,16 +218,18 @@ impl Gathering {
             Part::Text(page) => page.hits.iter().map(|hit| pinned(&hit.entry)).sum(),
             Part::Vector(page) => page.hits.iter().map(|hit| pinned(&hit.entry)).sum(),
             Part::Scan(page) => page.entries.iter().map(pinned).sum(),
-            Part::TextStatistics(_) | Part::Count(_) => HANDLE_BYTES,
+            Part::TextStatistics(_, few) => few.iter().flat_map(FewMatches::entries).map(pinned).sum(),
+            Part::Count(_) => HANDLE_BYTES,
         });
-        let gets = match &self.plan {
+        let kept = match &self.plan {
             Plan::BulkGet { keys, entries, .. } => {
                 let entries = entries.iter().flat_map(|entries| entries.as_slice()).flatten();
                 keys.len() * KEY_BYTES + entries.map(pinned).sum::<usize>()
             }
+            Plan::Text(text) => text.hits().iter().map(|hit| pinned(&hit.entry)).sum(),
             _ => 0,
         };
-        pages.sum::<usize>() + gets
+        pages.sum::<usize>() + kept
     }
 
     /// Whether it is a snapshot's.
@@ -263,7 +256,7 @@ impl Gathering {
                 reply::snapshot(line, id, index, bytes, took_ms);
             }
             Plan::Value(query) => encode_value(line, id, &query, self.parts),
-            Plan::Text { query, .. } => encode_text(line, id, &query, self.parts),
+            Plan::Text(text) => text.encode(line, id),
             Plan::Vector(query) => encode_vector(line, id, &query, self.parts),
             Plan::Scan(query) => encode_scan(line, id, &query, self.parts),
             Plan::Copied { reply, existed, version, .. } => match (reply, version) {
@@ -297,13 +290,6 @@ fn encode_value(line: &mut Vec<u8>, id: &[u8], query: &ValueQuery, parts: Vec<Pa
     let page = merge_value_pages(pages!(parts, Value), query.limit, PAGE_BYTES_MAX);
     let next = page.next.as_deref().map(str::as_bytes);
     reply::keys_page(line, id, page.entries.iter().map(Entry::key), page.total, next);
-}
-
-fn encode_text(line: &mut Vec<u8>, id: &[u8], query: &TextQuery, parts: Vec<Part>) {
-    let page = merge_text_pages(pages!(parts, Text), query.limit, PAGE_BYTES_MAX);
-    let next = page.next.as_deref().map(str::as_bytes);
-    let matches = page.hits.iter().map(|hit| (hit.entry.key(), hit.score));
-    reply::text_page(line, id, matches, page.total, next);
 }
 
 fn encode_scan(line: &mut Vec<u8>, id: &[u8], query: &ScanQuery, parts: Vec<Part>) {

@@ -8,7 +8,7 @@
 
 use std::cmp::Ordering;
 
-use super::cursor::{encode_key_cursor, encode_rank_cursor};
+use super::cursor::encode_key_cursor;
 use crate::engine::Entry;
 use crate::error::{Code, Detail, Error};
 use crate::indexing::{Hit, Parts, ScanPage, TextPage, ValuePage, VectorPage, by_rank};
@@ -40,8 +40,8 @@ pub struct TextMerged {
     pub hits: Vec<Hit>,
     /// How many match on all shards.
     pub total: u64,
-    /// Where the next page begins; `None` behind the last one.
-    pub next: Option<String>,
+    /// Whether there are more behind these.
+    pub more: bool,
 }
 
 /// Merges a page of a scan.
@@ -75,8 +75,7 @@ pub fn merge_text_pages(pages: Vec<TextPage>, limit: usize, bytes_max: usize) ->
     let total = pages.iter().map(|page| page.total).sum();
     let sources = pages.into_iter().map(|page| Source::new(page.hits, page.more)).collect();
     let (hits, more) = merge(sources, rank, |hit| hit.entry.key().len(), limit, bytes_max);
-    let next = hits.last().filter(|_| more).map(|hit| encode_rank_cursor(hit.score, hit.entry.key()));
-    TextMerged { hits, total, next }
+    TextMerged { hits, total, more }
 }
 
 /// Merges the nearest vectors of all shards. Fails when there are vectors, but

@@ -11,12 +11,14 @@ mod node_info;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod text_gathering;
+mod text_query;
 mod utc;
 
 pub use alarms::{Alarm, alarms_body};
 pub use bulk_get_reply::BulkGetReply;
 pub use conflicts::conflicts_body;
-pub use cursor::{RankCursor, decode_key_cursor, decode_rank_cursor, encode_key_cursor, encode_rank_cursor};
+pub use cursor::{TextCursor, decode_key_cursor, encode_key_cursor};
 pub use gathering::{CopiedReply, Gathering, NextStage};
 pub use merge::{
     KeysMerged, TextMerged, ValueMerged, merge_scan_pages, merge_text_pages, merge_value_pages,
@@ -26,5 +28,6 @@ pub use node_info::{
     DynamoStanding, MemberStanding, Standing, cluster_body, dynamo_body, hello_body, member_body,
     members_body,
 };
-pub use plan::{Part, Progress, Query, Resume, ScanQuery, TextQuery, ValueQuery, VectorQuery};
+pub use plan::{Part, Progress, Query, Resume, ScanQuery, ValueQuery, VectorQuery};
+pub use text_query::TextQuery;
 pub use utc::utc;

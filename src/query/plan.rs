@@ -5,25 +5,24 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::text_query::TextQuery;
 use crate::engine::Entry;
 use crate::error::Error;
 use crate::indexing::{
-    Budget, CanonicalHash, GivenUp, Indexes, KeyRange, Parts, QueryTerm, ScanPage, TextAsked, TextPage,
-    TextSearch, TextStatistics, TextStep, ValuePage, VectorPage, canonical_hash, terms_of_query,
+    Budget, CanonicalHash, FewMatches, GivenUp, Indexes, KeyRange, Parts, ScanPage, TextPage, TextSearch,
+    TextStatistics, ValuePage, VectorPage, canonical_hash,
 };
 use crate::limits::PAGE_BYTES_MAX;
-use crate::messaging::Match;
 
 /// A question to the indexes of every shard.
 #[derive(Clone, Debug)]
 pub enum Query {
     /// `search_by_value`.
     Value(ValueQuery),
-    /// `search_text`, first phase: how common are the words? BM25 needs that
-    /// over all shards, or a score would depend on where a key happens to live.
+    /// `search_text`: how common are the words, and which documents match if they are few?
     TextStatistics(TextQuery),
-    /// `search_text`, second phase: the best documents.
-    Text(TextQuery, TextStatistics),
+    /// `search_text`: the best documents.
+    Text(TextQuery),
     /// `vector_search`.
     Vector(VectorQuery),
     /// `scan`.
@@ -41,6 +40,8 @@ pub struct ValueQuery {
     /// may be long, and the threads of connections have others to serve.
     hash: Arc<OnceLock<CanonicalHash>>,
     hash_key: (u64, u64),
+    /// Keys must begin with this.
+    pub prefix: Option<Bytes>,
     /// The page begins behind this key.
     pub after: Option<Bytes>,
     /// Items in the page.
@@ -48,41 +49,46 @@ pub struct ValueQuery {
 }
 
 impl ValueQuery {
-    /// The keys that hold what this JSON says, hashed as the indexes hash.
-    pub fn new(hash_key: (u64, u64), json: Bytes, after: Option<Bytes>, limit: usize) -> ValueQuery {
-        ValueQuery { json, hash: Arc::default(), hash_key, after, limit }
+    /// The keys that hold what this JSON says, hashed as the indexes hash, and begin with `prefix`; a page of them
+    /// behind `after`.
+    pub fn new(
+        hash_key: (u64, u64),
+        json: Bytes,
+        prefix: Option<Bytes>,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> ValueQuery {
+        ValueQuery { json, hash: Arc::default(), hash_key, prefix, after, limit }
+    }
+
+    /// The page, or where to go on: keys with a prefix are counted some at a time.
+    fn run(
+        &self,
+        indexes: &Indexes,
+        resume: Option<Resume>,
+        budget: &Budget<'_>,
+    ) -> Result<Result<ValuePage, Resume>, GivenUp> {
+        let prefix = self.prefix.as_deref();
+        let (mut page, counted) = match resume {
+            Some(Resume::Value(page, last)) => (page, Some(last)),
+            _ => {
+                let range = KeyRange { prefix, after: self.after.as_deref(), ..KeyRange::default() };
+                (indexes.search_value(self.hash(), &range, self.limit, PAGE_BYTES_MAX), None)
+            }
+        };
+        let Some(prefix) = prefix else { return Ok(Ok(page)) };
+        let counted = counted.as_ref().map(Entry::key);
+        let keys = indexes.count_value(self.hash(), prefix, counted, Query::COUNTED_AT_ONCE);
+        budget.spend(keys.count)?;
+        page.total += keys.count;
+        Ok(match keys.last {
+            Some(last) => Err(Resume::Value(page, last)),
+            None => Ok(page),
+        })
     }
 
     fn hash(&self) -> &CanonicalHash {
         self.hash.get_or_init(|| canonical_hash(self.hash_key, &self.json))
-    }
-}
-
-/// Which words, and which page of the documents.
-#[derive(Clone, Debug)]
-pub struct TextQuery {
-    /// The words as they came, in UTF-8.
-    text: Bytes,
-    /// What they come to, worked out like the hash of a value.
-    terms: Arc<OnceLock<Result<Vec<QueryTerm>, Error>>>,
-    /// Whether all must occur.
-    pub matching: Match,
-    /// The page begins behind this score and key.
-    pub after: Option<(f64, Bytes)>,
-    /// Items in the page.
-    pub limit: usize,
-}
-
-impl TextQuery {
-    /// The documents that hold these words.
-    pub fn new(text: Bytes, matching: Match, after: Option<(f64, Bytes)>, limit: usize) -> TextQuery {
-        TextQuery { text, terms: Arc::default(), matching, after, limit }
-    }
-
-    /// The words, each once, folded as the index folds them.
-    fn terms(&self) -> Result<&[QueryTerm], Error> {
-        let terms = self.terms.get_or_init(|| terms_of_query(&String::from_utf8_lossy(&self.text)));
-        terms.as_deref().map_err(Clone::clone)
     }
 }
 
@@ -124,7 +130,7 @@ pub enum Part {
     /// To [`Query::Value`].
     Value(ValuePage),
     /// To [`Query::TextStatistics`].
-    TextStatistics(TextStatistics),
+    TextStatistics(TextStatistics, Option<FewMatches>),
     /// To [`Query::Text`].
     Text(TextPage),
     /// To [`Query::Vector`].
@@ -152,9 +158,19 @@ pub enum Resume {
     Count(u64, Entry),
     /// A search by text.
     Text(TextSearch),
+    /// A search by value: its page, with as many counted as there are up to this key.
+    Value(ValuePage, Entry),
 }
 
 impl Query {
+    /// A `search_text`. Where its statistics are known, or are those of the one shard, one question does.
+    pub fn text(query: TextQuery, shards: usize) -> Query {
+        match shards == 1 || query.statistics().is_some() {
+            true => Query::Text(query),
+            false => Query::TextStatistics(query),
+        }
+    }
+
     /// Keys that are counted before others have their turn: a few milliseconds.
     pub const COUNTED_AT_ONCE: usize = if cfg!(test) { 100 } else { 1 << 17 };
 
@@ -166,30 +182,12 @@ impl Query {
         budget: &Budget<'_>,
     ) -> Result<Progress, GivenUp> {
         let part = match self {
-            Query::Value(query) => {
-                let after = query.after.as_deref();
-                Part::Value(indexes.search_value(query.hash(), after, query.limit, PAGE_BYTES_MAX))
-            }
-            Query::TextStatistics(query) => match query.terms() {
-                Ok(terms) => Part::TextStatistics(indexes.text_statistics(terms)),
-                Err(error) => return Ok(Progress::Done(Err(error))),
+            Query::Value(query) => match query.run(indexes, resume, budget)? {
+                Ok(page) => Part::Value(page),
+                Err(resume) => return Ok(Progress::GoOn(resume)),
             },
-            Query::Text(query, statistics) => match query.terms() {
-                Ok(terms) => {
-                    let after = query.after.as_ref().map(|(score, key)| (*score, &key[..]));
-                    let (matching, limit) = (query.matching, query.limit);
-                    let under_way = match resume {
-                        Some(Resume::Text(search)) => Some(search),
-                        _ => None,
-                    };
-                    let asked = TextAsked { terms, matching, statistics, after, limit };
-                    match indexes.search_text(&asked, under_way, budget)? {
-                        TextStep::Done(page) => Part::Text(page),
-                        TextStep::GoOn(search) => return Ok(Progress::GoOn(Resume::Text(search))),
-                    }
-                }
-                Err(error) => return Ok(Progress::Done(Err(error))),
-            },
+            Query::TextStatistics(query) => return Ok(Progress::Done(query.count(indexes))),
+            Query::Text(query) => return query.rank(indexes, resume, budget),
             Query::Vector(query) => {
                 let prefix = query.prefix.as_deref();
                 Part::Vector(indexes.search_vector(&query.vector, query.top_k, prefix, budget)?)

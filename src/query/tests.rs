@@ -1,19 +1,21 @@
 //! One shard and four shards against a plain map, after random writes: every
 //! kind of query, on one page and on pages of every size.
 
+mod text;
+
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
-    Part, Progress, Query, TextQuery, decode_key_cursor, decode_rank_cursor, merge_scan_pages,
-    merge_text_pages, merge_value_pages, merge_vector_pages,
+    Part, Progress, Query, TextQuery, ValueQuery, decode_key_cursor, merge_scan_pages, merge_value_pages,
+    merge_vector_pages,
 };
 use crate::engine::{Change, Entry, Placement, Version};
 use crate::error::{Code, Detail};
 use crate::indexing::{
-    Budget, Hit, Indexes, KeyRange, KeysCounted, Kinds, Parts, QueryTerm, Sizes, TextAsked, TextPage,
-    TextStatistics, TextStep, canonical_hash, terms_of_query,
+    Budget, Hit, Indexes, KeyRange, KeysCounted, Kinds, Parts, QueryTerm, Sizes, terms_of_query,
 };
 use crate::messaging::Match;
 
@@ -115,15 +117,26 @@ impl Node {
         }
     }
 
-    fn search_value(&self, value: &str, limit: usize, bytes_max: usize) -> (Vec<Entry>, u64) {
-        let query = canonical_hash(HASH_KEY, value.as_bytes());
+    fn search_value(
+        &self,
+        value: &str,
+        prefix: Option<&str>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> (Vec<Entry>, u64) {
         let mut found: Vec<Entry> = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let after = cursor.as_ref().map(|cursor| decode_key_cursor(cursor.as_bytes()).unwrap());
-            let pages =
-                self.shards.iter().map(|shard| shard.search_value(&query, after, limit, bytes_max)).collect();
-            let page = merge_value_pages(pages, limit, bytes_max);
+            let bytes = Bytes::copy_from_slice;
+            let (prefix, after) = (prefix.map(|prefix| bytes(prefix.as_bytes())), after.map(bytes));
+            let query =
+                Query::Value(ValueQuery::new(HASH_KEY, bytes(value.as_bytes()), prefix, after, limit));
+            let page_of = |shard| match text::run(&query, shard) {
+                Part::Value(page) => page,
+                other => panic!("{other:?}"),
+            };
+            let page = merge_value_pages(self.shards.iter().map(page_of).collect(), limit, bytes_max);
             assert!(page.entries.len() <= limit);
             found.extend(page.entries);
             match page.next {
@@ -133,24 +146,17 @@ impl Node {
         }
     }
 
-    fn search_text(&self, query: &str, matching: Match, limit: usize) -> (Vec<Hit>, u64) {
-        let terms = terms_of_query(query).unwrap();
-        let mut statistics = TextStatistics::default();
-        self.shards.iter().for_each(|shard| statistics.merge(&shard.text_statistics(&terms)));
+    fn search_text(
+        &self,
+        query: &str,
+        matching: Match,
+        prefix: Option<&str>,
+        limit: usize,
+    ) -> (Vec<Hit>, u64) {
         let mut found: Vec<Hit> = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let after = cursor.as_ref().map(|cursor| decode_rank_cursor(cursor.as_bytes()).unwrap());
-            let after = after.map(|after| (after.score, after.key));
-            let pages = self
-                .shards
-                .iter()
-                .map(|shard| {
-                    let asked = TextAsked { terms: &terms, matching, statistics: &statistics, after, limit };
-                    text_page(shard, &asked)
-                })
-                .collect();
-            let page = merge_text_pages(pages, limit, usize::MAX);
+            let page = text::ask(&self.shards, query, matching, prefix, limit, cursor.as_deref()).unwrap();
             assert!(page.hits.len() <= limit);
             found.extend(page.hits);
             match page.next {
@@ -224,17 +230,6 @@ fn check_keys(node: &Node, model: &Model) {
     assert_eq!(node.shards.iter().map(|shard| count(shard, "")).sum::<u64>(), model.len() as u64);
 }
 
-/// A whole search by text, slice by slice.
-fn text_page(shard: &Indexes, asked: &TextAsked<'_>) -> TextPage {
-    let mut under_way = None;
-    loop {
-        match shard.search_text(asked, under_way, &Budget::unlimited()).unwrap() {
-            TextStep::Done(page) => return page,
-            TextStep::GoOn(search) => under_way = Some(search),
-        }
-    }
-}
-
 /// As a count goes on, a few keys at a time.
 fn count(shard: &Indexes, prefix: &str) -> u64 {
     let mut counted = shard.count(prefix.as_bytes(), None, 2);
@@ -257,11 +252,15 @@ fn check_values(node: &Node, model: &Model) {
         let holds = |entry: &&Entry| {
             entry.value().is_some_and(|other| group(std::str::from_utf8(other).unwrap()) == group(value))
         };
-        let expected: Vec<&Entry> = model.values().filter(holds).collect();
-        for (limit, bytes_max) in [(1, usize::MAX), (2, usize::MAX), (3, 2), (100, 7), (100, usize::MAX)] {
-            let (found, total) = node.search_value(value, limit, bytes_max);
-            assert_same(&found, &expected);
-            assert_eq!(total, expected.len() as u64);
+        for prefix in [None, Some("a"), Some("a/b"), Some("é"), Some("q")] {
+            let expected: Vec<&Entry> =
+                model.values().filter(holds).filter(|entry| text::has_prefix(entry, prefix)).collect();
+            for (limit, bytes_max) in [(1, usize::MAX), (2, usize::MAX), (3, 2), (100, 7), (100, usize::MAX)]
+            {
+                let (found, total) = node.search_value(value, prefix, limit, bytes_max);
+                assert_same(&found, &expected);
+                assert_eq!(total, expected.len() as u64);
+            }
         }
     }
 }
@@ -314,10 +313,13 @@ fn ranked_by_hand<'a>(model: &'a Model, query: &str, matching: Match) -> Vec<(f6
 
 fn check_text(node: &Node, model: &Model) -> Vec<(f64, Vec<u8>)> {
     let mut all = Vec::new();
-    for query in QUERIES {
+    let prefixes = [None, Some("a"), Some("é"), Some("q")];
+    let queries = QUERIES.iter().flat_map(|query| prefixes.map(|prefix| (*query, prefix)));
+    for (query, prefix) in queries {
         for matching in [Match::All, Match::Any] {
-            let expected = ranked_by_hand(model, query, matching);
-            let (found, total) = node.search_text(query, matching, 100);
+            let mut expected = ranked_by_hand(model, query, matching);
+            expected.retain(|(_, entry)| text::has_prefix(entry, prefix));
+            let (found, total) = node.search_text(query, matching, prefix, 100);
             assert_eq!(total, expected.len() as u64, "{query}");
             assert_eq!(found.len(), expected.len());
             for pair in found.windows(2) {
@@ -331,11 +333,9 @@ fn check_text(node: &Node, model: &Model) -> Vec<(f64, Vec<u8>)> {
             }
             let keys: Vec<_> = found.iter().map(|hit| (hit.score, hit.entry.key().to_vec())).collect();
             for limit in [1, 2, 5] {
-                let (paged, total) = node.search_text(query, matching, limit);
-                assert_eq!(
-                    paged.iter().map(|hit| (hit.score, hit.entry.key().to_vec())).collect::<Vec<_>>(),
-                    keys
-                );
+                let (paged, total) = node.search_text(query, matching, prefix, limit);
+                let paged: Vec<_> = paged.iter().map(|hit| (hit.score, hit.entry.key().to_vec())).collect();
+                assert_eq!(paged, keys);
                 assert_eq!(total, expected.len() as u64);
             }
             all.extend(keys);
@@ -469,7 +469,7 @@ fn cranfield_is_ranked_as_well_as_by_an_independent_bm25() {
     for line in read("queries.jsonl").lines() {
         let query: serde_json::Value = serde_json::from_str(line).unwrap();
         let Some(wanted) = relevant.get(&query["query"].as_u64().unwrap()) else { continue };
-        let (found, _) = node.search_text(query["text"].as_str().unwrap(), Match::Any, 1000);
+        let (found, _) = node.search_text(query["text"].as_str().unwrap(), Match::Any, None, 1000);
         let (mut hits, mut precision) = (0.0, 0.0);
         for (rank, hit) in found.iter().take(1000).enumerate() {
             if wanted.iter().any(|key| key == hit.entry.key()) {
@@ -501,7 +501,7 @@ fn a_count_goes_on_over_changes_and_counts_each_key_once() {
     };
     let mut indexes = Indexes::new(Kinds::ALL, HASH_KEY);
     (0..1_000).for_each(|number| indexes.apply(&Change { old: None, new: Some(entry(number)) }));
-    let query = Query::Count(bytes::Bytes::from_static(b"k0"));
+    let query = Query::Count(Bytes::from_static(b"k0"));
     let budget = Budget::unlimited();
     let (mut slices, mut resume) = (0, None);
     loop {
@@ -527,11 +527,11 @@ fn a_querys_words_and_value_are_worked_out_once_for_all_shards_and_stages() {
     let indexes = Indexes::new(Kinds::ALL, HASH_KEY);
     let budget = Budget::unlimited();
     let text = "word ".repeat(2_000);
-    let query = TextQuery::new(bytes::Bytes::from(text), Match::All, None, 10);
+    let query = TextQuery::new(Bytes::from(text), Match::All, None, 10);
     let refused = Query::TextStatistics(query.clone()).run(&indexes, None, &budget);
     let Ok(Progress::Done(Err(error))) = refused else { panic!("{refused:?}") };
     assert_eq!(error.code, Code::BadRequest);
     // The other shards are told the same, and their stages share what came of it.
-    let again = Query::Text(query, TextStatistics::default()).run(&indexes, None, &budget);
+    let again = Query::Text(query).run(&indexes, None, &budget);
     assert!(matches!(again, Ok(Progress::Done(Err(again))) if again == error));
 }

@@ -67,7 +67,8 @@ fn say_search(name: &str, indexes: &Indexes, query: &str) {
         let statistics: TextStatistics = indexes.text_statistics(&terms);
         let budget = Budget::unlimited();
         let (matching, after, limit) = (Match::All, None, 10);
-        let asked = TextAsked { terms: &terms, matching, statistics: &statistics, after, limit };
+        let asked =
+            TextAsked { terms: &terms, matching, prefix: None, statistics: &statistics, after, limit };
         let page = indexes.search_text(&asked, None, &budget);
         assert!(std::hint::black_box(page).is_ok());
     }

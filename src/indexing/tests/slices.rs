@@ -26,8 +26,14 @@ fn searches_without_end_do_not_use_up_the_numbers_of_documents() {
     (0..100).for_each(|key| set(&mut indexes, None, Some(&of(0, key))));
     let terms = terms_of_query("red").unwrap();
     let statistics = indexes.text_statistics(&terms);
-    let asked =
-        TextAsked { terms: &terms, matching: Match::All, statistics: &statistics, after: None, limit: 1_000 };
+    let asked = TextAsked {
+        terms: &terms,
+        matching: Match::All,
+        prefix: None,
+        statistics: &statistics,
+        after: None,
+        limit: 1_000,
+    };
     let slices = |indexes: &Indexes, mut under_way| {
         let mut slices = 0;
         loop {
@@ -57,8 +63,14 @@ fn a_document_that_goes_and_comes_elsewhere_is_not_met_again() {
     (0..100).for_each(|key| set(&mut indexes, None, Some(&of(key))));
     let terms = terms_of_query("red").unwrap();
     let statistics = indexes.text_statistics(&terms);
-    let asked =
-        TextAsked { terms: &terms, matching: Match::All, statistics: &statistics, after: None, limit: 1_000 };
+    let asked = TextAsked {
+        terms: &terms,
+        matching: Match::All,
+        prefix: None,
+        statistics: &statistics,
+        after: None,
+        limit: 1_000,
+    };
     let begun = indexes.search_text(&asked, None, &Budget::unlimited()).unwrap();
     let TextStep::GoOn(begun) = begun else { panic!("it was to be long") };
     indexes.searches_under_way(true);
@@ -102,7 +114,7 @@ proptest! {
         let before = model.clone();
         let terms = terms_of_query(query).unwrap();
         let statistics = indexes.text_statistics(&terms);
-        let asked = TextAsked { terms: &terms, matching, statistics: &statistics, after: None, limit: 1_000 };
+        let asked = TextAsked { terms: &terms, matching, prefix: None, statistics: &statistics, after: None, limit: 1_000 };
         let (mut touched, mut steps, mut under_way) = (BTreeSet::new(), steps.into_iter(), None);
         let page = loop {
             match indexes.search_text(&asked, under_way, &Budget::unlimited()).unwrap() {

@@ -46,15 +46,18 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (r#"{"op":"bulk_set","records":[]}"#, "[] bulk_set []"),
     (r#"{"op":"bulk_get","keys":["a","\u0062"],"consistency":"local"}"#, r#"[] bulk_get ["a", "b"] Local"#),
     (r#"{"op":"bulk_delete","keys":[ ]}"#, "[] bulk_delete []"),
-    (r#"{"op":"search_by_value","value":{"a":1}}"#, r#"[] search_by_value "{\"a\":1}" 1000 None Default"#),
     (
-        r#"{"op":"search_by_value","value":0,"limit":99999999999999999999999,"after":"c"}"#,
-        r#"[] search_by_value "0" 10000 Some("c") Default"#,
+        r#"{"op":"search_by_value","value":{"a":1}}"#,
+        r#"[] search_by_value "{\"a\":1}" 1000 None None Default"#,
     ),
-    (r#"{"op":"search_text","query":""}"#, r#"[] search_text "" All 1000 None Default"#),
     (
-        r#"{"op":"search_text","query":"red fox","match":"any","limit":5,"after":"x","consistency":"local"}"#,
-        r#"[] search_text "red fox" Any 5 Some("x") Local"#,
+        r#"{"op":"search_by_value","value":0,"prefix":"p","limit":99999999999999999999999,"after":"c"}"#,
+        r#"[] search_by_value "0" 10000 Some("p") Some("c") Default"#,
+    ),
+    (r#"{"op":"search_text","query":""}"#, r#"[] search_text "" All 1000 None None Default"#),
+    (
+        r#"{"op":"search_text","query":"red fox","match":"any","limit":5,"prefix":"a:","after":"x","consistency":"local"}"#,
+        r#"[] search_text "red fox" Any 5 Some("a:") Some("x") Local"#,
     ),
     (
         r#"{"op":"add_vector","key":"v","vector":[1,-2.5, 3e2],"if_version":null}"#,

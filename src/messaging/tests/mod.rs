@@ -10,7 +10,7 @@ mod replies;
 
 use bytes::Bytes;
 
-use super::{Decoded, LineDecoder, Operation, Request};
+use super::{Decoded, LineDecoder, Operation, PageRequest, Request};
 use crate::error::{Code, Error};
 use crate::limits::LINE_BYTES_MAX_DEFAULT;
 
@@ -69,6 +69,9 @@ fn refuse(line: &str, code: Code) -> Error {
 /// spans stand for, instead of the spans.
 fn portrait(arena: &[u8], request: &Request) -> String {
     let show = |span: &super::Span| String::from_utf8_lossy(span.of(arena)).into_owned();
+    let page_shown = |page: &PageRequest| {
+        format!("{} {:?} {:?}", page.limit, page.prefix.as_ref().map(show), page.after.as_ref().map(show))
+    };
     let id = show(&request.id);
     let operation = match &request.operation {
         Err(error) => format!("refused {error}"),
@@ -87,18 +90,12 @@ fn portrait(arena: &[u8], request: &Request) -> String {
         Ok(Operation::BulkDelete { keys }) => {
             format!("bulk_delete {:?}", keys.iter().map(show).collect::<Vec<_>>())
         }
-        Ok(Operation::SearchByValue { value, limit, after, consistency }) => {
-            format!(
-                "search_by_value {:?} {limit} {:?} {consistency:?}",
-                show(value),
-                after.as_ref().map(show)
-            )
+        Ok(Operation::SearchByValue { value, page, consistency }) => {
+            format!("search_by_value {:?} {} {consistency:?}", show(value), page_shown(page))
         }
-        Ok(Operation::SearchText { query, matching, limit, after, consistency }) => format!(
-            "search_text {:?} {matching:?} {limit} {:?} {consistency:?}",
-            show(query),
-            after.as_ref().map(show)
-        ),
+        Ok(Operation::SearchText { query, matching, page, consistency }) => {
+            format!("search_text {:?} {matching:?} {} {consistency:?}", show(query), page_shown(page))
+        }
         Ok(Operation::AddVector { key, vector, condition }) => {
             format!("add_vector {:?} {:?} {condition:?}", show(key), numbers(vector.of(arena)))
         }

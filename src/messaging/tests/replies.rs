@@ -122,8 +122,12 @@ fn replies_of_searches_and_of_the_node() {
     let got = written(|out| reply::keys_page(out, b"", [], 0, None));
     assert_eq!(got, json!({"ok": true, "keys": [], "total": 0, "next": null}));
     let matches = [(&b"a"[..], 2.5), (&b"b"[..], 0.1)];
-    let got = written(|out| reply::text_page(out, b"", matches, 2, None));
+    let page = reply::TextPage { total: 2, total_any: None, next: None };
+    let got = written(|out| reply::text_page(out, b"", matches, page));
     assert_eq!(got, json!({"ok": true, "keys": ["a", "b"], "scores": [2.5, 0.1], "total": 2, "next": null}));
+    let page = reply::TextPage { total: 0, total_any: Some(7), next: None };
+    let got = written(|out| reply::text_page(out, b"", [], page));
+    assert_eq!(got, json!({"ok": true, "keys": [], "scores": [], "total": 0, "total_any": 7, "next": null}));
     let got = written(|out| reply::vector_matches(out, b"", matches));
     let expected = json!([{"key": "a", "score": 2.5}, {"key": "b", "score": 0.1}]);
     assert_eq!(got, json!({"ok": true, "matches": expected}));
