@@ -114,7 +114,7 @@ pub use request::{Reply, Request};
 pub use results::{
     BulkEntry, BulkWritten, Consistency, Copies, Entry, Item, SnapshotMade, TextMatch, VectorMatch,
 };
-pub use searches::{Paged, Pages, Scan, SearchByValue, SearchText, VectorSearch};
+pub use searches::{Page, Paged, Pages, Scan, SearchByValue, SearchText, VectorSearch};
 
 use bytes::Bytes;
 use nodes::{Link, Nodes, Route, Search};

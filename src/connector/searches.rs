@@ -15,12 +15,25 @@ pub trait Paged: Send + Sync + Sized + 'static {
     /// One of what it finds.
     type Item: Send;
 
-    /// A page's items, and the cursor of the next page.
+    /// A page.
     ///
     /// # Errors
     ///
     /// `bad_reply` when the reply has none.
-    fn read(reply: &Reply) -> Result<(Vec<Self::Item>, Option<String>), Error>;
+    fn read(reply: &Reply) -> Result<Page<Self::Item>, Error>;
+}
+
+/// What a reply says of one page.
+#[derive(Clone, Debug, Default)]
+pub struct Page<T> {
+    /// Its items.
+    pub items: Vec<T>,
+    /// The cursor of the next page; `None` behind the last one.
+    pub next: Option<String>,
+    /// How many items all pages have; `None` for a scan.
+    pub total: Option<u64>,
+    /// How many keys have any of the words, where none has all of them (`search_text`).
+    pub total_any: Option<u64>,
 }
 
 /// The pages of a search or scan.
@@ -30,6 +43,8 @@ pub struct Pages<O> {
     wanted: Option<usize>,
     after: Option<String>,
     ended: bool,
+    total: Option<u64>,
+    total_any: Option<u64>,
 }
 
 impl<O: Paged> Pages<O> {
@@ -49,7 +64,8 @@ impl<O: Paged> Pages<O> {
         if let Some(after) = &self.after {
             request = request.with("after", after);
         }
-        let (mut items, next) = O::read(&self.call.connector.send(request).await?)?;
+        let Page { mut items, next, total, total_any } = O::read(&self.call.connector.send(request).await?)?;
+        (self.total, self.total_any) = (total, total_any);
         if let Some(wanted) = &mut self.wanted {
             items.truncate(*wanted);
             *wanted -= items.len();
@@ -57,6 +73,16 @@ impl<O: Paged> Pages<O> {
         self.ended = next.is_none() || self.wanted == Some(0);
         self.after = next;
         Ok(Some(items))
+    }
+
+    /// How many items all pages have, as the last page said; `None` before the first one, and for a scan.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// How many keys have any of the words, where none has all of them (`search_text`).
+    pub fn total_any(&self) -> Option<u64> {
+        self.total_any
     }
 
     /// All pages in one.
@@ -79,7 +105,8 @@ impl<O: Paged> Call<O> {
     /// A page at a time.
     pub fn pages(mut self) -> Pages<O> {
         let wanted = self.limit.take();
-        Pages { call: self, wanted, after: None, ended: wanted == Some(0) }
+        let ended = wanted == Some(0);
+        Pages { call: self, wanted, after: None, ended, total: None, total_any: None }
     }
 }
 
@@ -113,44 +140,48 @@ paged! {
 impl Paged for SearchByValue {
     type Item = String;
 
-    fn read(reply: &Reply) -> Result<(Vec<String>, Option<String>), Error> {
+    fn read(reply: &Reply) -> Result<Page<String>, Error> {
         #[derive(Deserialize)]
         struct Fields {
             keys: Vec<String>,
+            total: Option<u64>,
             next: Option<String>,
         }
-        let page: Fields = reply.fields()?;
-        Ok((page.keys, page.next))
+        let Fields { keys: items, total, next } = reply.fields()?;
+        Ok(Page { items, next, total, total_any: None })
     }
 }
 
 impl Paged for SearchText {
     type Item = TextMatch;
 
-    fn read(reply: &Reply) -> Result<(Vec<TextMatch>, Option<String>), Error> {
+    fn read(reply: &Reply) -> Result<Page<TextMatch>, Error> {
         #[derive(Deserialize)]
         struct Fields {
             keys: Vec<String>,
             scores: Vec<f64>,
+            total: Option<u64>,
+            total_any: Option<u64>,
             next: Option<String>,
         }
-        let page: Fields = reply.fields()?;
-        let pairs = page.keys.into_iter().zip(page.scores);
-        Ok((pairs.map(|(key, score)| TextMatch { key, score }).collect(), page.next))
+        let Fields { keys, scores, total, total_any, next } = reply.fields()?;
+        let pairs = keys.into_iter().zip(scores);
+        let items = pairs.map(|(key, score)| TextMatch { key, score }).collect();
+        Ok(Page { items, next, total, total_any })
     }
 }
 
 impl Paged for Scan {
     type Item = Item;
 
-    fn read(reply: &Reply) -> Result<(Vec<Item>, Option<String>), Error> {
+    fn read(reply: &Reply) -> Result<Page<Item>, Error> {
         #[derive(Deserialize)]
         struct Fields {
             items: Vec<Item>,
             next: Option<String>,
         }
-        let page: Fields = reply.fields()?;
-        Ok((page.items, page.next))
+        let Fields { items, next } = reply.fields()?;
+        Ok(Page { items, next, total: None, total_any: None })
     }
 }
 
@@ -171,7 +202,19 @@ impl Single for VectorSearch {
     }
 }
 
+impl Call<SearchByValue> {
+    /// Only keys that begin with this.
+    pub fn prefix(self, prefix: &str) -> Call<SearchByValue> {
+        self.with("prefix", prefix)
+    }
+}
+
 impl Call<SearchText> {
+    /// Only keys that begin with this.
+    pub fn prefix(self, prefix: &str) -> Call<SearchText> {
+        self.with("prefix", prefix)
+    }
+
     /// Keys with at least one of the words, instead of all of them.
     pub fn any(self) -> Call<SearchText> {
         self.with("match", "any")

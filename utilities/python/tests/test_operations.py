@@ -139,6 +139,27 @@ class Operations(NodeCase):
         page = self.c.search_by_value_page("some words", limit=2, after=page.next)
         self.assertEqual(page.items, keys[1000:1002])
 
+    def test_searches_keep_to_a_prefix_and_say_what_any_word_would_find(self) -> None:
+        self.c.bulk_set({"a:1": "red shoe", "a:2": "red", "b:1": "red shoe", "b:2": 1})
+        self.assertEqual(self.c.search_text("red", prefix="a:"), ["a:2", "a:1"])
+        self.assertEqual([key for key, _ in self.c.search_text_scored("shoe", prefix="b:")], ["b:1"])
+        self.assertEqual(self.c.search_by_value("red shoe", prefix="b:"), ["b:1"])
+        page = self.c.search_by_value_page("red shoe", prefix="a:")
+        self.assertEqual((page.items, page.total, page.total_any), (["a:1"], 1, None))
+        page = self.c.search_text_page("red nothing", prefix="a:")
+        self.assertEqual((page.items, page.total, page.total_any), ([], 0, 2))
+
+    def test_what_is_found_may_be_deleted_page_by_page(self) -> None:
+        keys = [f"k{n:04}" for n in range(2500)]
+        self.c.bulk_set((key, "word " * (1 + n % 7)) for n, key in enumerate(keys))
+        page, deleted = self.c.search_text_page("word", limit=500), 0
+        while True:
+            deleted += self.c.bulk_delete(key for key, _ in page.items)
+            if page.next is None:
+                break
+            page = self.c.search_text_page("word", limit=500, after=page.next)
+        self.assertEqual((deleted, self.c.count()), (2500, 0))
+
     def test_search_text_gives_the_best_first(self) -> None:
         self.c.set("ann", "Software engineer passionate about databases")
         self.c.set("bob", {"likes": ["Databases", "databases", "Straße"]})

@@ -197,13 +197,14 @@ class Operations:
         self,
         value: Any,
         *,
+        prefix: Optional[str] = None,
         limit: Optional[int] = None,
         after: Optional[str] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
     ) -> Request[Page[str]]:
-        """One page of the keys with this value, in key order."""
-        options = given(consistency=consistency, after_version=after_version)
+        """One page of the keys with this value that begin with `prefix`, in key order."""
+        options = given(prefix=prefix, consistency=consistency, after_version=after_version)
         return searches.by_value(value, options)(limit, after)
 
     @Operation
@@ -212,13 +213,14 @@ class Operations:
         query: str,
         *,
         match: Optional[str] = None,
+        prefix: Optional[str] = None,
         limit: Optional[int] = None,
         after: Optional[str] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
     ) -> Request[Page[tuple[str, float]]]:
-        """One page of (key, BM25 score) pairs, best first. `match`: see `search_text`."""
-        options = given(match=match, consistency=consistency, after_version=after_version)
+        """One page of (key, BM25 score) pairs, best first. `match` and `prefix`: see `search_text`."""
+        options = given(match=match, prefix=prefix, consistency=consistency, after_version=after_version)
         return searches.by_text_scored(query, options)(limit, after)
 
     @Operation
@@ -310,12 +312,16 @@ class PagedOperations(Operations):
         self,
         value: Any,
         *,
+        prefix: Optional[str] = None,
         limit: Optional[int] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
     ) -> Walk[str]:
-        """The keys whose value is the same JSON data, in key order: all, or the first `limit`."""
-        options = given(consistency=consistency, after_version=after_version)
+        """The keys whose value is the same JSON data, in key order: all, or the first `limit`.
+
+        `prefix`: only keys that begin with it.
+        """
+        options = given(prefix=prefix, consistency=consistency, after_version=after_version)
         return Walk(searches.by_value(value, options), limit)
 
     @Listing
@@ -324,15 +330,16 @@ class PagedOperations(Operations):
         query: str,
         *,
         match: Optional[str] = None,
+        prefix: Optional[str] = None,
         limit: Optional[int] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
     ) -> Walk[str]:
         """The keys whose value holds these words, best first: all, or the first `limit`.
 
-        `match`: `"all"` words of the query (the node's default) or `"any"`.
+        `match`: `"all"` words of the query (the node's default) or `"any"`. `prefix`: only keys that begin with it.
         """
-        options = given(match=match, consistency=consistency, after_version=after_version)
+        options = given(match=match, prefix=prefix, consistency=consistency, after_version=after_version)
         return Walk(searches.by_text(query, options), limit)
 
     @Listing
@@ -341,12 +348,13 @@ class PagedOperations(Operations):
         query: str,
         *,
         match: Optional[str] = None,
+        prefix: Optional[str] = None,
         limit: Optional[int] = None,
         consistency: Optional[Consistency] = None,
         after_version: Optional[str] = None,
     ) -> Walk[tuple[str, float]]:
         """As `search_text`, with each key's BM25 score: (key, score) pairs."""
-        options = given(match=match, consistency=consistency, after_version=after_version)
+        options = given(match=match, prefix=prefix, consistency=consistency, after_version=after_version)
         return Walk(searches.by_text_scored(query, options), limit)
 
     @Iteration

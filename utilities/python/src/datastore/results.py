@@ -58,6 +58,8 @@ class Page(Generic[Item]):
     """What to give as `after` for the next page; None behind the last item."""
     total: Optional[int] = None
     """How many there are in all pages; None for a scan."""
+    total_any: Optional[int] = None
+    """How many keys have any of the words, where none has all of them; None otherwise (`search_text`)."""
 
 
 class Hello(TypedDict):
@@ -71,6 +73,7 @@ class Hello(TypedDict):
     leader: Optional[dict[str, Any]]
     limits: dict[str, int]
     features: list[str]
+    text_revision: int
 
 
 class Cluster(TypedDict):

@@ -30,7 +30,8 @@ def by_text_scored(query: str, options: Mapping[str, Any]) -> PageBuilder[tuple[
 
     def read(reply: Reply) -> Page[tuple[str, float]]:
         pairs = list(zip(reply.texts("keys"), reply.numbers("scores")))
-        return Page(pairs, reply.optional_text("next"), reply.integer("total"))
+        total_any = reply.integer("total_any") if "total_any" in reply.fields else None
+        return Page(pairs, reply.optional_text("next"), reply.integer("total"), total_any)
 
     return _pages("search_text", {"query": text("query", query), **options}, read)
 
