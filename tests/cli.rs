@@ -26,7 +26,7 @@ fn node() -> (tempfile::TempDir, Node) {
 #[test]
 fn every_command_prints_lines_with_tabs_in_a_pipe() {
     let (_directory, node) = node();
-    let cases: [(&[&str], i32, &str); 34] = [
+    let cases: [(&[&str], i32, &str); 38] = [
         (&["ping"], 0, "pong\n"),
         (&["set", "user:1", r#"{"name": "Ada", "n": 9007199254740993, "d": 1.50}"#], 0, "1.0\n"),
         (&["set", "user:2", "hello"], 0, "2.0\n"),
@@ -50,6 +50,10 @@ fn every_command_prints_lines_with_tabs_in_a_pipe() {
         (&["count", "--prefix", "user:2"], 0, "1\n"),
         (&["search-text", "hello", "ada", "--any", "--limit", "5"], 0, "user:1\nuser:2\n"),
         (&["search-text", "hello", "ada"], 0, ""),
+        (&["search-text", "hello", "ada", "--any", "--prefix", "user:2"], 0, "user:2\n"),
+        (&["search-text", "shoe", "--", "-blue"], 0, ""),
+        (&["search-value", "-6.0", "--prefix", "user:3"], 0, "user:3\n"),
+        (&["search-value", "-6.0", "--prefix", "user:4"], 0, ""),
         (&["search-value", "-6.0"], 0, "user:3\n"),
         (&["search-value", "--string", "17"], 0, "user:4\n"),
         (&["add-vector", "user:1", "1", "-0.5"], 0, "6.0\n"),

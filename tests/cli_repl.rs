@@ -180,3 +180,23 @@ fn a_watched_screen_ends_by_ctrl_c_with_its_cursor_shown() {
     terminal.wait_for("\u{1b}[?25h");
     assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_search_at_a_terminal_says_what_may_mislead() {
+    let directory = temporary_directory();
+    let node = Options::in_directory(&directory.path().join("data")).start();
+    let mut client = node.client();
+    client.when_ready(json!({"op": "search_text", "query": "x"}));
+    client.ok(json!({"op": "bulk_set", "records": [["a", "blue"], ["b", "shoe"]]}));
+    let mut terminal = Terminal::start(&node, &directory.path().join("state"), &[]);
+    terminal.wait_for("datastore> ");
+    terminal.press("search-text shoe -- -blue\r");
+    terminal
+        .wait_for("note: there are no operators, phrases or wildcards: -blue is searched for as plain words");
+    terminal.wait_for("note: no value has all of these words; --any finds 2 that have some of them");
+    terminal.wait_for("datastore> ");
+    terminal.press("search-text --any shoe blue\r");
+    terminal.wait_for("│ a");
+    terminal.wait_for("datastore> ");
+    assert!(!terminal.seen.contains("note:"));
+}

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use datastore::connector::{Call, Copies, Read, Write};
+
+use crate::file_arguments::{Import, Wal};
 
 /// How a command ends, for scripts.
 pub const EXIT_CODES: &str = "Exit codes:
@@ -159,13 +161,16 @@ pub enum Command {
         #[command(flatten)]
         after: After,
     },
-    /// Find keys by the words of their value, best first
+    /// Find keys by the words of their value, best first; there are no operators: all of it is words
     SearchText {
         #[arg(required = true)]
         words: Vec<String>,
         /// At least one of the words, instead of all
         #[arg(long)]
         any: bool,
+        /// Only keys that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
         /// At most so many
         #[arg(long)]
         limit: Option<usize>,
@@ -181,6 +186,9 @@ pub enum Command {
         value: String,
         #[command(flatten)]
         kind: ValueKind,
+        /// Only keys that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
         /// At most so many
         #[arg(long)]
         limit: Option<usize>,
@@ -373,50 +381,6 @@ fn copies(text: &str) -> Result<Copies, String> {
             count.map(Copies::Count).ok_or_else(|| "it must be a number, majority or all".to_string())
         }
     }
-}
-
-/// What to import.
-#[derive(Args)]
-pub struct Import {
-    pub file: PathBuf,
-    /// What to do about a line that can't be imported
-    #[arg(long, value_enum, default_value_t = OnError::Stop)]
-    pub on_error: OnError,
-    /// Where to keep how far it is; FILE.import-progress.json unless given
-    #[arg(long, value_name = "STATE_FILE")]
-    pub state: Option<PathBuf>,
-    /// From the first line, whatever an earlier import has done
-    #[arg(long)]
-    pub restart: bool,
-}
-
-/// What to do about a line that can't be imported.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnError {
-    /// Stop there: all before it is imported, nothing behind it
-    Stop,
-    /// Name it on stderr and go on
-    Skip,
-}
-
-/// What to do with a log.
-#[derive(Subcommand)]
-pub enum Wal {
-    /// Check every segment and snapshot; changes nothing
-    Verify { directory: PathBuf },
-    /// Print every write, and what else the log has; changes nothing
-    Dump {
-        directory: PathBuf,
-        /// From this log entry on
-        #[arg(long, value_name = "INDEX", default_value_t = 0)]
-        from: u64,
-        /// Up to this log entry
-        #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
-        to: u64,
-        /// Only what is about this key
-        #[arg(long)]
-        key: Option<String>,
-    },
 }
 
 impl Command {

@@ -18,8 +18,8 @@ use datastore::error::Code;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::arguments::{self, OnError};
 use crate::failure::{Exit, Failure};
+use crate::file_arguments::{Import, OnError};
 use crate::import_lines::{Lines, Place, Record};
 use crate::import_progress::{Input, Progress, ProgressFile};
 use crate::node::print_fields;
@@ -66,7 +66,7 @@ struct Importer<'a> {
 
 pub async fn import(
     client: &DatastoreConnector,
-    options: arguments::Import,
+    options: Import,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let json = output.format == crate::output::Format::Json;
@@ -95,11 +95,7 @@ pub async fn import(
     }
 }
 
-async fn import_file(
-    client: &DatastoreConnector,
-    options: arguments::Import,
-    json: bool,
-) -> Result<Progress, Failure> {
+async fn import_file(client: &DatastoreConnector, options: Import, json: bool) -> Result<Progress, Failure> {
     let path = options.file;
     let failed = |error: io::Error| Failure::file(&path, error);
     let mut file = File::open(&path).map_err(failed)?;

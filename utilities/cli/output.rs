@@ -69,6 +69,15 @@ impl Output {
     }
 }
 
+/// Says something beside the result: on stderr, where that is a terminal. Scripts aren't disturbed.
+pub fn note(text: &str) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        // Nobody can be told that it can't be written.
+        let _ = writeln!(stderr, "note: {text}");
+    }
+}
+
 /// A table as wide as its content, or as the terminal if that is less.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();

@@ -6,9 +6,11 @@ use datastore::connector::DatastoreConnector;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::arguments::{Command, Layout, Wal};
+use crate::arguments::{Command, Layout};
 use crate::failure::Failure;
+use crate::file_arguments::Wal;
 use crate::output::Output;
+use crate::values::parse_value;
 use crate::{cluster, conflicts, export, import, keys, node, searches, stats, stats_watch, wal, wal_dump};
 
 /// For a command that was interrupted to put the terminal back.
@@ -102,12 +104,13 @@ async fn dispatch(client: DatastoreConnector, command: Command, output: &mut Out
         }
         Command::GetVector { key, after } => keys::get_vector(&client, &key, &after, output).await,
         Command::Scan(scan) => searches::scan(&client, scan, output).await,
-        Command::SearchText { words, any, limit, scores, after } => {
-            let words = searches::Words { query: words.join(" "), any };
+        Command::SearchText { words, any, prefix, limit, scores, after } => {
+            let words = searches::Words { query: words.join(" "), any, prefix };
             searches::text(&client, words, limit, scores, &after, output).await
         }
-        Command::SearchValue { value, kind, limit, after } => {
-            searches::value(&client, &value, kind, limit, &after, output).await
+        Command::SearchValue { value, kind, prefix, limit, after } => {
+            let value = parse_value(&value, kind)?;
+            searches::value(&client, &value, prefix, limit, &after, output).await
         }
         Command::SearchVector { numbers, key, top_k, prefix, after } => {
             let like = searches::Like { numbers, key };

@@ -1,19 +1,22 @@
 //! Scans and searches: a page of results after the other, as they come.
 
-use datastore::connector::{Call, DatastoreConnector, Item, Paged};
+use datastore::connector::{Call, DatastoreConnector, Item, Paged, Pages};
 use serde_json::json;
+use serde_json::value::RawValue;
 
-use crate::arguments::{self, After, ValueKind};
+use crate::arguments::{self, After};
 use crate::export::Record;
 use crate::failure::Failure;
 use crate::keys::vector_of;
-use crate::output::{Format, Output, key_column, value_column, vector_column};
-use crate::values::{parse_value, parse_vector};
+use crate::output::{Format, Output, key_column, note, value_column, vector_column};
+use crate::plain_words;
+use crate::values::parse_vector;
 
 /// Which words a value is to have.
 pub struct Words {
     pub query: String,
     pub any: bool,
+    pub prefix: Option<String>,
 }
 
 /// What a vector is to be similar to.
@@ -67,7 +70,7 @@ pub async fn scan(
         let Item { key, value, version, vector } = item;
         output.json(&Record { key, value: value.as_deref(), vector: vector.as_deref(), version })
     };
-    print_pages(limited(call, scan.limit), &header, row, print_json, output).await
+    print_pages(limited(call, scan.limit), &header, row, print_json, output).await.map(drop)
 }
 
 pub async fn text(
@@ -78,11 +81,17 @@ pub async fn text(
     after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let call = after.of(client.search_text(&words.query));
-    let call = limited(if words.any { call.any() } else { call }, limit);
+    plain_words::warn(&words.query);
+    let mut call = after.of(client.search_text(&words.query));
+    if words.any {
+        call = call.any();
+    }
+    if let Some(prefix) = &words.prefix {
+        call = call.prefix(prefix);
+    }
     let header: &[&str] = if scores { &["key", "score"] } else { &["key"] };
-    print_pages(
-        call,
+    let pages = print_pages(
+        limited(call, limit),
         header,
         |hit| {
             let score = scores.then(|| hit.score.to_string());
@@ -91,26 +100,34 @@ pub async fn text(
         |hit, output| output.json(&json!({ "key": hit.key, "score": hit.score })),
         output,
     )
-    .await
+    .await?;
+    if let Some(some @ 1..) = pages.total_any() {
+        note(&format!("no value has all of these words; --any finds {some} that have some of them"));
+    }
+    Ok(())
 }
 
 pub async fn value(
     client: &DatastoreConnector,
-    value: &str,
-    kind: ValueKind,
+    value: &RawValue,
+    prefix: Option<String>,
     limit: Option<usize>,
     after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let call = limited(after.of(client.search_by_value(&parse_value(value, kind)?)), limit);
+    let mut call = after.of(client.search_by_value(value));
+    if let Some(prefix) = &prefix {
+        call = call.prefix(prefix);
+    }
     print_pages(
-        call,
+        limited(call, limit),
         &["key"],
         |key| vec![key_column(key)],
         |key, output| output.json(&json!({ "key": key })),
         output,
     )
     .await
+    .map(drop)
 }
 
 pub async fn vector(
@@ -156,7 +173,7 @@ async fn print_pages<O: Paged>(
     row: impl Fn(&O::Item) -> Vec<String>,
     print_json: impl Fn(&O::Item, &mut Output) -> Result<(), Failure>,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<Pages<O>, Failure> {
     let mut pages = call.pages();
     while let Some(items) = pages.next().await? {
         if output.format == Format::Json {
@@ -166,5 +183,5 @@ async fn print_pages<O: Paged>(
         }
         output.flush()?;
     }
-    Ok(())
+    Ok(pages)
 }
