@@ -141,7 +141,7 @@ pub enum Detail {
     RetryAfterMs(u64),
     /// `index_not_ready`: what part of the index is built, 0 to 1.
     Progress(f64),
-    /// `dimension_mismatch`: the lengths of the vectors that exist, ascending.
+    /// `dimension_mismatch`: the lengths of the vectors that the prefix has, ascending.
     Lengths(Vec<usize>),
     /// `replication_timeout`: how many nodes have it.
     Acknowledged(usize),
