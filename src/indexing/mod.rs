@@ -2,6 +2,7 @@
 //!
 //! [`Indexes::apply`] takes each change once, in log order, and every index is
 //! up to date when it returns: there is no refresh and nothing to merge later.
+//! [`build`] is the same for many keys at once.
 //! An entry is shared with the keyspace and never copied; every index that
 //! holds a key swaps its handle when the key is overwritten, even where nothing
 //! it looks at changed, so that no old entry is kept alive and every search
@@ -15,6 +16,7 @@
 //! | order | `order` | ranges of keys |
 
 mod budget;
+mod build;
 mod canonical;
 mod cosine;
 mod documents;
@@ -41,6 +43,7 @@ use std::fmt;
 use crate::engine::{Change, Entry};
 
 pub use budget::{Budget, GivenUp};
+pub use build::{Digest, Digester, Piece, slices};
 pub use canonical::{CanonicalHash, canonical_hash};
 pub use growth::{Room, Rooms};
 pub use order::{KeyRange, KeysCounted, Parts, ScanPage};
@@ -137,6 +140,7 @@ impl Sizes {
 /// The indexes of one shard's slice. A search of an index that is switched off
 /// finds nothing: whoever asks looks at [`Indexes::kinds`] first.
 pub struct Indexes {
+    hash_key: (u64, u64),
     value: Option<value::ValueIndex>,
     text: Option<text::TextIndex>,
     vector: Option<vector::VectorIndex>,
@@ -148,6 +152,7 @@ impl Indexes {
     /// and must be the same on every shard, since a value's hash is searched for on all.
     pub fn new(kinds: Kinds, hash_key: (u64, u64)) -> Indexes {
         Indexes {
+            hash_key,
             value: kinds.value.then(|| value::ValueIndex::new(hash_key)),
             text: kinds.text.then(|| text::TextIndex::new(hash_key)),
             vector: kinds.vector.then(|| vector::VectorIndex::new(hash_key)),

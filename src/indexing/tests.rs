@@ -1,5 +1,6 @@
 //! What the indexes do together; `query` tests them against a plain map.
 
+mod build;
 mod measure;
 mod slices;
 
@@ -184,8 +185,8 @@ fn ten_thousand_vectors_find_themselves_and_their_multiples() {
     let mut indexes = Indexes::new(Kinds { order: false, ..Kinds::ALL }, (1, 2));
     let mut vectors = Vec::new();
     for row in 0..10_000u64 {
-        let octave = 1 << (numbers.next() % 13);
-        let length = (octave + numbers.next() % octave).min(4_096) as usize;
+        let octave = 1 << (numbers.next() % 12);
+        let length = (octave + numbers.next() % (octave + 1)) as usize;
         // Twenty-one digits leave room for those of the factors, so that the multiples are exact.
         let scale = 2f32.powi((numbers.next() % 100) as i32 - 50);
         let number = |numbers: &mut Numbers| ((numbers.next() >> 20) as i32 >> 11) as f32 * scale;
