@@ -143,6 +143,7 @@ impl IndexManager {
     }
 
     fn build(&mut self, entries: Vec<Entry>, buckets_done: usize, buckets_total: usize) {
+        let began = Instant::now();
         let digester = self.indexes.digester();
         let slices: Vec<&[Entry]> = slices(&entries).collect();
         for slices in slices.chunks(self.build_threads) {
@@ -157,6 +158,9 @@ impl IndexManager {
         let expected = self.build_expected().map_or(0, |expected| expected.as_millis() as u64);
         figures.build_expected_ms.store(expected, Ordering::Relaxed);
         self.shard.send(ShardMessage::BucketsIndexed);
+        // The next step is in the mailbox already: without a turn of their own searches would not
+        // hear before the end that it isn't there yet.
+        self.changing += began.elapsed();
         if is_last {
             let (shard, seconds) = (self.number, self.build_began.elapsed().as_secs_f64());
             tracing::info!(shard, "the indexes are built: it took {seconds:.1} s; searches are answered");
