@@ -189,7 +189,10 @@ fn ten_thousand_vectors_find_themselves_and_their_multiples() {
         let length = (octave + numbers.next() % (octave + 1)) as usize;
         // Twenty-one digits leave room for those of the factors, so that the multiples are exact.
         let scale = 2f32.powi((numbers.next() % 100) as i32 - 50);
-        let number = |numbers: &mut Numbers| ((numbers.next() >> 20) as i32 >> 11) as f32 * scale;
+        let number = |numbers: &mut Numbers| {
+            let size = scale * 2f32.powi(-((numbers.next() % 12) as i32));
+            ((numbers.next() >> 20) as i32 >> 11) as f32 * size
+        };
         let vector: Vec<f32> = (0..length).map(|_| number(&mut numbers)).collect();
         if vector.iter().all(|number| *number == 0.0) {
             continue;
