@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use datastore::engine::{Change, Entry};
 use datastore::error::{Code, Detail, Error};
-use datastore::indexing::{Budget, Indexes};
+use datastore::indexing::{Budget, Indexes, slices};
 use datastore::query::{Progress, Query, Resume};
 
 use crate::admission::{PermitTotal, Work};
+use crate::at_once::{at_once, run_at_once};
 use crate::connection::ConnectionMessage;
 use crate::fair_queue::FairQueue;
 use crate::mailbox::{Counted, Mailbox};
@@ -30,6 +31,10 @@ use crate::shard_messages::{Search, ShardMessage};
 /// How long changes have the thread while searches wait, and searches while changes do. One that is
 /// begun may take longer.
 const TURN: Duration = Duration::from_millis(10);
+
+/// About so many entries come at once while the indexes are built: enough for all threads, and for words that
+/// come again, and few enough that the shard serves between and changes don't wait for long.
+pub(crate) const BUILD_ENTRIES: usize = 8_192;
 
 /// What an IndexManager hears.
 pub enum IndexMessage {
@@ -72,6 +77,10 @@ pub struct IndexManager {
     shard: Mailbox<Shard>,
     /// Buckets indexed of all, since the start.
     progress: (usize, usize),
+    /// When the build under way began.
+    build_began: Instant,
+    /// This shard's part of the node's cores.
+    build_threads: usize,
     published_memory: i64,
     waiting: FairQueue<Waiting>,
     /// How many of them were begun.
@@ -96,6 +105,8 @@ impl IndexManager {
         let buckets_done = if to_build { 0 } else { buckets_total };
         node.shard_figures[number].buckets_indexed.store(buckets_done, Ordering::Relaxed);
         let progress = (buckets_done, buckets_total);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let build_threads = cores.div_ceil(node.settings.shards);
         IndexManager {
             number,
             node,
@@ -103,6 +114,8 @@ impl IndexManager {
             hash_key,
             shard,
             progress,
+            build_began: Instant::now(),
+            build_threads,
             published_memory: 0,
             waiting: FairQueue::default(),
             begun: 0,
@@ -130,13 +143,34 @@ impl IndexManager {
     }
 
     fn build(&mut self, entries: Vec<Entry>, buckets_done: usize, buckets_total: usize) {
-        for entry in entries {
-            self.indexes.apply(&Change { old: None, new: Some(entry) });
+        let began = Instant::now();
+        let digester = self.indexes.digester();
+        let slices: Vec<&[Entry]> = slices(&entries).collect();
+        for slices in slices.chunks(self.build_threads) {
+            let digests = at_once(self.build_threads, slices, |slice| digester.digest(slice));
+            run_at_once(self.build_threads, self.indexes.build(&digests, false));
         }
+        let is_last = buckets_done == buckets_total;
+        run_at_once(self.build_threads, self.indexes.build(&[], is_last));
         self.progress = (buckets_done, buckets_total);
         let figures = &self.node.shard_figures[self.number];
         figures.buckets_indexed.store(buckets_done, Ordering::Relaxed);
+        let expected = self.build_expected().map_or(0, |expected| expected.as_millis() as u64);
+        figures.build_expected_ms.store(expected, Ordering::Relaxed);
         self.shard.send(ShardMessage::BucketsIndexed);
+        // The next step is in the mailbox already: without a turn of their own searches would not
+        // hear before the end that it isn't there yet.
+        self.changing += began.elapsed();
+        if is_last {
+            let (shard, seconds) = (self.number, self.build_began.elapsed().as_secs_f64());
+            tracing::info!(shard, "the indexes are built: it took {seconds:.1} s; searches are answered");
+        }
+    }
+
+    /// How long the rest of the build will take if it goes on as it has begun; `None` before the first step.
+    fn build_expected(&self) -> Option<Duration> {
+        let (done, total) = self.progress;
+        (done > 0).then(|| self.build_began.elapsed().mul_f64((total - done) as f64 / done as f64))
     }
 
     /// The searches' turn, if changes have had theirs.
@@ -208,8 +242,15 @@ impl IndexManager {
         if done < total {
             let progress = done as f64 / total as f64;
             let percent = 100 * done / total;
-            let message = format!("the indexes are being rebuilt after the start: {percent} % done");
-            let error = Error::new(Code::IndexNotReady, message).with_detail(Detail::Progress(progress));
+            let expected = self.build_expected();
+            let rest = expected.map(|expected| format!(", about {:.1} s more", expected.as_secs_f64()));
+            let message = format!(
+                "the indexes are being rebuilt after the start: {percent} % done{}",
+                rest.unwrap_or_default()
+            );
+            let expected_ms = expected.map(|expected| expected.as_millis() as u64);
+            let detail = Detail::Indexing(progress, expected_ms);
+            let error = Error::new(Code::IndexNotReady, message).with_detail(detail);
             return Some(Progress::Done(Err(error)));
         }
         query.run(&self.indexes, resume, budget).ok()
@@ -306,6 +347,7 @@ impl Handler<Counted<IndexMessage>> for IndexManager {
                     }
                 });
                 self.progress.0 = 0;
+                self.build_began = Instant::now();
                 self.node.shard_figures[self.number].buckets_indexed.store(0, Ordering::Relaxed);
                 self.publish();
             }

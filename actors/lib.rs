@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod admission;
 mod anew;
+mod at_once;
 mod awaited;
 mod cluster;
 mod conditions;

@@ -116,6 +116,8 @@ pub struct ShardFigures {
     pub indexes: Mutex<(Sizes, Rooms)>,
     /// Buckets indexed since the start; all of them: the indexes are ready.
     pub buckets_indexed: AtomicUsize,
+    /// How long the rest of the build is expected to take, in milliseconds; 0 when it is done, or can't be told yet.
+    pub build_expected_ms: AtomicU64,
     /// Searches that wait for their turn at the indexes.
     pub searches_waiting: AtomicUsize,
     /// Searches that the indexes have answered.

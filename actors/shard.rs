@@ -21,7 +21,7 @@ use slab::Slab;
 
 use crate::admission::{Permit, PermitTotal};
 use crate::connection::Connection;
-use crate::index_manager::{IndexManager, IndexMessage};
+use crate::index_manager::{BUILD_ENTRIES, IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::memory_bound::admit;
 use crate::node::Node;
@@ -29,8 +29,7 @@ use crate::shard_messages::{Batch, Committed, ReplyItem, ShardMessage, ShardOper
 use crate::snapshot_writer::{SnapshotMessage, SnapshotWriter};
 use crate::wal_writer::{WalMessage, WalWriter};
 
-/// About so many entries are handed over at once, to the IndexManager while it is
-/// rebuilt and to the SnapshotWriter: the shard serves between.
+/// About so many entries are handed over at once to the SnapshotWriter: the shard serves between.
 pub(crate) const WALK_ENTRIES: usize = 1_024;
 
 /// A shard handles so many requests and writes before the others on its thread have their turn, and
@@ -358,10 +357,19 @@ impl Shard {
         figures.newest_tombstone.store(newest, Ordering::Relaxed);
     }
 
-    /// Hands the next buckets to the IndexManager, which asks for more when it has indexed them.
-    pub(crate) fn index_next_buckets(&mut self) {
+    /// Hands over what the IndexManager builds from, one step ahead, so that it never waits for the next.
+    pub(crate) fn begin_build(&mut self) {
+        self.index_next_buckets();
+        self.index_next_buckets();
+    }
+
+    /// Hands the next buckets, if there are any, to the IndexManager, which asks for more when it has indexed them.
+    fn index_next_buckets(&mut self) {
+        if self.index_position == self.slice.table().walk_length() {
+            return;
+        }
         let table = self.slice.table();
-        let (entries, next) = table.walk_step(self.index_position, WALK_ENTRIES);
+        let (entries, next) = table.walk_step(self.index_position, BUILD_ENTRIES);
         let message = IndexMessage::Build { entries, buckets_done: next, buckets_total: table.walk_length() };
         self.index_position = next;
         self.index_manager.send(message);
@@ -384,9 +392,7 @@ impl Actor for Shard {
 
     fn started(&mut self, _context: &mut Self::Context) {
         self.publish();
-        if self.index_position < self.slice.table().walk_length() {
-            self.index_next_buckets();
-        }
+        self.begin_build();
     }
 }
 
@@ -407,11 +413,7 @@ impl Handler<Counted<ShardMessage>> for Shard {
                 self.snapshot_writer.send(SnapshotMessage::WalkBegun { handed_over });
             }
             ShardMessage::Walk { position } => self.walk(position),
-            ShardMessage::BucketsIndexed => {
-                if self.index_position < self.slice.table().walk_length() {
-                    self.index_next_buckets();
-                }
-            }
+            ShardMessage::BucketsIndexed => self.index_next_buckets(),
             ShardMessage::Search(search) => self.index_manager.send(IndexMessage::Search(search)),
             ShardMessage::Office(office) => self.office_changed(office),
             ShardMessage::Logged(logged) => self.logged(logged),

@@ -51,7 +51,7 @@ impl Shard {
         free_elsewhere(self.slice.install(table, index));
         self.index_position = 0;
         self.index_manager.send(IndexMessage::Clear);
-        self.index_next_buckets();
+        self.begin_build();
     }
 
     /// The hash of this slice, which is behind entry `index` now.

@@ -206,6 +206,7 @@ fn indexes(node: &Node) -> Value {
     let progress = node.buckets_indexed() as f64 / datastore::limits::BUCKETS as f64;
     json!({
         "progress": progress,
+        "expected_ms": node.shard_figures.iter().map(|shard| shard.build_expected_ms.load(Ordering::Relaxed)).max(),
         "searches_waiting": sum(|shard| shard.searches_waiting.load(Ordering::Relaxed) as u64),
         "searches_done": sum(|shard| shard.searches_done.load(Ordering::Relaxed)),
         "searches_dropped": sum(|shard| shard.searches_dropped.load(Ordering::Relaxed)),

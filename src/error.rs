@@ -139,9 +139,12 @@ pub enum Detail {
     Leader(Option<LeaderAddress>),
     /// `overloaded`: when to try again, in milliseconds.
     RetryAfterMs(u64),
-    /// `index_not_ready`: what part of the index is built, 0 to 1.
+    /// `starting`: what part of the directory is read, 0 to 1.
     Progress(f64),
-    /// `dimension_mismatch`: the lengths of the vectors that exist, ascending.
+    /// `index_not_ready`: what part of the indexes is built, 0 to 1, and how long the rest will take,
+    /// in milliseconds, if that can be told yet.
+    Indexing(f64, Option<u64>),
+    /// `dimension_mismatch`: the lengths of the vectors that the prefix has, ascending.
     Lengths(Vec<usize>),
     /// `replication_timeout`: how many nodes have it.
     Acknowledged(usize),

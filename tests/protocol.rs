@@ -160,6 +160,34 @@ fn vectors_are_found_by_their_direction() {
 }
 
 #[test]
+fn a_prefix_judges_and_shows_only_its_own_lengths() {
+    with_client(|client| {
+        for (key, vector) in [("a:1", json!([1, 0])), ("a:2", json!([1, 0, 0])), ("b:1", json!([1, 0, 0, 0]))]
+        {
+            client.ok(json!({ "op": "add_vector", "key": key, "vector": vector }));
+        }
+        set(client, "c:1", json!("no vector"));
+        let search = |prefix: &str, vector: Value| json!({ "op": "vector_search", "vector": vector, "prefix": prefix });
+        let found = |client: &mut Client, prefix: &str, vector: Value| {
+            client.ok(search(prefix, vector))["matches"].clone()
+        };
+        assert_eq!(keys_in(&found(client, "b:", json!([2, 0, 0, 0]))), ["b:1"]);
+        for prefix in ["c:", "d:"] {
+            assert_eq!(found(client, prefix, json!([1, 0])), json!([]));
+            assert_eq!(found(client, prefix, json!([1, 0, 0, 0, 0])), json!([]));
+        }
+        for (prefix, vector, lengths) in
+            [("a:", json!([1, 0, 0, 0]), json!([2, 3])), ("b:", json!([1, 0]), json!([4]))]
+        {
+            let error = client.refused(search(prefix, vector));
+            assert_eq!((&error["code"], &error["lengths"]), (&json!("dimension_mismatch"), &lengths));
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(&format!("under the prefix \"{prefix}\"")), "{message}");
+        }
+    });
+}
+
+#[test]
 fn without_vectors_a_vector_search_finds_nothing() {
     with_client(|client| {
         assert_eq!(client.ok(json!({ "op": "vector_search", "vector": [1, 2] }))["matches"], json!([]));

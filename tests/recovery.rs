@@ -371,12 +371,12 @@ fn indexes_may_change_between_starts() {
 
 #[test]
 fn a_search_during_the_rebuild_says_how_far_it_is_and_never_answers_half() {
-    const DOCUMENTS: u64 = 40_000;
+    const DOCUMENTS: u64 = 200_000;
     let directory = temporary_directory();
     let node = Options::in_directory(directory.path()).start();
     let mut client = node.client();
-    for part in 0..10 {
-        let numbers = part * DOCUMENTS / 10..(part + 1) * DOCUMENTS / 10;
+    for part in 0..20 {
+        let numbers = part * DOCUMENTS / 20..(part + 1) * DOCUMENTS / 20;
         let records: Vec<Value> =
             numbers.map(|n| json!([format!("document-{n:06}"), format!("fox {n} {}", n * 31)])).collect();
         client.ok(json!({"op": "bulk_set", "records": records}));

@@ -3,7 +3,9 @@
 //! Four independent sums hide the latency of multiply-and-add; which
 //! instructions are used is found out at run time. The results differ in the
 //! last bits from one kind of machine to another, so they only select
-//! candidates: [`dot_exact`] gives the score, in one order everywhere.
+//! candidates: [`cosine`] gives the score, the same everywhere.
+//!
+//! [`cosine`]: super::cosine
 
 /// A dot product of two vectors of one length.
 pub(super) type Dot = fn(&[f32], &[f32]) -> f32;
@@ -106,36 +108,19 @@ fn dot_avx2(left: &[f32], right: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + dot_portable(left_rest, right_rest)
 }
 
-/// The dot product in f64, in which products of f32s are exact: the same four
-/// sums in the same order on every machine.
-pub(super) fn dot_exact(left: &[f32], right: &[f32]) -> f64 {
-    let mut sums = [0f64; 4];
-    let (left_blocks, left_rest) = left.as_chunks::<4>();
-    let (right_blocks, right_rest) = right.as_chunks::<4>();
-    for (left, right) in left_blocks.iter().zip(right_blocks) {
-        for lane in 0..4 {
-            sums[lane] += f64::from(left[lane]) * f64::from(right[lane]);
-        }
-    }
-    let mut total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    for (left, right) in left_rest.iter().zip(right_rest) {
-        total += f64::from(*left) * f64::from(*right);
-    }
-    total
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::cosine::dot;
     use super::*;
 
     proptest! {
         #[test]
         fn every_kernel_is_within_the_bound(numbers in prop::collection::vec((-1f32..1.0, -1f32..1.0), 1..300)) {
             let (left, right): (Vec<f32>, Vec<f32>) = numbers.into_iter().unzip();
-            let scale = (dot_exact(&left, &left) * dot_exact(&right, &right)).sqrt();
-            let truth = dot_exact(&left, &right);
+            let scale = (dot(&left, &left).rounded() * dot(&right, &right).rounded()).sqrt();
+            let truth = dot(&left, &right).rounded();
             let bound = f64::from(error_bound(left.len())) * scale;
             let mut kernels: Vec<Dot> = vec![dot_portable, fastest_dot()];
             #[cfg(target_arch = "x86_64")]

@@ -2,6 +2,7 @@
 //!
 //! [`Indexes::apply`] takes each change once, in log order, and every index is
 //! up to date when it returns: there is no refresh and nothing to merge later.
+//! [`build`] is the same for many keys at once.
 //! An entry is shared with the keyspace and never copied; every index that
 //! holds a key swaps its handle when the key is overwritten, even where nothing
 //! it looks at changed, so that no old entry is kept alive and every search
@@ -11,11 +12,13 @@
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
 //! | text | `text`, `text_search`, `few_matches`, `ranking`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
-//! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
+//! | vector | `vector`, `kernel`, `cosine` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
 mod budget;
+mod build;
 mod canonical;
+mod cosine;
 mod documents;
 mod few_matches;
 mod folding;
@@ -43,6 +46,7 @@ use crate::engine::{Change, Entry};
 use crate::messaging::Match;
 
 pub use budget::{Budget, GivenUp};
+pub use build::{Digest, Digester, Piece, slices};
 pub use canonical::{CanonicalHash, canonical_hash};
 pub use few_matches::FewMatches;
 pub use growth::{Room, Rooms};
@@ -140,6 +144,7 @@ impl Sizes {
 /// The indexes of one shard's slice. A search of an index that is switched off
 /// finds nothing: whoever asks looks at [`Indexes::kinds`] first.
 pub struct Indexes {
+    hash_key: (u64, u64),
     value: Option<value::ValueIndex>,
     text: Option<text::TextIndex>,
     vector: Option<vector::VectorIndex>,
@@ -151,6 +156,7 @@ impl Indexes {
     /// and must be the same on every shard, since a value's hash is searched for on all.
     pub fn new(kinds: Kinds, hash_key: (u64, u64)) -> Indexes {
         Indexes {
+            hash_key,
             value: kinds.value.then(|| value::ValueIndex::new(hash_key)),
             text: kinds.text.then(|| text::TextIndex::new(hash_key)),
             vector: kinds.vector.then(|| vector::VectorIndex::new(hash_key)),
@@ -260,19 +266,38 @@ impl Indexes {
         budget: &Budget<'_>,
     ) -> Result<VectorPage, GivenUp> {
         let Some(vector) = &self.vector else { return Ok(VectorPage::default()) };
-        // A prefix that few keys have is followed through the keys: a walk over
-        // all rows costs about a twentieth as much for each of them.
-        const ROWS_PER_KEY: usize = 20;
         let rows = vector.len_of(query.len());
-        if let (Some(_), Some(order)) = (prefix.filter(|_| rows > 0), &self.order) {
-            let few = rows / ROWS_PER_KEY + 1;
-            let keys: Vec<&Entry> = order.with_prefix(prefix).take(few + 1).collect();
-            budget.spend(keys.len() as u64)?;
-            if keys.len() <= few {
-                return vector.rank(query, top_k, keys.into_iter(), budget);
-            }
+        if let Some(keys) = self.few_with_prefix(prefix, rows, budget)? {
+            return vector::rank(query, top_k, keys.into_iter(), budget);
         }
-        vector.search(query, top_k, prefix, budget)
+        let page = vector.search(query, top_k, prefix, budget)?;
+        if page.covered {
+            return Ok(page);
+        }
+        let lengths = match self.few_with_prefix(prefix, vector.len() as usize, budget)? {
+            Some(keys) => vector::lengths_of(keys.into_iter()),
+            None => vector.lengths(prefix, budget)?,
+        };
+        Ok(VectorPage { lengths, ..page })
+    }
+
+    /// The entries that the prefix covers, if they are so few that following them costs less than a
+    /// walk over `rows` of vectors: a row costs about a twentieth of a key.
+    fn few_with_prefix(
+        &self,
+        prefix: Option<&[u8]>,
+        rows: usize,
+        budget: &Budget<'_>,
+    ) -> Result<Option<Vec<&Entry>>, GivenUp> {
+        const ROWS_PER_KEY: usize = 20;
+        let (Some(_), Some(order)) = (prefix, &self.order) else { return Ok(None) };
+        let few = rows / ROWS_PER_KEY + 1;
+        let mut keys = Vec::new();
+        for entry in order.with_prefix(prefix).take(few + 1) {
+            budget.spend(1)?;
+            keys.push(entry);
+        }
+        Ok((keys.len() <= few).then_some(keys))
     }
 
     /// A page of a range of keys; `parts` is what the reply shows of each.

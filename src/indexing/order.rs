@@ -128,10 +128,16 @@ pub(super) fn collect_page<'a>(
 #[derive(Default)]
 pub(super) struct OrderIndex {
     keys: BTreeSet<ByKey>,
+    /// Of a build: keys that aren't in the tree yet. No search comes before it is empty.
+    unsettled: Vec<ByKey>,
 }
+
+/// So many keys are settled together at least, as long as no change comes, and at most.
+const SETTLED_TOGETHER: (usize, usize) = if cfg!(test) { (16, 64) } else { (1 << 16, 1 << 20) };
 
 impl OrderIndex {
     pub(super) fn apply(&mut self, change: &Change) {
+        self.settle();
         match (&change.old, &change.new) {
             // `replace` and not `insert`, which would keep the old entry.
             (_, Some(new)) => drop(self.keys.replace(ByKey(new.clone()))),
@@ -140,12 +146,46 @@ impl OrderIndex {
         }
     }
 
+    /// Adds keys that aren't there, sooner or later; see [`OrderIndex::settle`].
+    pub(super) fn add_all(&mut self, entries: &[Entry]) {
+        self.unsettled.extend(entries.iter().cloned().map(ByKey));
+        let (least, most) = SETTLED_TOGETHER;
+        if self.unsettled.len() >= self.keys.len().clamp(least, most) {
+            self.settle();
+        }
+    }
+
+    /// Brings all keys into the tree. Few are put in one by one. Many are sorted by their first
+    /// bytes, which lie beside each other as the entries don't, and the tree is made anew of them and
+    /// of what it had: in one run over both, where each insertion would wait for several entries.
+    pub(super) fn settle(&mut self) {
+        const FIRST_BYTES: usize = 16;
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let first = |key: &[u8]| {
+            let mut first = [0; FIRST_BYTES];
+            let length = key.len().min(FIRST_BYTES);
+            first[..length].copy_from_slice(&key[..length]);
+            u128::from_be_bytes(first)
+        };
+        let unsettled = std::mem::take(&mut self.unsettled).into_iter();
+        let mut keys: Vec<(u128, ByKey)> = unsettled.map(|key| (first(key.0.key()), key)).collect();
+        keys.sort_unstable();
+        let keys = keys.into_iter().map(|(_, key)| key);
+        if keys.len() < self.keys.len() / 8 {
+            self.keys.extend(keys);
+        } else {
+            self.keys.append(&mut keys.collect());
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
-        self.keys.len() as u64
+        (self.keys.len() + self.unsettled.len()) as u64
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.len() * TREE_BYTES_PER_KEY
+        self.len() * TREE_BYTES_PER_KEY + (self.unsettled.capacity() * size_of::<ByKey>()) as u64
     }
 
     pub(super) fn scan(

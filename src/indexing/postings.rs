@@ -108,6 +108,27 @@ impl Dictionary {
         }
     }
 
+    /// Adds postings, sorted by their terms: of those that many documents hold each is fetched once.
+    pub(super) fn add_all(&mut self, postings: &[(TermHash, DocumentId, u32)]) {
+        const BATCH: usize = 32;
+        let mut terms = Vec::with_capacity(BATCH);
+        let mut batch_begins = 0;
+        let mut groups = postings.chunk_by(|left, right| left.0 == right.0).peekable();
+        let mut place = 0;
+        while let Some(group) = groups.next() {
+            terms.push((group[0].0, 0));
+            place += group.len();
+            if terms.len() == BATCH || groups.peek().is_none() {
+                self.fetch(&terms);
+                terms.clear();
+                for &(term, document, frequency) in &postings[batch_begins..place] {
+                    self.set(term, document, frequency);
+                }
+                batch_begins = place;
+            }
+        }
+    }
+
     /// Brings what the changes will touch into the cache, one level of all of
     /// them after the other. They lie all over memory: waiting for each of them
     /// in turn takes several times as long.

@@ -1,5 +1,6 @@
 //! What the indexes do together; `query` tests them against a plain map.
 
+mod build;
 mod measure;
 mod slices;
 
@@ -142,13 +143,9 @@ fn the_nearest_are_exact_among_near_ties_and_extreme_sizes() {
         for query in
             [base.clone(), base.iter().map(|number| number * 1e-25).collect(), numbers.vector(length)]
         {
-            let norm = kernel::dot_exact(&query, &query).sqrt();
-            let cosine = |vector: &[f32]| {
-                let own = kernel::dot_exact(vector, vector).sqrt();
-                (kernel::dot_exact(&query, vector) / (norm * own)).clamp(-1.0, 1.0) + 0.0
-            };
+            let scored = cosine::Query::new(&query);
             let mut expected: Vec<(f64, &[u8])> =
-                entries.iter().map(|entry| (cosine(entry.vector().unwrap()), entry.key())).collect();
+                entries.iter().map(|entry| (scored.cosine(entry.vector().unwrap()), entry.key())).collect();
             expected.sort_by(|left, right| by_rank(*left, *right));
             for top_k in [1, 10, 1_000] {
                 let page = indexes.search_vector(&query, top_k, None, &Budget::unlimited()).unwrap();
@@ -157,6 +154,104 @@ fn the_nearest_are_exact_among_near_ties_and_extreme_sizes() {
                 assert_eq!(found, expected[..top_k.min(expected.len())], "{length} numbers, best {top_k}");
             }
         }
+    }
+}
+
+/// Finds the vector's keys among those of other directions: the best must score exactly 1.
+fn keys_that_score_one(indexes: &Indexes, query: &[f32], top_k: usize) -> Vec<String> {
+    let page = indexes.search_vector(query, top_k, None, &Budget::unlimited()).unwrap();
+    let ones = page.hits.iter().filter(|hit| hit.score == 1.0);
+    ones.map(|hit| String::from_utf8_lossy(hit.entry.key()).into_owned()).collect()
+}
+
+#[test]
+fn of_vectors_with_one_direction_the_first_key_is_found() {
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    for (key, vector) in [("b", [3.0, 3.0]), ("a", [1.0, 1.0]), ("c", [0.75, 0.75]), ("d", [1.0, 1.001])] {
+        set(&mut indexes, None, Some(&entry(1, key, None, Some(&vector))));
+    }
+    for query in [[1.0, 1.0], [3.0, 3.0], [0.1, 0.1], [1e-40, 1e-40]] {
+        assert_eq!(keys_that_score_one(&indexes, &query, 1), ["a"], "{query:?}");
+        assert_eq!(keys_that_score_one(&indexes, &query, 4), ["a", "b", "c"], "{query:?}");
+    }
+}
+
+/// Lengths of 1 to 4,096, each order of magnitude as often as the others.
+#[test]
+fn ten_thousand_vectors_find_themselves_and_their_multiples() {
+    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+    println!("seed {SEED:#x}");
+    let mut numbers = Numbers(SEED);
+    let mut indexes = Indexes::new(Kinds { order: false, ..Kinds::ALL }, (1, 2));
+    let mut vectors = Vec::new();
+    for row in 0..10_000u64 {
+        let octave = 1 << (numbers.next() % 12);
+        let length = (octave + numbers.next() % (octave + 1)) as usize;
+        // Twenty-one digits leave room for those of the factors, so that the multiples are exact.
+        let scale = 2f32.powi((numbers.next() % 100) as i32 - 50);
+        let number = |numbers: &mut Numbers| {
+            let size = scale * 2f32.powi(-((numbers.next() % 12) as i32));
+            ((numbers.next() >> 20) as i32 >> 11) as f32 * size
+        };
+        let vector: Vec<f32> = (0..length).map(|_| number(&mut numbers)).collect();
+        if vector.iter().all(|number| *number == 0.0) {
+            continue;
+        }
+        // In an order of the keys that isn't the factors'.
+        for (letter, factor) in [("b", 3.0), ("d", 1.0), ("a", 0.75), ("c", 5.0)] {
+            let multiple: Vec<f32> = vector.iter().map(|number| number * factor).collect();
+            set(&mut indexes, None, Some(&entry(row, &format!("{row:05}{letter}"), None, Some(&multiple))));
+        }
+        vectors.push((row, vector));
+    }
+    for (row, vector) in &vectors {
+        let own: Vec<String> = ["a", "b", "c", "d"].map(|letter| format!("{row:05}{letter}")).into();
+        if vector.len() > 4 {
+            assert_eq!(keys_that_score_one(&indexes, vector, 1), own[..1]);
+            assert_eq!(keys_that_score_one(&indexes, vector, 5), own);
+        } else {
+            // Others of so few numbers may have the same direction.
+            let found = keys_that_score_one(&indexes, vector, 40_000);
+            assert!(found.is_sorted() && own.iter().all(|key| found.contains(key)), "{row}");
+            assert_eq!(keys_that_score_one(&indexes, vector, 1), found[..1]);
+        }
+    }
+}
+
+/// With the keys in order and without, few under the prefix and many, vectors or none.
+#[test]
+fn lengths_are_those_of_the_prefix_alone() {
+    for kinds in [Kinds::ALL, Kinds { order: false, ..Kinds::ALL }] {
+        let mut indexes = Indexes::new(kinds, (1, 2));
+        for row in 0..600u64 {
+            let (key, vector): (String, &[f32]) = match row % 4 {
+                0 => (format!("many:{row}"), &[1.0, 2.0]),
+                1 => (format!("other:{row}"), &[1.0, 2.0, 3.0, 4.0]),
+                2 => (format!("many:{row}"), &[1.0, 2.0, 3.0]),
+                _ => (format!("none:{row}"), &[]),
+            };
+            let vector = Some(vector).filter(|vector| !vector.is_empty());
+            set(&mut indexes, None, Some(&entry(row, &key, Some("1"), vector)));
+        }
+        set(&mut indexes, None, Some(&entry(1, "few:1", None, Some(&[1.0; 5]))));
+        let search = |length: usize, prefix: &str| {
+            let budget = Budget::unlimited();
+            let page =
+                indexes.search_vector(&vec![1.0; length], 2, Some(prefix.as_bytes()), &budget).unwrap();
+            assert_eq!(page.covered, !page.hits.is_empty());
+            (page.hits.len(), page.lengths)
+        };
+        assert_eq!(search(2, "many:"), (2, vec![]));
+        assert_eq!(search(3, "many:"), (2, vec![]));
+        for length in [1, 4, 5] {
+            assert_eq!(search(length, "many:"), (0, vec![2, 3]));
+            assert_eq!(search(length, "none:"), (0, vec![]));
+            assert_eq!(search(length, "nobody"), (0, vec![]));
+        }
+        assert_eq!(search(2, "few:"), (0, vec![5]));
+        assert_eq!(search(5, "few:"), (1, vec![]));
+        assert_eq!(search(5, "other:"), (0, vec![4]));
+        assert_eq!(search(9, ""), (0, vec![2, 3, 4, 5]));
     }
 }
 

@@ -12,6 +12,7 @@
 //! a query rounds alike. A term that the query has several times is evaluated
 //! once, and what it adds is multiplied: the cost is that of the different terms.
 
+use super::build::Words;
 use super::documents::Documents;
 use super::folding::Folder;
 use super::growth::Room;
@@ -114,11 +115,22 @@ impl TextIndex {
     fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
         terms.clear();
         let Some(value) = value else { return };
-        let hash_key = self.hash_key;
-        for_each_string(value, |text| {
-            for_each_token(&mut self.folder, text, |token| terms.push(TermHash::new(hash_key, token)));
-        });
+        terms_of(&mut self.folder, self.hash_key, value, terms);
         terms.sort_unstable();
+    }
+
+    /// Adds documents of keys that have none.
+    pub(super) fn add_all(&mut self, words: &Words<'_>) {
+        self.changes_applied += words.documents.len() as u64;
+        let add = |&(entry, tokens): &(&Entry, usize)| self.place(None, Some(entry), entry.key(), tokens);
+        let documents: Vec<Option<DocumentId>> = words.documents.iter().map(add).collect();
+        let mut postings = Vec::with_capacity(words.terms.len());
+        for same in words.terms.chunk_by(|left, right| left == right) {
+            let (term, place) = same[0];
+            let frequency = u32::try_from(same.len()).unwrap_or(u32::MAX - 1);
+            postings.extend(documents[place as usize].map(|document| (term, document, frequency)));
+        }
+        self.dictionary.add_all(&postings);
     }
 
     /// Brings the document table in line; gives the document whose terms change.
@@ -184,6 +196,13 @@ impl TextIndex {
             + self.folder.bytes();
         (self.documents.bytes() + self.dictionary.bytes() + scratch) as u64
     }
+}
+
+/// The terms of a value, in its order.
+pub(super) fn terms_of(folder: &mut Folder, hash_key: (u64, u64), value: &[u8], terms: &mut Vec<TermHash>) {
+    for_each_string(value, |text| {
+        for_each_token(folder, text, |token| terms.push(TermHash::new(hash_key, token)));
+    });
 }
 
 /// Takes every `term` off the front of `terms`; says how many there were.

@@ -64,7 +64,7 @@ impl ValueIndex {
     }
 
     /// Adds the entry, or swaps it for the one that has its key.
-    fn put(&mut self, hash: CanonicalHash, entry: &Entry) {
+    pub(super) fn put(&mut self, hash: CanonicalHash, entry: &Entry) {
         if let Some((_, set)) = self.several.find_mut(hash.0, |slot| slot.0 == hash) {
             self.in_sets += u64::from(set.replace(ByKey(entry.clone())).is_none());
             return;

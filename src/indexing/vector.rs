@@ -5,19 +5,21 @@
 //! search reads every row of its group at the speed of memory ([`kernel`]) and
 //! keeps each one whose approximate score comes close enough to the best ones,
 //! by a bound on the rounding, that it might belong to them. Those are scored
-//! again in f64, in a fixed order, so every machine gives the same answer and
-//! no member is lost to rounding, not among equals either.
+//! again to the last bit of an f64 ([`cosine`]), so every machine gives the same
+//! answer and no member is lost to rounding, not among equals either.
 //!
 //! [`kernel`]: super::kernel
+//! [`cosine`]: super::cosine
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use hashbrown::HashTable;
 
 use super::budget::{Budget, GivenUp};
+use super::cosine::{Query, norm};
 use super::growth::Room;
-use super::kernel::{dot_exact, error_bound, fastest_dot};
+use super::kernel::{error_bound, fastest_dot};
 use super::key_slot::{KeySlot, hash_of};
 use super::shrink::{shrink_table, shrink_vector};
 use super::top::{Hit, Top};
@@ -29,9 +31,9 @@ use crate::engine::{Change, ENTRY_OVERHEAD_BYTES, Entry};
 pub struct VectorPage {
     /// The best ones: score descending, then key ascending.
     pub hits: Vec<Hit>,
-    /// Whether the shard has any vector of the query's length.
+    /// Whether the shard has any vector of the query's length, under the prefix if there is one.
     pub covered: bool,
-    /// When it has none: the lengths it has, ascending.
+    /// When it has none: the lengths it has there, ascending.
     pub lengths: Vec<usize>,
 }
 
@@ -126,6 +128,17 @@ impl Group {
         self.inverse_norms.capacity() * size_of::<f32>()
             + self.entries.capacity() * size_of::<Entry>()
             + self.rows.allocation_size()
+    }
+
+    /// Whether any of the keys begins with `prefix`.
+    fn has_prefix(&self, prefix: &[u8], budget: &Budget<'_>) -> Result<bool, GivenUp> {
+        for rows in self.entries.chunks(ROWS_TOGETHER) {
+            budget.spend(rows.len() as u64)?;
+            if rows.iter().any(|entry| entry.key().starts_with(prefix)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Every row that may belong to the `top_k` best.
@@ -232,22 +245,48 @@ impl BestScores {
 
 /// The query scaled to length one, so that approximate scores stay in range.
 fn unit(query: &[f32]) -> Vec<f32> {
-    let norm = dot_exact(query, query).sqrt();
+    let norm = norm(query);
     query.iter().map(|&number| (f64::from(number) / norm) as f32).collect()
 }
 
 /// See [`Group::inverse_norms`]. Within these bounds no product or sum leaves
 /// f32's range, and what underflows is far below the error bound.
 fn inverse_norm(vector: &[f32]) -> f32 {
-    let norm = dot_exact(vector, vector).sqrt();
+    let norm = norm(vector);
     if (1e-18..1e18).contains(&norm) { (1.0 / norm) as f32 } else { f32::NAN }
 }
 
-/// The cosine, the same on every machine.
-fn exact_score(query: &[f32], query_norm: f64, vector: &[f32]) -> f64 {
-    let score = dot_exact(query, vector) / (query_norm * dot_exact(vector, vector).sqrt());
-    // Rounding may lead past 1; adding zero makes −0 the same as 0.
-    score.clamp(-1.0, 1.0) + 0.0
+/// The nearest among `entries`, all scored exactly. Those without a vector of the
+/// query's length are passed over; where there is no other, the page has their lengths.
+pub(super) fn rank<'a>(
+    query: &[f32],
+    top_k: usize,
+    entries: impl Iterator<Item = &'a Entry>,
+    budget: &Budget<'_>,
+) -> Result<VectorPage, GivenUp> {
+    let scored = Query::new(query);
+    let mut top = Top::new(top_k.max(1));
+    let mut others = Vec::new();
+    for entry in entries {
+        match entry.vector() {
+            Some(vector) if vector.len() == query.len() => {
+                budget.spend(steps_of(query))?;
+                top.offer(scored.cosine(vector), entry);
+            }
+            _ => others.push(entry),
+        }
+    }
+    let hits = top.finish().0;
+    if hits.is_empty() {
+        return Ok(VectorPage { lengths: lengths_of(others.into_iter()), ..VectorPage::default() });
+    }
+    Ok(VectorPage { hits, covered: true, lengths: Vec::new() })
+}
+
+/// The lengths of the vectors that there are among `entries`, ascending.
+pub(super) fn lengths_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<usize> {
+    let lengths: BTreeSet<usize> = entries.filter_map(|entry| Some(entry.vector()?.len())).collect();
+    lengths.into_iter().collect()
 }
 
 /// The vector index of a shard's slice.
@@ -296,7 +335,8 @@ impl VectorIndex {
         self.count = self.count + u64::from(new.is_some()) - u64::from(old.is_some());
     }
 
-    /// The nearest among all vectors of the query's length whose key begins with `prefix`.
+    /// The nearest among all vectors of the query's length whose key begins with `prefix`; where
+    /// there is none, the page is left without lengths.
     pub(super) fn search(
         &self,
         query: &[f32],
@@ -304,33 +344,22 @@ impl VectorIndex {
         prefix: Option<&[u8]>,
         budget: &Budget<'_>,
     ) -> Result<VectorPage, GivenUp> {
-        let Some(group) = self.groups.get(&query.len()) else {
-            let lengths = self.groups.keys().copied().collect();
-            return Ok(VectorPage { lengths, ..VectorPage::default() });
-        };
+        let Some(group) = self.groups.get(&query.len()) else { return Ok(VectorPage::default()) };
         let top_k = top_k.max(1);
         let rows = group.candidates(query, top_k, prefix, budget)?;
-        self.rank(query, top_k, rows.into_iter().map(|row| &group.entries[row as usize]), budget)
+        rank(query, top_k, rows.into_iter().map(|row| &group.entries[row as usize]), budget)
     }
 
-    /// The nearest among `entries`, all scored exactly; those without a vector
-    /// of the query's length are passed over.
-    pub(super) fn rank<'a>(
-        &self,
-        query: &[f32],
-        top_k: usize,
-        entries: impl Iterator<Item = &'a Entry>,
-        budget: &Budget<'_>,
-    ) -> Result<VectorPage, GivenUp> {
-        let query_norm = dot_exact(query, query).sqrt();
-        let mut top = Top::new(top_k.max(1));
-        for entry in entries {
-            budget.spend(steps_of(query))?;
-            if let Some(vector) = entry.vector().filter(|vector| vector.len() == query.len()) {
-                top.offer(exact_score(query, query_norm, vector), entry);
+    /// The lengths of the vectors whose key begins with `prefix`, ascending.
+    pub(super) fn lengths(&self, prefix: Option<&[u8]>, budget: &Budget<'_>) -> Result<Vec<usize>, GivenUp> {
+        let Some(prefix) = prefix else { return Ok(self.groups.keys().copied().collect()) };
+        let mut lengths = Vec::new();
+        for (&length, group) in &self.groups {
+            if group.has_prefix(prefix, budget)? {
+                lengths.push(length);
             }
         }
-        Ok(VectorPage { hits: top.finish().0, covered: true, lengths: Vec::new() })
+        Ok(lengths)
     }
 
     /// How many vectors of this length there are.

@@ -265,6 +265,14 @@ fn write_detail(out: &mut Vec<u8>, detail: &Detail) {
             out.extend_from_slice(b",\"progress\":");
             write_f64(out, *progress);
         }
+        Detail::Indexing(progress, expected) => {
+            out.extend_from_slice(b",\"progress\":");
+            write_f64(out, *progress);
+            if let Some(milliseconds) = expected {
+                out.extend_from_slice(b",\"expected_ms\":");
+                write_integer(out, *milliseconds);
+            }
+        }
         Detail::Lengths(lengths) => {
             out.extend_from_slice(b",\"lengths\":");
             write_list(out, lengths, |out, &length| write_integer(out, length as u64));

@@ -301,7 +301,8 @@ fn encode_scan(line: &mut Vec<u8>, id: &[u8], query: &ScanQuery, parts: Vec<Part
 }
 
 fn encode_vector(line: &mut Vec<u8>, id: &[u8], query: &VectorQuery, parts: Vec<Part>) {
-    match merge_vector_pages(pages!(parts, Vector), query.vector.len(), query.top_k) {
+    let prefix = query.prefix.as_deref();
+    match merge_vector_pages(pages!(parts, Vector), query.vector.len(), query.top_k, prefix) {
         Ok(hits) => reply::vector_matches(line, id, hits.iter().map(|hit| (hit.entry.key(), hit.score))),
         Err(error) => reply::error(line, id, &error),
     }

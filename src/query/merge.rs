@@ -78,12 +78,13 @@ pub fn merge_text_pages(pages: Vec<TextPage>, limit: usize, bytes_max: usize) ->
     TextMerged { hits, total, more }
 }
 
-/// Merges the nearest vectors of all shards. Fails when there are vectors, but
-/// none of the query's length.
+/// Merges the nearest vectors of all shards. Fails when there are vectors under
+/// the prefix, but none of the query's length.
 pub fn merge_vector_pages(
     pages: Vec<VectorPage>,
     query_length: usize,
     top_k: usize,
+    prefix: Option<&[u8]>,
 ) -> Result<Vec<Hit>, Error> {
     if !pages.iter().any(|page| page.covered) {
         let mut lengths: Vec<usize> = pages.iter().flat_map(|page| page.lengths.iter().copied()).collect();
@@ -92,7 +93,10 @@ pub fn merge_vector_pages(
         if lengths.is_empty() {
             return Ok(Vec::new());
         }
-        let message = format!("no vector has {query_length} numbers; the lengths there are: {lengths:?}");
+        let scope = prefix.map(|prefix| format!(" under the prefix {:?}", String::from_utf8_lossy(prefix)));
+        let scope = scope.unwrap_or_default();
+        let message =
+            format!("no vector{scope} has {query_length} numbers; the lengths there are: {lengths:?}");
         return Err(Error::new(Code::DimensionMismatch, message).with_detail(Detail::Lengths(lengths)));
     }
     // A shard's hits are its best `top_k`: what it left out can't be among the best of all.

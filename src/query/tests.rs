@@ -366,9 +366,13 @@ fn check_vectors(node: &Node, model: &Model) {
                         .search_vector(query, top_k, prefix.map(str::as_bytes), &Budget::unlimited())
                         .unwrap()
                 });
-                let merged = merge_vector_pages(pages.collect(), query.len(), top_k);
+                let merged =
+                    merge_vector_pages(pages.collect(), query.len(), top_k, prefix.map(str::as_bytes));
+                let under_prefix = model
+                    .values()
+                    .filter(|entry| prefix.is_none_or(|prefix| entry.key().starts_with(prefix.as_bytes())));
                 let mut lengths: Vec<usize> =
-                    model.values().filter_map(|entry| Some(entry.vector()?.len())).collect();
+                    under_prefix.filter_map(|entry| Some(entry.vector()?.len())).collect();
                 lengths.sort_unstable();
                 lengths.dedup();
                 if !lengths.is_empty() && !lengths.contains(&query.len()) {

@@ -151,6 +151,7 @@ fn an_error_says_whether_it_happened_and_carries_its_details() {
         ),
         (Detail::RetryAfterMs(20), "retry_after_ms", json!(20)),
         (Detail::Progress(0.5), "progress", json!(0.5)),
+        (Detail::Indexing(0.0, None), "progress", json!(0.0)),
         (Detail::Lengths(vec![2, 384]), "lengths", json!([2, 384])),
         (Detail::Acknowledged(1), "acknowledged", json!(1)),
     ] {
@@ -161,6 +162,9 @@ fn an_error_says_whether_it_happened_and_carries_its_details() {
         let rest = json!({"code": "overloaded", "message": "say \"when\"\n", "retryable": true, "outcome": "not_applied"});
         assert_eq!(got, json!({"id": "x", "ok": false, "error": rest}));
     }
+    let indexing = Error::new(Code::IndexNotReady, "m").with_detail(Detail::Indexing(0.25, Some(1_500)));
+    let got = written(|out| reply::error(out, b"", &indexing));
+    assert_eq!((&got["error"]["progress"], &got["error"]["expected_ms"]), (&json!(0.25), &json!(1_500)));
     for code in Code::ALL {
         let failure = Error::new(*code, "m").with_outcome(Outcome::Unknown);
         let got = written(|out| reply::error(out, b"", &failure));

@@ -141,7 +141,7 @@ class DimensionMismatch(DatastoreError):
 
     @property
     def lengths(self) -> list[int]:
-        """The lengths of the vectors that there are, ascending."""
+        """The lengths of the vectors that there are under the prefix, ascending."""
         lengths = self.fields.get("lengths")
         return [n for n in lengths if isinstance(n, int)] if isinstance(lengths, list) else []
 

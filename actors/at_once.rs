@@ -1,0 +1,60 @@
+//! Pieces of work side by side on threads that live no longer than the work.
+
+use std::sync::Mutex;
+
+use datastore::indexing::Piece;
+
+use crate::node::lock;
+
+/// Does all pieces on so many threads, this one among them. Each takes the next piece when it
+/// has done one. A thread that the system doesn't give is done without.
+pub(crate) fn run_at_once(threads: usize, pieces: Vec<Piece<'_>>) {
+    let helpers = threads.min(pieces.len()).saturating_sub(1);
+    let pieces = Mutex::new(pieces.into_iter());
+    let next = || lock(&pieces).next();
+    let work = || {
+        while let Some(piece) = next() {
+            piece();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            let thread = std::thread::Builder::new().name("indexing".into());
+            if thread.spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
+/// What `function` gives for each of the items, in their order.
+pub(crate) fn at_once<'a, Item: Sync, Given: Send>(
+    threads: usize,
+    items: &'a [Item],
+    function: impl Fn(&'a Item) -> Given + Sync,
+) -> Vec<Given> {
+    let mut given: Vec<Option<Given>> = items.iter().map(|_| None).collect();
+    let function = &function;
+    let mut pieces: Vec<Piece<'_>> = Vec::with_capacity(items.len());
+    for (item, place) in items.iter().zip(&mut given) {
+        pieces.push(Box::new(move || *place = Some(function(item))));
+    }
+    run_at_once(threads, pieces);
+    given.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once_and_keeps_its_place() {
+        let items: Vec<u32> = (0..1_000).collect();
+        for threads in [0, 1, 2, 7] {
+            let doubled = at_once(threads, &items, |item| item * 2);
+            assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+            assert!(at_once(threads, &items[..0], |item| *item).is_empty());
+        }
+    }
+}
