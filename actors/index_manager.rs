@@ -35,6 +35,9 @@ const TURN: Duration = Duration::from_millis(10);
 /// About so many entries come at once while the indexes are built: enough for all threads, and for words that
 /// come again, and few enough that the shard serves between and changes don't wait for long.
 pub(crate) const BUILD_ENTRIES: usize = 8_192;
+/// And about so much of memory at most, unless a bucket of the keyspace alone has more: some tenths of a second for long
+/// texts.
+pub(crate) const BUILD_BYTES: usize = 4 << 20;
 
 /// What an IndexManager hears.
 pub enum IndexMessage {

@@ -21,7 +21,7 @@ use slab::Slab;
 
 use crate::admission::{Permit, PermitTotal};
 use crate::connection::Connection;
-use crate::index_manager::{BUILD_ENTRIES, IndexManager, IndexMessage};
+use crate::index_manager::{BUILD_BYTES, BUILD_ENTRIES, IndexManager, IndexMessage};
 use crate::mailbox::{Counted, Mailbox};
 use crate::memory_bound::admit;
 use crate::node::Node;
@@ -369,7 +369,7 @@ impl Shard {
             return;
         }
         let table = self.slice.table();
-        let (entries, next) = table.walk_step(self.index_position, BUILD_ENTRIES);
+        let (entries, next) = table.walk_step(self.index_position, BUILD_ENTRIES, BUILD_BYTES);
         let message = IndexMessage::Build { entries, buckets_done: next, buckets_total: table.walk_length() };
         self.index_position = next;
         self.index_manager.send(message);

@@ -320,12 +320,20 @@ impl Table {
     }
 
     /// The next step of a walk: the entries from bucket `position` on, of so many
-    /// buckets that there are about `entries_wanted`, and where to go on.
-    pub fn walk_step(&self, position: usize, entries_wanted: usize) -> (Vec<Entry>, usize) {
+    /// buckets that there are about `entries_wanted`, or that they have about
+    /// `bytes_wanted`, and where to go on.
+    pub fn walk_step(
+        &self,
+        position: usize,
+        entries_wanted: usize,
+        bytes_wanted: usize,
+    ) -> (Vec<Entry>, usize) {
         let mut entries = Vec::new();
-        let mut next = position;
-        while next < self.buckets.len() && entries.len() < entries_wanted {
+        let (mut next, mut bytes) = (position, 0);
+        while next < self.buckets.len() && entries.len() < entries_wanted && bytes < bytes_wanted {
+            let before = entries.len();
             entries.extend(self.walk(next).cloned());
+            bytes += entries[before..].iter().map(Entry::memory_bytes).sum::<usize>();
             next += 1;
         }
         (entries, next)

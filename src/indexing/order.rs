@@ -133,7 +133,7 @@ pub(super) struct OrderIndex {
 }
 
 /// So many keys are settled together at least, as long as no change comes, and at most.
-const SETTLED_TOGETHER: (usize, usize) = if cfg!(test) { (16, 64) } else { (1 << 16, 1 << 20) };
+const SETTLED_TOGETHER: (usize, usize) = if cfg!(test) { (16, 64) } else { (1 << 16, 1 << 18) };
 
 impl OrderIndex {
     pub(super) fn apply(&mut self, change: &Change) {

@@ -62,8 +62,8 @@ fn check_equal(built: &Indexes, applied: &Indexes, entries: &BTreeMap<u64, Entry
     }
     for value in entries.values().filter_map(Entry::value) {
         let hash = canonical_hash((1, 2), value);
-        let [left, right] =
-            [built, applied].map(|indexes| indexes.search_value(&hash, None, 1_000, usize::MAX));
+        let [left, right] = [built, applied]
+            .map(|indexes| indexes.search_value(&hash, &KeyRange::default(), 1_000, usize::MAX));
         assert!(left.total == right.total && same(&left.entries, &right.entries));
     }
     for query in [&[1.0f32][..], &[1.0, 0.5], &[1.0, 2.0, 3.0]] {

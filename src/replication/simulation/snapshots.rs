@@ -82,7 +82,7 @@ impl Cluster {
         assert!(!entries.is_empty(), "the log is cut behind S");
         let mut tables: Vec<Table> = (0..SHARDS).map(|shard| state.table(shard)).collect();
         replay_entries(&mut tables, &entries, self.mutant);
-        let walk = |table: &Table| -> Vec<Entry> { table.walk_step(0, usize::MAX).0 };
+        let walk = |table: &Table| -> Vec<Entry> { table.walk_step(0, usize::MAX, usize::MAX).0 };
         Some(State { applied: state.applied, entries: tables.iter().flat_map(walk).collect() })
     }
 }

@@ -39,7 +39,7 @@ fn bucket_hashes(process: &Process) -> BucketHashes {
 }
 
 fn all_entries(process: &Process) -> Vec<Entry> {
-    let walk = |table: &Table| table.walk_step(0, usize::MAX).0;
+    let walk = |table: &Table| table.walk_step(0, usize::MAX, usize::MAX).0;
     process.slices.iter().flat_map(|slice| walk(slice.table())).collect()
 }
 
