@@ -288,7 +288,7 @@ fn a_node_on_its_own_says_who_it_is_and_refuses_what_needs_others() {
         assert_eq!(client.ok(json!({ "op": "ping" })), json!({ "ok": true, "pong": true }));
         let hello = client.ok(json!({ "op": "hello", "protocol": 1, "client": "test" }));
         assert_eq!((&hello["protocol"], &hello["role"]), (&json!(1), &json!("primary")));
-        for field in ["server", "node_id", "mode", "leader", "limits", "features"] {
+        for field in ["server", "node_id", "mode", "leader", "limits", "features", "text_revision"] {
             assert!(!hello[field].is_null(), "{field}: {hello}");
         }
         let other = client.refused(json!({ "op": "hello", "protocol": 2 }));

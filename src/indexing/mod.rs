@@ -45,7 +45,7 @@ pub use growth::{Room, Rooms};
 pub use order::{KeyRange, KeysCounted, Parts, ScanPage};
 pub use text::{TextPage, TextStatistics};
 pub use text_search::{TextAsked, TextSearch, TextStep};
-pub use tokens::{QueryTerm, terms_of_query};
+pub use tokens::{QueryTerm, TEXT_REVISION, terms_of_query};
 pub use top::{Hit, by_rank};
 pub use value::ValuePage;
 pub use vector::VectorPage;

@@ -31,6 +31,11 @@ use super::folding::Folder;
 use crate::error::{Code, Error};
 use crate::limits::{QUERY_WORDS_MAX, WORD_CHARACTERS_MAX};
 
+/// The revision of the rule that cuts texts and queries into words. It goes up with every change of what is found by
+/// what, the tables of Unicode and the dictionaries of libraries included, so that clients can tell nodes apart that
+/// answer the same query differently.
+pub const TEXT_REVISION: u32 = 2;
+
 /// What tokens are wanted for: see the module's header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::alarms::{Alarm, alarms_body};
 use crate::error::LeaderAddress;
+use crate::indexing::TEXT_REVISION;
 use crate::limits;
 use crate::settings::Settings;
 
@@ -141,6 +142,7 @@ pub fn hello_body(settings: &Settings, version: &str, standing: &Standing) -> St
             "request_timeout_ms": settings.request_timeout_ms,
         },
         "features": features(settings),
+        "text_revision": TEXT_REVISION,
     })
     .to_string()
 }
