@@ -10,12 +10,13 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `text_search`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `tokens`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
 mod budget;
 mod canonical;
+mod dictionaries;
 mod documents;
 mod folding;
 mod frequencies;
@@ -24,7 +25,10 @@ mod json;
 mod kernel;
 mod key_slot;
 mod order;
+mod particles;
+mod parts;
 mod postings;
+mod preparing;
 mod shrink;
 #[cfg(test)]
 mod tests;

@@ -13,20 +13,19 @@
 //! once, and what it adds is multiplied: the cost is that of the different terms.
 
 use super::documents::Documents;
-use super::folding::Folder;
 use super::growth::Room;
 use super::json::for_each_string;
 use super::postings::{Dictionary, DocumentId, Postings, TermHash};
-use super::tokens::{QueryTerm, for_each_token};
+use super::tokens::{QueryTerm, Tokenizer};
 use super::top::Hit;
 use crate::engine::{Change, Entry};
 
 /// What ranking needs to know about all documents of all shards.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TextStatistics {
-    /// Documents with at least one token.
+    /// Documents with at least one word.
     pub documents: u64,
-    /// The tokens of all documents, those that occur again counted again.
+    /// The words that count of all documents, those that occur again counted again.
     pub tokens: u64,
     /// For each term of the query, in its order, how many documents hold it.
     pub document_frequency: Vec<u64>,
@@ -60,7 +59,7 @@ pub(super) struct TextIndex {
     hash_key: (u64, u64),
     pub(super) documents: Documents,
     dictionary: Dictionary,
-    folder: Folder,
+    tokenizer: Tokenizer,
     /// How many there have been.
     pub(super) changes_applied: u64,
     /// Kept between changes for their capacity: the terms before and after.
@@ -75,7 +74,7 @@ impl TextIndex {
             hash_key,
             documents: Documents::new(hash_key),
             dictionary: Dictionary::default(),
-            folder: Folder::default(),
+            tokenizer: Tokenizer::default(),
             changes_applied: 0,
             before: Vec::new(),
             after: Vec::new(),
@@ -98,8 +97,8 @@ impl TextIndex {
         let mut before = std::mem::take(&mut self.before);
         let mut after = std::mem::take(&mut self.after);
         self.collect_terms(old.filter(|_| known.is_some()), &mut before);
-        self.collect_terms(new, &mut after);
-        if let Some(document) = self.place(known, change.new.as_ref(), key, after.len()) {
+        let length = self.collect_terms(new, &mut after);
+        if let Some(document) = self.place(known, change.new.as_ref(), key, length) {
             self.update(document, &before, &after);
         }
         // A huge document's capacity isn't kept for the small ones behind it.
@@ -110,15 +109,21 @@ impl TextIndex {
         (self.before, self.after) = (before, after);
     }
 
-    /// The terms of a value, sorted, those that occur again there again.
-    fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
+    /// The terms of a value, sorted, those that occur again there again. Gives its length: there are
+    /// more terms than words that count.
+    fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) -> usize {
         terms.clear();
-        let Some(value) = value else { return };
+        let Some(value) = value else { return 0 };
         let hash_key = self.hash_key;
+        let mut length = 0;
         for_each_string(value, |text| {
-            for_each_token(&mut self.folder, text, |token| terms.push(TermHash::new(hash_key, token)));
+            self.tokenizer.for_each_token(text, |token, counts| {
+                terms.push(TermHash::new(hash_key, token));
+                length += usize::from(counts);
+            });
         });
         terms.sort_unstable();
+        length
     }
 
     /// Brings the document table in line; gives the document whose terms change.
@@ -127,10 +132,10 @@ impl TextIndex {
         known: Option<DocumentId>,
         new: Option<&Entry>,
         key: &[u8],
-        tokens: usize,
+        length: usize,
     ) -> Option<DocumentId> {
-        let length = u32::try_from(tokens).unwrap_or(u32::MAX);
-        match (known, new.filter(|_| tokens > 0)) {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        match (known, new.filter(|_| length > 0)) {
             (Some(document), Some(entry)) => self.documents.replace(document, entry, length),
             (Some(document), None) => self.documents.remove(document, key),
             (None, Some(entry)) => return self.documents.add(entry, length),
@@ -181,7 +186,7 @@ impl TextIndex {
     pub(super) fn bytes(&self) -> u64 {
         let scratch = (self.before.capacity() + self.after.capacity()) * size_of::<TermHash>()
             + self.changes.capacity() * size_of::<(TermHash, u32)>()
-            + self.folder.bytes();
+            + self.tokenizer.bytes();
         (self.documents.bytes() + self.dictionary.bytes() + scratch) as u64
     }
 }
