@@ -10,10 +10,11 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `text_search`, `tokens`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `tokens`, `ascii_words`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
+mod ascii_words;
 mod budget;
 mod canonical;
 mod dictionaries;

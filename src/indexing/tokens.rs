@@ -40,6 +40,7 @@ use std::ops::ControlFlow;
 
 use unicode_segmentation::UnicodeSegmentation as _;
 
+use super::ascii_words::ascii_words;
 use super::dictionaries::{DictionarySegmenter, is_in_dictionaries, run_length};
 use super::folding::Folder;
 use super::particles::{may_end_with_particle, stems};
@@ -157,88 +158,6 @@ pub fn terms_of_query(text: &str) -> Result<Vec<QueryTerm>, Error> {
     Ok(terms)
 }
 
-/// What a byte is to the word rules for ASCII.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// Ends a word.
-    Other,
-    Letter,
-    Digit,
-    /// `_`, part of a word, though no word by itself.
-    Underscore,
-    /// Joins letters (`:`).
-    MiddleOfLetters,
-    /// Joins digits (`,` and `;`).
-    MiddleOfDigits,
-    /// Joins either, two of a kind (`.` and `'`).
-    MiddleOfEither,
-}
-
-const CLASSES: [Class; 128] = {
-    let mut classes = [Class::Other; 128];
-    let mut byte = 0u8;
-    while byte < 128 {
-        classes[byte as usize] = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' => Class::Letter,
-            b'0'..=b'9' => Class::Digit,
-            b'_' => Class::Underscore,
-            b':' => Class::MiddleOfLetters,
-            b',' | b';' => Class::MiddleOfDigits,
-            b'.' | b'\'' => Class::MiddleOfEither,
-            _ => Class::Other,
-        };
-        byte += 1;
-    }
-    classes
-};
-
-fn class(text: &[u8], position: usize) -> Class {
-    text.get(position).map_or(Class::Other, |&byte| CLASSES[usize::from(byte & 127)])
-}
-
-/// Where a word of ASCII ends, and what it is.
-struct AsciiWord {
-    end: usize,
-    /// It has a letter or a digit.
-    is_word: bool,
-    /// It may have parts: something joins it, or there is a capital behind its first letter.
-    may_have_parts: bool,
-}
-
-fn ascii_word(text: &[u8], start: usize) -> AsciiWord {
-    let mut word = AsciiWord { end: start, is_word: false, may_have_parts: false };
-    let mut previous = Class::Other;
-    loop {
-        let position = word.end;
-        let current = class(text, position);
-        let joins = match current {
-            Class::Letter | Class::Digit => {
-                word.is_word = true;
-                word.may_have_parts |= position > start && text[position].is_ascii_uppercase();
-                true
-            }
-            Class::Underscore => true,
-            Class::MiddleOfLetters => joins_two(text, position, previous, Class::Letter),
-            Class::MiddleOfDigits => joins_two(text, position, previous, Class::Digit),
-            Class::MiddleOfEither => {
-                joins_two(text, position, previous, Class::Letter)
-                    || joins_two(text, position, previous, Class::Digit)
-            }
-            Class::Other => false,
-        };
-        if !joins {
-            return word;
-        }
-        word.may_have_parts |= !matches!(current, Class::Letter | Class::Digit);
-        previous = current;
-        word.end += 1;
-    }
-}
-
-fn joins_two(text: &[u8], position: usize, previous: Class, kind: Class) -> bool {
-    previous == kind && class(text, position + 1) == kind
-}
-
 /// Gives an ASCII word to `visit`, folded.
 fn visit_ascii(word: &[u8], visit: &mut dyn FnMut(&str) -> Wanted) -> Wanted {
     const SHORT_BYTES: usize = 48;
@@ -265,21 +184,8 @@ struct Cutter<'a, V> {
 
 impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
     fn ascii_tokens(&mut self, text: &str) -> Wanted {
-        let bytes = text.as_bytes();
-        let mut position = 0;
-        while position < bytes.len() {
-            if !matches!(class(bytes, position), Class::Letter | Class::Digit | Class::Underscore) {
-                position += 1;
-                continue;
-            }
-            let start = position;
-            let word = ascii_word(bytes, start);
-            position = word.end;
-            if word.is_word {
-                self.ascii_word_tokens(text, start, word.end, word.may_have_parts)?;
-            }
-        }
-        Wanted::Continue(())
+        ascii_words(text.as_bytes())
+            .try_for_each(|word| self.ascii_word_tokens(text, word.start, word.end, word.may_have_parts))
     }
 
     /// The tokens of a word of ASCII, in a text that needn't be.
