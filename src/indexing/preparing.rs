@@ -134,27 +134,24 @@ fn is_dropped(character: char) -> bool {
 
 /// What a character is written for that NFKC doesn't tell.
 fn stands_for(character: char) -> Option<&'static str> {
-    match character {
+    match u32::from(character) {
         // Apostrophes: quotation marks, letters and accents that are typed for one.
-        '\u{2018}'
-        | '\u{2019}'
-        | '\u{201b}'
-        | '\u{2bb}'..='\u{2bd}'
-        | '\u{2c8}'
-        | '\u{ff07}'
-        | '\u{55a}'
-        | '\u{5f3}'
-        | '\u{7f4}'
-        | '\u{7f5}'
-        | '\u{a78b}'
-        | '\u{a78c}'
-        | '\u{b4}' => Some("'"),
+        0x2018
+        | 0x2019
+        | 0x201b
+        | 0x2bb..=0x2bd
+        | 0xff07
+        | 0x55a
+        | 0x5f3
+        | 0x7f4
+        | 0x7f5
+        | 0xa78b
+        | 0xa78c
+        | 0xb4 => Some("'"),
         // The sign of Hebrew abbreviations.
-        '\u{5f4}' => Some("\""),
-        // The fillers of Hangul look like spaces.
-        '\u{3164}' | '\u{ffa0}' => Some(" "),
-        // These stand behind words and are no part of them.
-        '\u{2120}' | '\u{2122}' => Some(" "),
+        0x5f4 => Some("\""),
+        // The fillers of Hangul look like spaces; the signs of marks stand behind words and are no part of them.
+        0x3164 | 0xffa0 | 0x2120 | 0x2122 => Some(" "),
         _ => None,
     }
 }
@@ -201,4 +198,63 @@ fn push_for_dictionary(character: char, text: &mut String) {
     }
     text.extend(tone);
     text.push(am);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(text: &str) -> String {
+        prepare(text, &mut String::new()).text.to_owned()
+    }
+
+    #[test]
+    fn a_text_that_needs_nothing_is_not_copied() {
+        for text in [
+            "plain",
+            "naïve café, “tea” — ok",
+            "Ёлка и снег",
+            "中文，标点。（好）！",
+            "한국어",
+            "e\u{301}",
+            "",
+        ] {
+            let mut buffer = String::new();
+            assert_eq!(prepare(text, &mut buffer).text.as_ptr(), text.as_ptr(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_character_is_dropped_or_becomes_what_it_stands_for() {
+        assert_eq!(prepared("l’a\u{ad}b\u{200d}c\u{202f}№⽇"), "l'abc No日");
+        assert_eq!(prepared("x²½™y"), "x 2  1\u{2044}2  y");
+        assert_eq!(prepared("\u{1d400}\u{e0101}\u{20e3}"), "A");
+        // Canonical composition is left to folding: it changes nothing about where words end.
+        assert_eq!(prepared("e\u{301}\u{fb01}"), "e\u{301}fi");
+    }
+
+    #[test]
+    fn am_is_one_vowel_however_it_was_typed() {
+        for (left, right) in [
+            ("น\u{e49}\u{e4d}\u{e32}", "น\u{e49}\u{e33}"),
+            ("น\u{e4d}\u{e49}\u{e32}", "น\u{e49}\u{e33}"),
+            ("ນ\u{ecd}\u{ec9}\u{eb2}", "ນ\u{ec9}\u{eb3}"),
+            ("นา", "นา"),
+            ("\u{e32}", "\u{e32}"),
+            ("\u{e4d}\u{eb2}", "\u{e4d}\u{eb2}"),
+        ] {
+            assert_eq!(prepared(left), right);
+        }
+    }
+
+    #[test]
+    fn stretches_are_the_whole_text_and_end_with_spaces() {
+        let text = "ab ç ".repeat(50) + &"é".repeat(100) + "\tb";
+        let mut rest = &text[..];
+        let stretches: Vec<&str> = std::iter::from_fn(|| next_stretch(&mut rest)).collect();
+        assert_eq!(stretches.concat(), text);
+        assert!(stretches.len() > 5);
+        let (_, ended) = stretches.split_last().unwrap();
+        assert!(ended.iter().all(|stretch| stretch.ends_with(char::is_whitespace)));
+    }
 }

@@ -823,6 +823,21 @@ mod tests {
         }
 
         #[test]
+        fn a_text_is_cut_as_if_it_were_one_stretch(text in "[a-cA-C.'’éß학에กา京+#\u{ad}\u{202f}\n \t]{0,80}") {
+            let mut expected = Vec::new();
+            let mut visit = |token: &str, counts: bool| {
+                expected.push((token.to_owned(), counts));
+                Wanted::Continue(())
+            };
+            let (folder, token) = (&mut Folder::default(), &mut Token::default());
+            let purpose = Purpose::Document;
+            let mut cutter = Cutter { folder, token, purpose, visit: &mut visit, run: Run::default() };
+            let mut buffer = String::new();
+            let _ = cutter.tokens_with_dictionary(prepare(&text, &mut buffer).text);
+            prop_assert_eq!(all(&text, purpose), expected);
+        }
+
+        #[test]
         fn folding_a_token_again_changes_nothing(text in any::<String>(), mixed in "[a-cA-C_.'’éÉß학교에가๑กา\u{e4d}\u{e32}\u{e49}京カ+# \u{ad}\u{200d}\u{301}]{0,30}") {
             for token in tokens(&text).into_iter().chain(tokens(&mixed)) {
                 let mut again = Token::default();
