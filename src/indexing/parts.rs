@@ -7,110 +7,166 @@
 //! between changes of case in those. A query's word is looked for as it stands,
 //! or `example.com` would find every `com`.
 //!
-//! All parts of a word are given, however long it is: the work is that of three
-//! passes over it.
+//! All parts of a word are given, however long it is, in one pass over it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
-/// Gives the parts of a word to `visit`, without the word itself.
-pub(super) fn for_each_part(word: &str, visit: &mut impl FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
-    for piece in word.split(is_joiner).filter(|piece| has_letter_or_digit(piece)) {
-        if piece.len() < word.len() {
-            visit(piece)?;
-        }
-        for part in piece.split(is_underscore).filter(|part| has_letter_or_digit(part)) {
-            if part.len() < piece.len() {
-                visit(part)?;
-            }
-            let mut rest = part;
-            while !rest.is_empty() {
-                let (first, behind) = rest.split_at(end_of_case(rest));
-                if first.len() < part.len() {
-                    visit(first)?;
-                }
-                rest = behind;
-            }
-        }
+/// What a character is to the parts of a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Goes on with the letter in front of it.
+    Mark,
+    /// A letter without case.
+    Letter,
+    Small,
+    Capital,
+    Digit,
+    /// `ExtendNumLet` of UAX #29.
+    Underscore,
+    /// What UAX #29 keeps letters or digits together by (`MidLetter`, `MidNum`, `MidNumLet`, and quotes).
+    Joiner,
+}
+
+fn kind(character: char) -> Kind {
+    match character {
+        'a'..='z' => Kind::Small,
+        'A'..='Z' => Kind::Capital,
+        '0'..='9' => Kind::Digit,
+        '_' => Kind::Underscore,
+        '.' | '\'' | ':' | ',' | ';' | '"' => Kind::Joiner,
+        '\0'..='\x7f' => Kind::Mark,
+        '\u{b7}' | '\u{387}' | '\u{55f}' | '\u{589}' | '\u{5f4}' | '\u{60c}' | '\u{60d}' | '\u{66c}'
+        | '\u{7f8}' | '\u{2024}' | '\u{2027}' | '\u{2044}' => Kind::Joiner,
+        '\u{203f}' | '\u{2040}' | '\u{2054}' => Kind::Underscore,
+        '\u{ff0c}' | '\u{ff1a}' | '\u{ff1b}' => Kind::Joiner,
+        _ if character.is_lowercase() => Kind::Small,
+        _ if character.is_uppercase() => Kind::Capital,
+        _ if character.is_numeric() => Kind::Digit,
+        _ if character.is_alphabetic() => Kind::Letter,
+        _ => Kind::Mark,
     }
-    ControlFlow::Continue(())
 }
 
 /// Whether the character joins parts of a word.
 pub(super) fn is_glue(character: char) -> bool {
-    is_joiner(character) || is_underscore(character)
+    matches!(kind(character), Kind::Joiner | Kind::Underscore)
 }
 
-fn has_letter_or_digit(piece: &str) -> bool {
-    piece.chars().any(char::is_alphanumeric)
-}
-
-/// What UAX #29 keeps letters or digits together by (`MidLetter`, `MidNum`, `MidNumLet`, and quotes).
-fn is_joiner(character: char) -> bool {
-    match character {
-        '.' | '\'' | ':' | ',' | ';' | '"' => true,
-        _ if character.is_ascii() => false,
-        '\u{b7}' | '\u{387}' | '\u{55f}' | '\u{589}' | '\u{5f4}' | '\u{60c}' | '\u{60d}' | '\u{66c}'
-        | '\u{7f8}' | '\u{2018}' | '\u{2019}' | '\u{2024}' | '\u{2027}' | '\u{2044}' => true,
-        _ => {
-            matches!(u32::from(character), 0xfe10..=0xfe14 | 0xfe50..=0xfe55 | 0xff07 | 0xff0c | 0xff0e | 0xff1a | 0xff1b)
-        }
-    }
-}
-
-/// `ExtendNumLet` of UAX #29.
-fn is_underscore(character: char) -> bool {
-    match character {
-        '_' | '\u{203f}' | '\u{2040}' | '\u{2054}' => true,
-        _ => matches!(u32::from(character), 0xfe33..=0xfe34 | 0xfe4d..=0xfe4f | 0xff3f),
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Case {
-    None,
-    Small,
-    Capital,
-    Digit,
-}
-
-fn case(character: char) -> Option<Case> {
-    if character.is_lowercase() {
-        Some(Case::Small)
-    } else if character.is_uppercase() {
-        Some(Case::Capital)
-    } else if character.is_numeric() {
-        Some(Case::Digit)
-    } else {
-        // A mark goes on with its letter.
-        character.is_alphabetic().then_some(Case::None)
-    }
-}
-
-/// Where the first piece ends: before a capital behind a small letter, and before the last capital of several,
-/// or one behind a digit, if a small letter follows (`HTTP|Server`, `log4|Net`, `A1B2`), but for the `s` of a plural
-/// (`URLs`).
-fn end_of_case(word: &str) -> usize {
-    let mut before = Case::None;
-    let mut characters = word.char_indices();
-    while let Some((place, character)) = characters.next() {
-        let Some(current) = case(character) else { continue };
-        if current == Case::Capital && before != Case::None {
-            let is_end = before == Case::Small || begins_small_letters(characters.as_str());
-            if is_end && place > 0 {
-                return place;
+/// Gives where the parts of a word stand in it to `visit`, the smaller ones first, without the word itself.
+pub(super) fn for_each_part(
+    word: &str,
+    visit: &mut impl FnMut(Range<usize>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut open = Open::default();
+    let mut before = Kind::Mark;
+    // The last capital, if it ends a piece should a small letter come next.
+    let mut last_capital = None;
+    for (place, character) in word.char_indices() {
+        let current = kind(character);
+        let end = place + character.len_utf8();
+        match current {
+            Kind::Mark => continue,
+            Kind::Joiner => {
+                let is_decimal = character == '.' && before == Kind::Digit;
+                if !(is_decimal && word[end..].starts_with(char::is_numeric)) {
+                    open.end_between_joiners(place, end, word.len(), visit)?;
+                }
             }
+            Kind::Underscore => open.end_between_underscores(place, end, visit)?,
+            Kind::Capital if before == Kind::Small => open.end_of_case(place, visit)?,
+            Kind::Small => {
+                if let Some(capital) = last_capital
+                    && !(character == 's' && ends_as_plural(&word[end..]))
+                {
+                    open.end_of_case(capital, visit)?;
+                }
+            }
+            Kind::Letter | Kind::Capital | Kind::Digit => {}
         }
+        if !matches!(current, Kind::Joiner | Kind::Underscore) {
+            open.has_letter_or_digit = true;
+        }
+        let may_end = current == Kind::Capital && matches!(before, Kind::Capital | Kind::Digit);
+        last_capital = may_end.then_some(place);
         before = current;
     }
-    word.len()
+    open.end_between_joiners(word.len(), word.len(), word.len(), visit)
 }
 
-fn begins_small_letters(rest: &str) -> bool {
-    let mut cases =
-        rest.chars().map(|character| (character, case(character))).filter(|(_, case)| case.is_some());
-    match cases.next() {
-        Some(('s', _)) => cases.next().is_some_and(|(_, case)| case == Some(Case::Small)),
-        next => matches!(next, Some((_, Some(Case::Small)))),
+/// Whether the `s` in front of this is that of a plural (`URLs`), and no word's beginning.
+fn ends_as_plural(rest: &str) -> bool {
+    !rest.chars().map(kind).find(|kind| *kind != Kind::Mark).is_some_and(|next| next == Kind::Small)
+}
+
+/// The pieces that have begun, from the largest to the smallest; each ends when a larger one does.
+#[derive(Default)]
+struct Open {
+    between_joiners: usize,
+    between_underscores: usize,
+    of_case: usize,
+    /// Whether the piece between underscores has one.
+    has_letter_or_digit: bool,
+    /// Whether one of them has had one since the last joiner.
+    any_had: bool,
+    /// Whether there was an underscore since the last joiner.
+    had_underscore: bool,
+}
+
+impl Open {
+    fn end_of_case(
+        &mut self,
+        place: usize,
+        visit: &mut impl FnMut(Range<usize>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let piece = self.of_case..place;
+        self.of_case = place;
+        if piece.is_empty() { ControlFlow::Continue(()) } else { visit(piece) }
+    }
+
+    /// A piece ends at `place`, the next one begins at `next`, with an underscore between them.
+    fn end_between_underscores(
+        &mut self,
+        place: usize,
+        next: usize,
+        visit: &mut impl FnMut(Range<usize>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.had_underscore = true;
+        self.end_smaller(place, next, visit)
+    }
+
+    fn end_smaller(
+        &mut self,
+        place: usize,
+        next: usize,
+        visit: &mut impl FnMut(Range<usize>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let start = self.between_underscores;
+        if self.of_case > start {
+            self.end_of_case(place, visit)?;
+        }
+        if self.had_underscore && self.has_letter_or_digit {
+            visit(start..place)?;
+        }
+        self.any_had |= self.has_letter_or_digit;
+        self.has_letter_or_digit = false;
+        (self.between_underscores, self.of_case) = (next, next);
+        ControlFlow::Continue(())
+    }
+
+    fn end_between_joiners(
+        &mut self,
+        place: usize,
+        next: usize,
+        length: usize,
+        visit: &mut impl FnMut(Range<usize>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.end_smaller(place, next, visit)?;
+        let piece = self.between_joiners..place;
+        if self.any_had && piece.len() < length {
+            visit(piece)?;
+        }
+        *self = Open { between_joiners: next, between_underscores: next, of_case: next, ..Open::default() };
+        ControlFlow::Continue(())
     }
 }
 
@@ -134,7 +190,7 @@ pub(super) fn signs_of(text: &str, start: usize, end: usize) -> Option<(bool, &'
     }
     let word = &text[start..end];
     let ends_with_letter =
-        word.chars().rev().find(|last| case(*last).is_some()).is_some_and(char::is_alphabetic);
+        word.chars().rev().find(|last| kind(*last) != Kind::Mark).is_some_and(char::is_alphabetic);
     let behind = if ends_with_letter { behind } else { "" };
     let dot = dot && word.starts_with(char::is_alphabetic) && opens(text[..start - 1].chars().next_back());
     (dot || !behind.is_empty()).then_some((dot, behind))

@@ -158,21 +158,6 @@ pub fn terms_of_query(text: &str) -> Result<Vec<QueryTerm>, Error> {
     Ok(terms)
 }
 
-/// Gives an ASCII word to `visit`, folded.
-fn visit_ascii(word: &[u8], visit: &mut dyn FnMut(&str) -> Wanted) -> Wanted {
-    const SHORT_BYTES: usize = 48;
-    let lowered = |folded: &mut [u8], visit: &mut dyn FnMut(&str) -> Wanted| {
-        folded.copy_from_slice(&word[..folded.len()]);
-        folded.make_ascii_lowercase();
-        visit(std::str::from_utf8(folded).unwrap_or(""))
-    };
-    if word.len() <= SHORT_BYTES {
-        lowered(&mut [0u8; SHORT_BYTES][..word.len()], visit)
-    } else {
-        lowered(&mut [0u8; WORD_CHARACTERS_MAX][..word.len().min(WORD_CHARACTERS_MAX)], visit)
-    }
-}
-
 /// A text that is being cut, and who takes its tokens.
 struct Cutter<'a, V> {
     folder: &'a mut Folder,
@@ -190,19 +175,28 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
 
     /// The tokens of a word of ASCII, in a text that needn't be.
     fn ascii_word_tokens(&mut self, text: &str, start: usize, end: usize, may_have_parts: bool) -> Wanted {
-        let is_document = self.purpose == Purpose::Document;
+        const SHORT_BYTES: usize = 48;
         let word = &text[start..end];
+        if word.len() > SHORT_BYTES {
+            self.fold(word);
+            return self.word_tokens(text, start, end, may_have_parts);
+        }
+        let mut folded = [0; SHORT_BYTES];
+        let folded = &mut folded[..word.len()];
+        folded.copy_from_slice(word.as_bytes());
+        folded.make_ascii_lowercase();
+        let folded = std::str::from_utf8(folded).unwrap_or("");
+        let is_document = self.purpose == Purpose::Document;
         let signs = signs_of(text, start, end);
         if signs.is_none() || is_document {
-            visit_ascii(word.as_bytes(), &mut |folded| (self.visit)(folded, true))?;
+            (self.visit)(folded, true)?;
         }
         if let Some(signs) = signs {
             self.signed(word, signs)?;
         }
         if may_have_parts && is_document {
-            for_each_part(word, &mut |part| {
-                visit_ascii(part.as_bytes(), &mut |folded| (self.visit)(folded, false))
-            })?;
+            // Of ASCII a part's form is a part of the form.
+            for_each_part(word, &mut |part| (self.visit)(&folded[part], false))?;
         }
         Wanted::Continue(())
     }
@@ -256,7 +250,9 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
             self.fold(word);
             if !self.token.is_unspaced {
                 self.run.end(self.purpose, self.visit)?;
-                self.word_tokens(text, start, end)?;
+                let may_have_parts =
+                    word.chars().any(is_glue) || !self.token.is_as_written_behind_first(word);
+                self.word_tokens(text, start, end, may_have_parts)?;
                 continue;
             }
             if start != self.run.end_position {
@@ -274,7 +270,7 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
     }
 
     /// The tokens of a word that has been folded.
-    fn word_tokens(&mut self, text: &str, start: usize, end: usize) -> Wanted {
+    fn word_tokens(&mut self, text: &str, start: usize, end: usize, may_have_parts: bool) -> Wanted {
         let word = &text[start..end];
         let is_document = self.purpose == Purpose::Document;
         let signs = signs_of(text, start, end);
@@ -284,13 +280,12 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
                 None => (self.visit)(&self.token.text, true),
             };
         }
-        let may_have_parts = word.chars().any(is_glue) || !self.token.is_as_written_behind_first(word);
         self.give(true)?;
         if let Some(signs) = signs {
             self.signed(word, signs)?;
         }
         if may_have_parts {
-            for_each_part(word, &mut |part| self.fold_and_give(part, false))?;
+            for_each_part(word, &mut |part| self.fold_and_give(&word[part], false))?;
         }
         Wanted::Continue(())
     }
@@ -556,14 +551,16 @@ mod tests {
             &["error", "level", "level:error", "user", "id", "user_id", "42"],
         );
         assert_found("e-mail", &["mail", "e-mail"]);
-        assert_found("1,2,3 and 3.14", &["2", "1,2,3", "3.14", "14"]);
+        assert_found("1,2,3 and 3.14", &["2", "1,2,3", "3.14"]);
         assert_found("__init__", &["init", "__init__"]);
         assert_found("col·lecció", &["lecció", "col·lecció"]);
         assert_found("имя_файла.тхт", &["файла", "тхт", "имя_файла"]);
         assert_found("カタカナ_ab", &["カタカナ", "ab"]);
         assert_not_found("example.com", &["www.example.com", "ample"]);
+        // A dot between digits is no glue: numbers, versions and addresses stay whole.
+        assert_eq!(tokens("10.1.2.3 v2.4 3.14"), ["10.1.2.3", "v2.4", "3.14"]);
         assert_eq!(queried("john.doe"), ["john.doe"]);
-        assert_eq!(tokens("a_b.c"), ["a_b.c", "a_b", "a", "b", "c"]);
+        assert_eq!(tokens("a_b.c"), ["a_b.c", "a", "b", "a_b", "c"]);
     }
 
     #[test]
@@ -645,7 +642,7 @@ mod tests {
     fn words_by_unicode_rules() {
         assert_eq!(
             tokens("The quick (\"brown\") fox can't jump 32.3 feet, right?"),
-            ["the", "quick", "brown", "fox", "can't", "can", "t", "jump", "32.3", "32", "3", "feet", "right"]
+            ["the", "quick", "brown", "fox", "can't", "can", "t", "jump", "32.3", "feet", "right"]
         );
         assert_eq!(
             queried("e.g. 1,000;5 _ __ snake_case a_1 a.1 1.a 3.. .5 o'"),
