@@ -32,13 +32,9 @@ fn kind(character: char) -> Kind {
         'a'..='z' => Kind::Small,
         'A'..='Z' => Kind::Capital,
         '0'..='9' => Kind::Digit,
-        '_' => Kind::Underscore,
-        '.' | '\'' | ':' | ',' | ';' | '"' => Kind::Joiner,
+        _ if is_underscore(character) => Kind::Underscore,
+        _ if is_joiner(character) => Kind::Joiner,
         '\0'..='\x7f' => Kind::Mark,
-        '\u{b7}' | '\u{387}' | '\u{55f}' | '\u{589}' | '\u{5f4}' | '\u{60c}' | '\u{60d}' | '\u{66c}'
-        | '\u{7f8}' | '\u{2024}' | '\u{2027}' | '\u{2044}' => Kind::Joiner,
-        '\u{203f}' | '\u{2040}' | '\u{2054}' => Kind::Underscore,
-        '\u{ff0c}' | '\u{ff1a}' | '\u{ff1b}' => Kind::Joiner,
         _ if character.is_lowercase() => Kind::Small,
         _ if character.is_uppercase() => Kind::Capital,
         _ if character.is_numeric() => Kind::Digit,
@@ -47,9 +43,22 @@ fn kind(character: char) -> Kind {
     }
 }
 
+fn is_underscore(character: char) -> bool {
+    matches!(character, '_' | '\u{203f}' | '\u{2040}' | '\u{2054}')
+}
+
+fn is_joiner(character: char) -> bool {
+    match character {
+        '\0'..='\x7f' => matches!(character, '.' | '\'' | ':' | ',' | ';' | '"'),
+        '\u{b7}' | '\u{387}' | '\u{55f}' | '\u{589}' | '\u{5f4}' | '\u{60c}' | '\u{60d}' | '\u{66c}'
+        | '\u{7f8}' | '\u{2024}' | '\u{2027}' | '\u{2044}' | '\u{ff0c}' | '\u{ff1a}' | '\u{ff1b}' => true,
+        _ => false,
+    }
+}
+
 /// Whether the character joins parts of a word.
 pub(super) fn is_glue(character: char) -> bool {
-    matches!(kind(character), Kind::Joiner | Kind::Underscore)
+    is_joiner(character) || is_underscore(character)
 }
 
 /// Gives where the parts of a word stand in it to `visit`, the smaller ones first, without the word itself.
@@ -172,7 +181,14 @@ impl Open {
 
 /// The signs that belong to a name behind it (`C++`, `F#`), or in front of it (`.NET`): where `word`
 /// stands in `text` from `start` to `end`, whether there is a dot and which signs there are.
+#[inline]
 pub(super) fn signs_of(text: &str, start: usize, end: usize) -> Option<(bool, &'static str)> {
+    let bytes = text.as_bytes();
+    let may_be = matches!(bytes.get(end), Some(b'+' | b'#')) || (start > 0 && bytes[start - 1] == b'.');
+    if may_be { signs_beside(text, start, end) } else { None }
+}
+
+fn signs_beside(text: &str, start: usize, end: usize) -> Option<(bool, &'static str)> {
     let bytes = text.as_bytes();
     let behind = match bytes.get(end) {
         Some(b'+') if bytes.get(end + 1) == Some(&b'+') => "++",
