@@ -13,7 +13,8 @@
 //! - A glued word (`john.doe`, `ThreadPoolExecutor`) is there whole and in its
 //!   `parts`, a name with its signs (`C++`, `C#`, `.NET`) with and without them. A
 //!   query's word is looked for with the signs that it has.
-//! - A Korean word is there with and without its `particles`.
+//! - A Korean word is there without its `particles`; what only may be one is there
+//!   with and without it.
 //! - Chinese and Japanese put no spaces between words, and UAX #29 cuts them into
 //!   single characters. A run of such characters is indexed as its characters and
 //!   its overlapping pairs (東京都: 東, 東京, 京, 京都, 都). A query looks for the
@@ -43,7 +44,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use super::ascii_words::ascii_words;
 use super::dictionaries::{DictionarySegmenter, is_in_dictionaries, run_length};
 use super::folding::Folder;
-use super::particles::{may_end_with_particle, stems};
+use super::particles::{may_end_with_particle, stems, without_sure_particles};
 use super::parts::{for_each_part, is_glue, signs_of};
 use super::preparing::{Prepared, next_stretch, prepare};
 use crate::error::{Code, Error};
@@ -277,7 +278,7 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
         if !is_document {
             return match signs {
                 Some(signs) => self.signed(word, signs),
-                None => (self.visit)(&self.token.text, true),
+                None => self.give(true),
             };
         }
         self.give(true)?;
@@ -300,15 +301,18 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
         self.give(counts)
     }
 
-    /// Gives the token; in a document, without its particles, too.
+    /// Gives the token without particles; in a document, also without what may be one.
     fn give(&mut self, counts: bool) -> Wanted {
         let Token { text, characters, .. } = &*self.token;
-        (self.visit)(text, counts)?;
-        let is_whole = *characters < WORD_CHARACTERS_MAX;
-        if self.purpose == Purpose::Document && is_whole && may_end_with_particle(text) {
-            stems(text).try_for_each(|stem| (self.visit)(stem, false))?;
+        if *characters >= WORD_CHARACTERS_MAX || !may_end_with_particle(text) {
+            return (self.visit)(text, counts);
         }
-        Wanted::Continue(())
+        let sure = without_sure_particles(text);
+        (self.visit)(sure, counts)?;
+        match self.purpose {
+            Purpose::Document => stems(sure, text).try_for_each(|stem| (self.visit)(stem, false)),
+            Purpose::Query => Wanted::Continue(()),
+        }
     }
 
     /// Adds a word whose token is of a script without spaces to the run.
@@ -630,11 +634,12 @@ mod tests {
 
     #[test]
     fn korean_words_are_found_without_their_particles() {
-        assert_found("학교에 학교에서는", &["학교", "학교에", "학교에서"]);
+        assert_found("학교에 학교에서는", &["학교", "학교에", "학교에서", "학교를"]);
         assert_found("고양이가 물을 마신다", &["고양이", "물", "마신다"]);
         assert_found("Python을 API로부터", &["python", "api"]);
         assert_found("\u{1112}\u{1161}\u{11a8}\u{1100}\u{116d}\u{110b}\u{1166}", &["학교"]);
-        assert_eq!(queried("학교에"), ["학교에"]);
+        assert_found("학교가", &["학교는", "학교를", "학교"]);
+        assert_eq!(queried("학교에 학교에서는"), ["학교에", "학교"]);
         assert_eq!(length("학교에서는"), 1);
     }
 
