@@ -34,7 +34,9 @@ fn kind(character: char) -> Kind {
         '0'..='9' => Kind::Digit,
         _ if is_underscore(character) => Kind::Underscore,
         _ if is_joiner(character) => Kind::Joiner,
-        '\0'..='\x7f' => Kind::Mark,
+        '\0'..='\x7f' | '\u{300}'..='\u{36f}' => Kind::Mark,
+        // Hangul, Kana and Han, which have no case: the tables would be searched in vain.
+        '\u{1100}'..='\u{11ff}' | '\u{3041}'..='\u{a48c}' | '\u{ac00}'..='\u{d7ff}' => Kind::Letter,
         _ if character.is_lowercase() => Kind::Small,
         _ if character.is_uppercase() => Kind::Capital,
         _ if character.is_numeric() => Kind::Digit,

@@ -12,8 +12,7 @@
 //!
 //! Most characters need none of it, and a table of a bit each says so: a text of
 //! such characters is not copied. A text is prepared a stretch after the other,
-//! each ending with white space where there is some, since a character may
-//! become eighteen.
+//! each ending with white space where there is some, for the room that a copy takes.
 
 use std::sync::OnceLock;
 
@@ -113,8 +112,13 @@ fn is_special(character: char) -> bool {
         && (is_dropped(character)
             || stands_for(character).is_some()
             || is_in_dictionaries(character)
-            || is_nfkc_quick(std::iter::once(character)) == IsNormalized::No)
+            || (is_nfkc_quick(std::iter::once(character)) == IsNormalized::No
+                && std::iter::once(character).nfkc().count() <= FORM_CHARACTERS_MAX))
 }
+
+/// What becomes more characters is left to folding, as part of its word, or a text could be much longer than it
+/// looks: one character stands for eighteen. These are ligatures of phrases, and long units in a square.
+const FORM_CHARACTERS_MAX: usize = 4;
 
 /// Chinese and Japanese texts are full of it. It ends words, or is folded inside them.
 fn is_full_width_punctuation(character: char) -> bool {

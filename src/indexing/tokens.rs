@@ -519,7 +519,9 @@ mod tests {
         assert_found("㍿日立", &["株式会社", "日立"]);
         assert_found("5 ㎏", &["kg"]);
         assert_found("Ｃ＋＋ ＵＳＥＲ＿ＩＤ", &["c++", "user_id", "user"]);
-        assert_found("\u{fdfa}", &["صلى الله", "\u{fdfa}"]);
+        assert_found("\u{fdf2}", &["الله", "\u{fdf2}"]);
+        // A ligature of a phrase stays one word.
+        assert_eq!(tokens("\u{fdfa}").len(), 1);
         assert_found("H₂O", &["H2O"]);
         // Signs behind a word are none of it, and numbers in circles stand alone.
         assert_found("Java™ word¹ 1½ ①②", &["java", "word", "1", "2"]);
