@@ -52,7 +52,7 @@ pub(super) struct AsciiWord {
 /// The words of a text of ASCII.
 pub(super) fn ascii_words(text: &[u8]) -> impl Iterator<Item = AsciiWord> {
     let mut position = 0;
-    let mut next = move || {
+    let next = move || {
         let begins = |byte: &u8| {
             matches!(CLASSES[usize::from(byte & 127)], Class::Letter | Class::Digit | Class::Underscore)
         };
@@ -60,7 +60,7 @@ pub(super) fn ascii_words(text: &[u8]) -> impl Iterator<Item = AsciiWord> {
         position = word.end;
         Some(word)
     };
-    std::iter::from_fn(move || next()).filter(|word| word.is_word)
+    std::iter::from_fn(next).filter(|word| word.is_word)
 }
 
 fn ascii_word(text: &[u8], start: usize) -> AsciiWord {

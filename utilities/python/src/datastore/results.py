@@ -71,6 +71,7 @@ class Hello(TypedDict):
     leader: Optional[dict[str, Any]]
     limits: dict[str, int]
     features: list[str]
+    text_revision: int
 
 
 class Cluster(TypedDict):
