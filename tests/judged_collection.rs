@@ -18,8 +18,8 @@ use common::collection::{Collection, Quality};
 
 /// What an independent BM25 gives on the same words.
 const QUALITY: Quality = Quality { mean_average_precision: 0.9737, precision_at: 0.3904 };
-/// One query of a hundred that finds nothing is more than this.
-const TOLERANCE: f64 = 0.005;
+/// A query that misses one of two texts is more than twice as much.
+const TOLERANCE: f64 = 0.002;
 
 #[test]
 fn what_people_look_for_is_found_and_stands_first() {
