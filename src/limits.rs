@@ -17,8 +17,11 @@ pub const VALUE_BYTES_MAX: usize = 8 * MIB;
 pub const BATCH_RECORDS_MAX: usize = 10_000;
 /// How many numbers a vector may have.
 pub const VECTOR_LENGTH_MAX: usize = 4_096;
-/// How many words a `search_text` may ask for.
+/// How many words a `search_text` may ask for; a run of Chinese or Japanese is one.
 pub const QUERY_WORDS_MAX: usize = 1_024;
+/// How long the `query` of a `search_text` may be, in bytes of UTF-8: it bounds the pairs of a run of Chinese or
+/// Japanese, which is one word.
+pub const QUERY_BYTES_MAX: usize = 64 * KIB;
 /// How many characters of a word count, in the form that text is searched in.
 pub const WORD_CHARACTERS_MAX: usize = 256;
 /// How many matches `vector_search` gives when `top_k` is absent.

@@ -14,9 +14,9 @@
 //! numbers of the text index's documents.
 
 use super::canonical::{CanonicalHash, canonical_hash};
-use super::folding::Folder;
 use super::postings::TermHash;
 use super::text::terms_of;
+use super::tokens::Tokenizer;
 use super::{Indexes, Kinds};
 use crate::engine::{Change, Entry};
 
@@ -63,7 +63,7 @@ pub struct Digest<'a> {
 /// What the text index needs of entries.
 #[derive(Default)]
 pub(super) struct Words<'a> {
-    /// Those with tokens, and how many.
+    /// Those with words, and how many.
     pub(super) documents: Vec<(&'a Entry, usize)>,
     /// Each term of each of them with its place in `documents`, sorted; those that
     /// occur again there again.
@@ -84,13 +84,13 @@ impl Digester {
         }
         let mut words = Words::default();
         if self.kinds.text {
-            let (mut folder, mut terms) = (Folder::default(), Vec::new());
+            let (mut tokenizer, mut terms) = (Tokenizer::default(), Vec::new());
             for (entry, value) in values() {
                 terms.clear();
-                terms_of(&mut folder, self.hash_key, value, &mut terms);
-                if !terms.is_empty() {
+                let length = terms_of(&mut tokenizer, self.hash_key, value, &mut terms);
+                if length > 0 {
                     let place = words.documents.len() as u32;
-                    words.documents.push((entry, terms.len()));
+                    words.documents.push((entry, length));
                     words.terms.extend(terms.iter().map(|&term| (term, place)));
                 }
             }

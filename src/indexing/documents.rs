@@ -15,7 +15,7 @@ use crate::engine::Entry;
 pub(super) struct Documents {
     hash_key: (u64, u64),
     entries: Vec<Option<Entry>>,
-    /// Tokens of each document, those that occur again counted again.
+    /// How long each document is: its words that count, those that occur again counted again.
     lengths: Vec<u32>,
     free: Vec<DocumentId>,
     /// No number that is free is given out.
@@ -50,7 +50,7 @@ impl Documents {
         self.by_key.len() as u64
     }
 
-    /// How many tokens they have together.
+    /// How long they are together.
     pub(super) fn tokens(&self) -> u64 {
         self.tokens
     }

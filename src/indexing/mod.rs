@@ -11,14 +11,16 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `text_search`, `few_matches`, `ranking`, `tokens`, `folding`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `few_matches`, `ranking`, `tokens`, `ascii_words`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel`, `cosine` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
+mod ascii_words;
 mod budget;
 mod build;
 mod canonical;
 mod cosine;
+mod dictionaries;
 mod documents;
 mod few_matches;
 mod folding;
@@ -28,7 +30,10 @@ mod json;
 mod kernel;
 mod key_slot;
 mod order;
+mod particles;
+mod parts;
 mod postings;
+mod preparing;
 mod ranking;
 mod shrink;
 #[cfg(test)]

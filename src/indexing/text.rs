@@ -14,20 +14,19 @@
 
 use super::build::Words;
 use super::documents::Documents;
-use super::folding::Folder;
 use super::growth::Room;
 use super::json::for_each_string;
 use super::postings::{Dictionary, DocumentId, Postings, TermHash};
-use super::tokens::{QueryTerm, for_each_token};
+use super::tokens::{QueryTerm, Tokenizer};
 use super::top::Hit;
 use crate::engine::{Change, Entry};
 
 /// What ranking needs to know about all documents of all shards.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TextStatistics {
-    /// Documents with at least one token.
+    /// Documents with at least one word.
     pub documents: u64,
-    /// The tokens of all documents, those that occur again counted again.
+    /// The words that count of all documents, those that occur again counted again.
     pub tokens: u64,
     /// For each term of the query, in its order, how many documents hold it.
     pub document_frequency: Vec<u64>,
@@ -61,7 +60,7 @@ pub(super) struct TextIndex {
     hash_key: (u64, u64),
     pub(super) documents: Documents,
     dictionary: Dictionary,
-    folder: Folder,
+    tokenizer: Tokenizer,
     /// How many there have been.
     pub(super) changes_applied: u64,
     /// Kept between changes for their capacity: the terms before and after.
@@ -76,7 +75,7 @@ impl TextIndex {
             hash_key,
             documents: Documents::new(hash_key),
             dictionary: Dictionary::default(),
-            folder: Folder::default(),
+            tokenizer: Tokenizer::default(),
             changes_applied: 0,
             before: Vec::new(),
             after: Vec::new(),
@@ -99,8 +98,8 @@ impl TextIndex {
         let mut before = std::mem::take(&mut self.before);
         let mut after = std::mem::take(&mut self.after);
         self.collect_terms(old.filter(|_| known.is_some()), &mut before);
-        self.collect_terms(new, &mut after);
-        if let Some(document) = self.place(known, change.new.as_ref(), key, after.len()) {
+        let length = self.collect_terms(new, &mut after);
+        if let Some(document) = self.place(known, change.new.as_ref(), key, length) {
             self.update(document, &before, &after);
         }
         // A huge document's capacity isn't kept for the small ones behind it.
@@ -111,18 +110,19 @@ impl TextIndex {
         (self.before, self.after) = (before, after);
     }
 
-    /// The terms of a value, sorted, those that occur again there again.
-    fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) {
+    /// The terms of a value, sorted, those that occur again there again. Gives its length.
+    fn collect_terms(&mut self, value: Option<&[u8]>, terms: &mut Vec<TermHash>) -> usize {
         terms.clear();
-        let Some(value) = value else { return };
-        terms_of(&mut self.folder, self.hash_key, value, terms);
+        let Some(value) = value else { return 0 };
+        let length = terms_of(&mut self.tokenizer, self.hash_key, value, terms);
         terms.sort_unstable();
+        length
     }
 
     /// Adds documents of keys that have none.
     pub(super) fn add_all(&mut self, words: &Words<'_>) {
         self.changes_applied += words.documents.len() as u64;
-        let add = |&(entry, tokens): &(&Entry, usize)| self.place(None, Some(entry), entry.key(), tokens);
+        let add = |&(entry, length): &(&Entry, usize)| self.place(None, Some(entry), entry.key(), length);
         let documents: Vec<Option<DocumentId>> = words.documents.iter().map(add).collect();
         let mut postings = Vec::with_capacity(words.terms.len());
         for same in words.terms.chunk_by(|left, right| left == right) {
@@ -139,10 +139,10 @@ impl TextIndex {
         known: Option<DocumentId>,
         new: Option<&Entry>,
         key: &[u8],
-        tokens: usize,
+        length: usize,
     ) -> Option<DocumentId> {
-        let length = u32::try_from(tokens).unwrap_or(u32::MAX);
-        match (known, new.filter(|_| tokens > 0)) {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        match (known, new.filter(|_| length > 0)) {
             (Some(document), Some(entry)) => self.documents.replace(document, entry, length),
             (Some(document), None) => self.documents.remove(document, key),
             (None, Some(entry)) => return self.documents.add(entry, length),
@@ -193,16 +193,26 @@ impl TextIndex {
     pub(super) fn bytes(&self) -> u64 {
         let scratch = (self.before.capacity() + self.after.capacity()) * size_of::<TermHash>()
             + self.changes.capacity() * size_of::<(TermHash, u32)>()
-            + self.folder.bytes();
+            + self.tokenizer.bytes();
         (self.documents.bytes() + self.dictionary.bytes() + scratch) as u64
     }
 }
 
-/// The terms of a value, in its order.
-pub(super) fn terms_of(folder: &mut Folder, hash_key: (u64, u64), value: &[u8], terms: &mut Vec<TermHash>) {
+/// The terms of a value, in its order. Gives how many words it has, which is its length: there are more terms.
+pub(super) fn terms_of(
+    tokenizer: &mut Tokenizer,
+    hash_key: (u64, u64),
+    value: &[u8],
+    terms: &mut Vec<TermHash>,
+) -> usize {
+    let mut length = 0;
     for_each_string(value, |text| {
-        for_each_token(folder, text, |token| terms.push(TermHash::new(hash_key, token)));
+        tokenizer.for_each_token(text, |token, counts| {
+            terms.push(TermHash::new(hash_key, token));
+            length += usize::from(counts);
+        });
     });
+    length
 }
 
 /// Takes every `term` off the front of `terms`; says how many there were.

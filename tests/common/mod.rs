@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test stops where it fails
 
 pub mod addresses;
+pub mod collection;
 pub mod programs;
 pub mod random;
 pub mod workplace;

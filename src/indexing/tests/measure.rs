@@ -1,5 +1,6 @@
 //! The figures of docs/INDEXING.md:
-//! `cargo test --release -p datastore --lib -- --ignored --nocapture --test-threads 1 index_speed`
+//! `cargo test --release -p datastore --lib -- --ignored --nocapture --test-threads 1 index_speed`;
+//! with `DATASTORE_TEXTS`, a directory of text files, each of their lines is a document, too.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement needs a clock")]
 
@@ -132,6 +133,39 @@ fn index_speed() {
     [64, 128, 384, 1536].into_iter().for_each(say_vectors);
 }
 
+/// Texts of other kinds: each line of each file in the directory that `DATASTORE_TEXTS` names is a document. The median
+/// of five, and the fastest and the slowest.
+#[test]
+#[ignore = "a measurement"]
+fn index_speed_of_texts() {
+    const ROUNDS: usize = 5;
+    let Some(directory) = std::env::var_os("DATASTORE_TEXTS") else { return };
+    let mut paths: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<String> = text.lines().map(|line| serde_json::json!(line).to_string()).collect();
+        let raw: usize = lines.iter().map(String::len).sum();
+        let documents = entries(lines.len() as u64, |number| lines[number as usize].clone());
+        let mut rounds: Vec<(f64, u64)> = (0..ROUNDS)
+            .map(|_| {
+                let (indexes, seconds) = fill(kinds("text"), &documents);
+                (raw as f64 / 1e6 / seconds, indexes.sizes().text.bytes)
+            })
+            .collect();
+        rounds.sort_by(|left, right| left.0.total_cmp(&right.0));
+        println!(
+            "{}: {:.1} / {:.1} / {:.1} MB/s, {:.3} index bytes per byte of JSON",
+            path.file_name().unwrap().display(),
+            rounds[0].0,
+            rounds[ROUNDS / 2].0,
+            rounds[ROUNDS - 1].0,
+            rounds[0].1 as f64 / raw as f64
+        );
+    }
+}
+
 /// Values that ask for more work than their length suggests.
 fn hard_values() -> Vec<(&'static str, String)> {
     const BYTES: usize = 4 << 20;
@@ -187,6 +221,33 @@ fn hard_values() -> Vec<(&'static str, String)> {
         ("mathematical letters", quoted("\u{1d400}\u{1d401}\u{1d402} ")),
         ("capital sharp s", quoted("\u{1e9e}\u{1e9e}\u{1e9e} ")),
         ("iota subscripts", quoted("\u{1f82}\u{345} ")),
+        ("Thai without spaces", quoted("ฉันมีแมวสองตัวและกินข้าวแล้ว")),
+        ("one Thai letter", quoted("ก")),
+        ("a Thai letter and marks", format!("\"ก{}\"", repeat("\u{e49}"))),
+        ("Thai am taken apart", quoted("น\u{e49}\u{e4d}\u{e32}")),
+        ("Lao without spaces", quoted("ຂ້ອຍມີແມວສອງໂຕ")),
+        ("Khmer without spaces", quoted("ខ្ញុំមានឆ្មាពីរក្បាល")),
+        ("Burmese without spaces", quoted("ကျွန်တော်မှာကြောင်နှစ်ကောင်ရှိတယ်")),
+        ("letters and dots", quoted("a.")),
+        ("letters, dots and underscores", quoted("a_b.")),
+        ("digits and commas", quoted("1,")),
+        ("letters and underscores", quoted("a_")),
+        ("underscores", quoted("_")),
+        ("capitals and small letters", quoted("aB")),
+        ("Russian capitals and small letters", quoted("\u{436}\u{416}")),
+        ("one word and plus signs", format!("\"c{}\"", repeat("+"))),
+        ("letters and plus signs", quoted("c++")),
+        ("letters and number signs", quoted("c# ")),
+        ("dots and letters", quoted(" .n")),
+        ("one letter and joiners", format!("\"a{}\"", repeat("\u{200d}"))),
+        ("letters and joiners", quoted("a\u{200d}")),
+        ("soft hyphens", quoted("\u{ad}")),
+        ("keycaps", quoted("1\u{fe0f}\u{20e3}")),
+        ("curly apostrophes", quoted("l\u{2019}a ")),
+        ("full-width letters", quoted("\u{ff21}\u{ff22}\u{ff23} ")),
+        ("Chinese and full-width punctuation", quoted("中文，标点。")),
+        ("Hangul and particles", quoted("학교에서부터는 ")),
+        ("Hangul without spaces", quoted("학교에서")),
     ]
 }
 
