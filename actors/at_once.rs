@@ -28,20 +28,19 @@ pub(crate) fn run_at_once(threads: usize, pieces: Vec<Piece<'_>>) {
     });
 }
 
-/// What `function` gives for each of the items, in their order.
-pub(crate) fn at_once<'a, Item: Sync, Given: Send>(
-    threads: usize,
-    items: &'a [Item],
-    function: impl Fn(&'a Item) -> Given + Sync,
-) -> Vec<Given> {
-    let mut given: Vec<Option<Given>> = items.iter().map(|_| None).collect();
-    let function = &function;
-    let mut pieces: Vec<Piece<'_>> = Vec::with_capacity(items.len());
-    for (item, place) in items.iter().zip(&mut given) {
+/// Pieces that put what `function` gives for each of the items into `given`, in the items' order.
+pub(crate) fn pieces_of<'given, Item: Copy + Send + 'given, Given: Send>(
+    items: &[Item],
+    given: &'given mut Vec<Option<Given>>,
+    function: impl Fn(Item) -> Given + Copy + Send + 'given,
+) -> Vec<Piece<'given>> {
+    given.clear();
+    given.resize_with(items.len(), || None);
+    let mut pieces: Vec<Piece<'given>> = Vec::with_capacity(items.len());
+    for (&item, place) in items.iter().zip(given) {
         pieces.push(Box::new(move || *place = Some(function(item))));
     }
-    run_at_once(threads, pieces);
-    given.into_iter().flatten().collect()
+    pieces
 }
 
 #[cfg(test)]
@@ -52,9 +51,11 @@ mod tests {
     fn every_item_is_worked_on_once_and_keeps_its_place() {
         let items: Vec<u32> = (0..1_000).collect();
         for threads in [0, 1, 2, 7] {
-            let doubled = at_once(threads, &items, |item| item * 2);
-            assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
-            assert!(at_once(threads, &items[..0], |item| *item).is_empty());
+            let mut doubled = Vec::new();
+            run_at_once(threads, pieces_of(&items, &mut doubled, |item| item * 2));
+            assert_eq!(doubled, items.iter().map(|item| Some(item * 2)).collect::<Vec<_>>());
+            run_at_once(threads, pieces_of(&items[..0], &mut doubled, |item| item));
+            assert!(doubled.is_empty());
         }
     }
 }

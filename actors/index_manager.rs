@@ -20,7 +20,7 @@ use datastore::indexing::{Budget, Indexes, slices};
 use datastore::query::{Progress, Query, Resume};
 
 use crate::admission::{PermitTotal, Work};
-use crate::at_once::{at_once, run_at_once};
+use crate::at_once::{pieces_of, run_at_once};
 use crate::connection::ConnectionMessage;
 use crate::fair_queue::FairQueue;
 use crate::mailbox::{Counted, Mailbox};
@@ -149,12 +149,17 @@ impl IndexManager {
         let began = Instant::now();
         let digester = self.indexes.digester();
         let slices: Vec<&[Entry]> = slices(&entries).collect();
-        for slices in slices.chunks(self.build_threads) {
-            let digests = at_once(self.build_threads, slices, |slice| digester.digest(slice));
-            run_at_once(self.build_threads, self.indexes.build(&digests, false));
+        let (mut digests, mut next) = (Vec::new(), Vec::new());
+        // More slices than threads, so that none is done long before the others.
+        for slices in slices.chunks(2 * self.build_threads) {
+            // The next values are read while the words of those before are put in: no thread waits for the other.
+            let mut pieces = self.indexes.build(&digests, false);
+            pieces.extend(pieces_of(slices, &mut next, move |slice| digester.digest(slice)));
+            run_at_once(self.build_threads, pieces);
+            digests = std::mem::take(&mut next).into_iter().flatten().collect();
         }
         let is_last = buckets_done == buckets_total;
-        run_at_once(self.build_threads, self.indexes.build(&[], is_last));
+        run_at_once(self.build_threads, self.indexes.build(&digests, is_last));
         self.progress = (buckets_done, buckets_total);
         let figures = &self.node.shard_figures[self.number];
         figures.buckets_indexed.store(buckets_done, Ordering::Relaxed);

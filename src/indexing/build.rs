@@ -24,7 +24,7 @@ use crate::engine::{Change, Entry};
 pub type Piece<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// How many entries are digested together: a word that several have is looked up once.
-const SLICE_ENTRIES: usize = 4_096;
+const SLICE_ENTRIES: usize = 1_024;
 
 /// And how much of their values, unless one alone is larger. The words of a value take up to a
 /// dozen times as much while they are sorted.
