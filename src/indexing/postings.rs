@@ -16,6 +16,7 @@
 //! A document that goes is taken out at once, so document frequencies are exact
 //! and there is nothing to clean up later.
 
+use std::cmp::Ordering;
 use std::hash::Hasher as _;
 use std::ops::Range;
 
@@ -24,6 +25,7 @@ use hashbrown::hash_table::Entry as Slot;
 use roaring::RoaringBitmap;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::frequencies::Frequencies;
 use super::growth::Room;
@@ -46,9 +48,26 @@ const MANY_MIN: u64 = 256;
 /// Stands in a slot's last word when the postings are in a list.
 const IN_LIST: u32 = u32::MAX;
 
+/// So many terms are fetched together.
+const BATCH: usize = 32;
+
 /// What a term is known by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct TermHash([u32; 3]);
+
+impl PartialOrd for TermHash {
+    fn partial_cmp(&self, other: &TermHash) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// In one comparison: terms are sorted at every write.
+impl Ord for TermHash {
+    fn cmp(&self, other: &TermHash) -> Ordering {
+        let whole = |hash: &TermHash| u128::from(hash.table_hash()) << 32 | u128::from(hash.0[2]);
+        whole(self).cmp(&whole(other))
+    }
+}
 
 impl TermHash {
     pub(super) fn new(hash_key: (u64, u64), term: &str) -> TermHash {
@@ -99,7 +118,6 @@ pub(super) type Changes = [(TermHash, u32)];
 impl Dictionary {
     /// Makes each term's frequency in the document what the changes say.
     pub(super) fn set_all(&mut self, document: DocumentId, changes: &Changes) {
-        const BATCH: usize = 32;
         for batch in changes.chunks(BATCH) {
             self.fetch(batch);
             for &(hash, frequency) in batch {
@@ -110,7 +128,6 @@ impl Dictionary {
 
     /// Adds postings, sorted by their terms: of those that many documents hold each is fetched once.
     pub(super) fn add_all(&mut self, postings: &[(TermHash, DocumentId, u32)]) {
-        const BATCH: usize = 32;
         let mut terms = Vec::with_capacity(BATCH);
         let mut batch_begins = 0;
         let mut groups = postings.chunk_by(|left, right| left.0 == right.0).peekable();
@@ -139,7 +156,7 @@ impl Dictionary {
             prefetch(std::ptr::from_ref(list).cast(), size_of::<List>());
             Some(list)
         };
-        let lists: Vec<&List> = changes.iter().filter_map(listed).collect();
+        let lists: SmallVec<[&List; BATCH]> = changes.iter().filter_map(listed).collect();
         for list in &lists {
             match list {
                 List::Few { words, documents } => {

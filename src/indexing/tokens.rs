@@ -37,7 +37,7 @@
 //! [`WORD_CHARACTERS_MAX`]: crate::limits::WORD_CHARACTERS_MAX
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use unicode_segmentation::UnicodeSegmentation as _;
 
@@ -182,11 +182,24 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
             self.fold(word);
             return self.word_tokens(text, start, end, may_have_parts);
         }
-        let mut folded = [0; SHORT_BYTES];
-        let folded = &mut folded[..word.len()];
-        folded.copy_from_slice(word.as_bytes());
-        folded.make_ascii_lowercase();
-        let folded = std::str::from_utf8(folded).unwrap_or("");
+        let mut lowered = std::mem::take(&mut self.token.lowered);
+        lowered.clear();
+        lowered.push_str(word);
+        lowered.make_ascii_lowercase();
+        let wanted = self.lowered_tokens(text, start..end, &lowered, may_have_parts);
+        self.token.lowered = lowered;
+        wanted
+    }
+
+    /// Gives a short word of ASCII, whose form is `folded`.
+    fn lowered_tokens(
+        &mut self,
+        text: &str,
+        Range { start, end }: Range<usize>,
+        folded: &str,
+        may_have_parts: bool,
+    ) -> Wanted {
+        let word = &text[start..end];
         let is_document = self.purpose == Purpose::Document;
         let signs = signs_of(text, start, end);
         if signs.is_none() || is_document {
@@ -236,7 +249,7 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
     }
 
     /// The tokens of a range of a text, which begins and ends where words do.
-    fn unicode_tokens(&mut self, text: &str, range: std::ops::Range<usize>) -> Wanted {
+    fn unicode_tokens(&mut self, text: &str, range: Range<usize>) -> Wanted {
         for (place, word) in text[range.clone()].unicode_word_indices() {
             let (start, end) = (range.start + place, range.start + place + word.len());
             if word.is_ascii() {
@@ -332,6 +345,8 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
 #[derive(Default)]
 struct Token {
     text: String,
+    /// Room for a short word of ASCII.
+    lowered: String,
     characters: usize,
     is_unspaced: bool,
 }
