@@ -356,6 +356,7 @@ impl Handler<Counted<IndexMessage>> for IndexManager {
                 });
                 self.progress.0 = 0;
                 self.build_began = Instant::now();
+                self.node.shard_figures[self.number].build_expected_ms.store(0, Ordering::Relaxed);
                 self.node.shard_figures[self.number].buckets_indexed.store(0, Ordering::Relaxed);
                 self.publish();
             }

@@ -88,6 +88,8 @@ pub struct Shard {
     handled: usize,
     /// Buckets before this one are indexed, or on their way: changes in them are handed on.
     pub(crate) index_position: usize,
+    /// Steps of a build that the IndexManager has or will get.
+    build_steps: usize,
     published_memory: i64,
 }
 
@@ -138,6 +140,7 @@ impl Shard {
             flush_is_due: false,
             handled: 0,
             index_position,
+            build_steps: 0,
             published_memory: 0,
         }
     }
@@ -365,9 +368,12 @@ impl Shard {
 
     /// Hands the next buckets, if there are any, to the IndexManager, which asks for more when it has indexed them.
     fn index_next_buckets(&mut self) {
-        if self.index_position == self.slice.table().walk_length() {
+        const STEPS_ON_THEIR_WAY: usize = 2;
+        let is_done = self.index_position == self.slice.table().walk_length();
+        if is_done || self.build_steps == STEPS_ON_THEIR_WAY {
             return;
         }
+        self.build_steps += 1;
         let table = self.slice.table();
         let (entries, next) = table.walk_step(self.index_position, BUILD_ENTRIES, BUILD_BYTES);
         let message = IndexMessage::Build { entries, buckets_done: next, buckets_total: table.walk_length() };
@@ -413,7 +419,10 @@ impl Handler<Counted<ShardMessage>> for Shard {
                 self.snapshot_writer.send(SnapshotMessage::WalkBegun { handed_over });
             }
             ShardMessage::Walk { position } => self.walk(position),
-            ShardMessage::BucketsIndexed => self.index_next_buckets(),
+            ShardMessage::BucketsIndexed => {
+                self.build_steps = self.build_steps.saturating_sub(1);
+                self.index_next_buckets();
+            }
             ShardMessage::Search(search) => self.index_manager.send(IndexMessage::Search(search)),
             ShardMessage::Office(office) => self.office_changed(office),
             ShardMessage::Logged(logged) => self.logged(logged),

@@ -51,7 +51,7 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// Work admitted and not yet finished over all connections (requests, index hand-over) before writes answer `overloaded`.
 pub const NODE_IN_FLIGHT_BYTES_MAX: usize = 512 * MIB;
 /// A shard's writes that are let in and not yet indexed take its index this long, as far as can be estimated; further
-/// ones wait. A search waits as long for what was acknowledged before it, and one by words twice as long: it may ask twice.
+/// ones wait. A search waits as long for what was acknowledged before it, and one by words up to three times as long: it may ask so often.
 pub const INDEX_DEBT_MAX_MS: u64 = 250;
 /// Buckets of the keyspace over all shards: the unit of table growth, of a walk and of anti-entropy.
 pub const BUCKETS: usize = 4_096;

@@ -195,6 +195,9 @@ fn a_search_at_a_terminal_says_what_may_mislead() {
         .wait_for("note: there are no operators, phrases or wildcards: -blue is searched for as plain words");
     terminal.wait_for("note: no value has all of these words; --any finds 2 that have some of them");
     terminal.wait_for("datastore> ");
+    terminal.press("search-text red \"blue shoe\"\r");
+    terminal.wait_for("wildcards: blue shoe is searched for as plain words");
+    terminal.wait_for("datastore> ");
     terminal.press("search-text --any shoe blue\r");
     terminal.wait_for("│ a");
     terminal.wait_for("datastore> ");

@@ -1,4 +1,4 @@
-//! The cosine of two vectors, to the last bit of an f64 and the same on every machine.
+//! The cosine of two vectors, as good as to the last bit of an f64 and the same on every machine.
 //!
 //! A product of two f32s is exact in f64, so only the sums round. They are
 //! carried with what they lose: a [`Double`] is a number and its error, about
@@ -8,7 +8,9 @@
 //! precision"), and is rounded to an f64 once. A vector and any multiple of it
 //! that f32 holds exactly score exactly 1, and a multiple scores against
 //! every query as the vector does: those that are equally near stand in the
-//! order of their keys, by which any of them can be found.
+//! order of their keys, by which any of them can be found. Only where products
+//! cancel each other that are over 2¹⁰⁰ times as large as what is left of them are the 106 bits
+//! too few, and the scores nothing but rounding.
 //!
 //! The operations are those of IEEE 754 in a written order, and none is fused, so
 //! neither the compiler nor the processor can make the last bit another one.

@@ -78,6 +78,9 @@ fn few_documents(lists: &[Postings<'_>], matching: Match) -> Option<Vec<Document
 impl FewMatches {
     /// The first page of them.
     pub fn rank(&self, terms: &[QueryTerm], statistics: &TextStatistics, limit: usize) -> TextPage {
+        if self.documents.is_empty() {
+            return TextPage::default();
+        }
         let ranking = Ranking::new(terms, statistics);
         let mut top = Top::new(limit.max(1));
         let frequencies = self.frequencies.chunks(terms.len().max(1));

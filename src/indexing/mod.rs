@@ -11,10 +11,11 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `text_search`, `few_matches`, `ranking`, `tokens`, `ascii_words`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `few_matches`, `any_count`, `ranking`, `tokens`, `ascii_words`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel`, `cosine` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
+mod any_count;
 mod ascii_words;
 mod budget;
 mod build;
@@ -244,15 +245,23 @@ impl Indexes {
         budget: &Budget<'_>,
     ) -> Result<TextStep, GivenUp> {
         let Some(text) = &self.text else { return Ok(TextStep::Done(TextPage::default())) };
-        if let (Some(_), Some(order), None) = (asked.prefix, &self.order, &under_way) {
-            let few = text.few_keys(asked);
-            let keys: Vec<&Entry> = order.with_prefix(asked.prefix).take(few + 1).collect();
-            budget.spend(keys.len() as u64)?;
-            if keys.len() <= few {
-                return text.search(asked, Some(&keys), None, budget);
-            }
+        if under_way.is_none()
+            && asked.prefix.is_some()
+            && let Some(keys) = self.few_with_prefix(asked.prefix, text.few_keys(asked), budget)?
+        {
+            return text.search(asked, Some(&keys), None, budget);
         }
         text.search(asked, None, under_way, budget)
+    }
+
+    /// How many entries hold any of the terms; `None` where that takes too long to be counted.
+    pub fn count_any_term(&self, terms: &[QueryTerm]) -> Option<u64> {
+        self.text.as_ref().map_or(Some(0), |text| text.count_any(terms))
+    }
+
+    /// How many entries the terms' lists have together: what a search costs that goes through them.
+    pub fn postings_of(&self, terms: &[QueryTerm]) -> u64 {
+        self.text.as_ref().map_or(0, |text| text.postings_of(terms))
     }
 
     /// Whether there are searches that will go on: what they have seen must not come again.
@@ -272,31 +281,31 @@ impl Indexes {
     ) -> Result<VectorPage, GivenUp> {
         let Some(vector) = &self.vector else { return Ok(VectorPage::default()) };
         let rows = vector.len_of(query.len());
-        if let Some(keys) = self.few_with_prefix(prefix, rows, budget)? {
+        // A row costs about a twentieth of a key.
+        const ROWS_PER_KEY: usize = 20;
+        if let Some(keys) = self.few_with_prefix(prefix, rows / ROWS_PER_KEY + 1, budget)? {
             return vector::rank(query, top_k, keys.into_iter(), budget);
         }
         let page = vector.search(query, top_k, prefix, budget)?;
         if page.covered {
             return Ok(page);
         }
-        let lengths = match self.few_with_prefix(prefix, vector.len() as usize, budget)? {
+        let lengths = match self.few_with_prefix(prefix, vector.len() as usize / ROWS_PER_KEY + 1, budget)? {
             Some(keys) => vector::lengths_of(keys.into_iter()),
-            None => vector.lengths(prefix, budget)?,
+            None => vector.lengths(query.len(), prefix, budget)?,
         };
         Ok(VectorPage { lengths, ..page })
     }
 
-    /// The entries that the prefix covers, if they are so few that following them costs less than a
-    /// walk over `rows` of vectors: a row costs about a twentieth of a key.
+    /// The entries that the prefix covers, if they are so few that following them costs less than
+    /// looking at the prefix of all that is searched.
     fn few_with_prefix(
         &self,
         prefix: Option<&[u8]>,
-        rows: usize,
+        few: usize,
         budget: &Budget<'_>,
     ) -> Result<Option<Vec<&Entry>>, GivenUp> {
-        const ROWS_PER_KEY: usize = 20;
         let (Some(_), Some(order)) = (prefix, &self.order) else { return Ok(None) };
-        let few = rows / ROWS_PER_KEY + 1;
         let mut keys = Vec::new();
         for entry in order.with_prefix(prefix).take(few + 1) {
             budget.spend(1)?;

@@ -182,21 +182,27 @@ impl Open {
 }
 
 /// The signs that belong to a name behind it (`C++`, `F#`), or in front of it (`.NET`): where `word`
-/// stands in `text` from `start` to `end`, whether there is a dot and which signs there are.
+/// stands in `text` from `start` to `end`, whether there is a dot and which signs there are. In a document
+/// the dot may stand behind more than in a query: there the name is one more token, here the only one.
 #[inline]
-pub(super) fn signs_of(text: &str, start: usize, end: usize) -> Option<(bool, &'static str)> {
+pub(super) fn signs_of(
+    text: &str,
+    start: usize,
+    end: usize,
+    is_document: bool,
+) -> Option<(bool, &'static str)> {
     let bytes = text.as_bytes();
     let may_be = matches!(bytes.get(end), Some(b'+' | b'#')) || (start > 0 && bytes[start - 1] == b'.');
-    if may_be { signs_beside(text, start, end) } else { None }
+    if may_be { signs_beside(text, start, end, is_document) } else { None }
 }
 
-fn signs_beside(text: &str, start: usize, end: usize) -> Option<(bool, &'static str)> {
+fn signs_beside(text: &str, start: usize, end: usize, is_document: bool) -> Option<(bool, &'static str)> {
     let bytes = text.as_bytes();
     let behind = match bytes.get(end) {
         Some(b'+') if bytes.get(end + 1) == Some(&b'+') => "++",
         Some(b'#')
             if !text[end + 1..]
-                .starts_with(|next: char| next.is_alphanumeric() || matches!(next, '_' | '#')) =>
+                .starts_with(|next: char| next.is_ascii_alphanumeric() || matches!(next, '_' | '#')) =>
         {
             "#"
         }
@@ -210,8 +216,17 @@ fn signs_beside(text: &str, start: usize, end: usize) -> Option<(bool, &'static 
     let ends_with_letter =
         word.chars().rev().find(|last| kind(*last) != Kind::Mark).is_some_and(char::is_alphabetic);
     let behind = if ends_with_letter { behind } else { "" };
+    let opens = if is_document { may_open } else { opens };
     let dot = dot && word.starts_with(char::is_alphabetic) && opens(text[..start - 1].chars().next_back());
     (dot || !behind.is_empty()).then_some((dot, behind))
+}
+
+/// Whether a document's name may begin behind this character: behind all but those that words of scripts with
+/// spaces between words end with (`~/.bashrc`, `C#/.NET`).
+fn may_open(before: Option<char>) -> bool {
+    before.is_none_or(|before| {
+        !matches!(before, '_' | '.') && (!before.is_alphanumeric() || kind(before) == Kind::Letter)
+    })
 }
 
 /// Whether a name may begin behind this character: at the beginning, a space, a bracket or quote.

@@ -415,6 +415,20 @@ impl<'a> Postings<'a> {
         }
     }
 
+    /// The first document at or behind `from` that holds the term; `DocumentId::MAX`: none.
+    pub(super) fn next_from(&self, from: DocumentId) -> DocumentId {
+        let found = match self {
+            Postings::One(document, _) => Some(*document).filter(|document| *document >= from),
+            Postings::List(List::Few { words, documents }) => {
+                let words = &words[..*documents as usize];
+                words.get(words.partition_point(|&word| word >> 1 < from)).map(|word| word >> 1)
+            }
+            Postings::List(List::Many(many)) => many.documents.range(from..).next(),
+            Postings::None => None,
+        };
+        found.unwrap_or(DocumentId::MAX)
+    }
+
     /// The term's frequency in the document; zero when it doesn't hold it.
     pub(super) fn frequency(&self, document: DocumentId) -> u32 {
         match self {
@@ -523,6 +537,10 @@ mod tests {
             let held = model.get(&name).unwrap_or(&empty);
             let postings = dictionary.postings(term(name));
             assert_eq!(postings.len(), held.len() as u64);
+            for from in [0, 1, documents / 3, documents, DOCUMENTS_MAX] {
+                let next = held.range(from..).next().map_or(DocumentId::MAX, |(&document, _)| document);
+                assert_eq!(postings.next_from(from), next);
+            }
             for range in [0..DOCUMENTS_MAX, documents / 3..documents / 2] {
                 let mut found = Vec::new();
                 postings.for_each(range.clone(), |document, frequency| found.push((document, frequency)));

@@ -160,11 +160,14 @@ fn stands_for(character: char) -> Option<&'static str> {
     }
 }
 
-/// Whether the character is a number by itself: its digits don't go on with those beside it.
+/// Whether the character is a number, a sign or a unit by itself: it doesn't go on with what is beside it.
 fn stands_apart(character: char) -> bool {
     matches!(u32::from(character),
         0xb2..=0xb3 | 0xb9 | 0xbc..=0xbe | 0x2070 | 0x2074..=0x2079 | 0x2150..=0x215f | 0x2189
-        | 0x2460..=0x249b | 0x24ea | 0x3251..=0x325f | 0x32b1..=0x32bf)
+        | 0x2460..=0x249b | 0x24ea | 0x3251..=0x325f | 0x32b1..=0x32bf
+        // Signs and units: what is counted stands beside them (`№12`, `84㎡`).
+        | 0x20a8 | 0x2100..=0x2101 | 0x2105..=0x2106 | 0x2116 | 0x2121 | 0x213b | 0xfdfc | 0x3371..=0x337a
+        | 0x3380..=0x33df | 0x33ff)
 }
 
 fn push_special(character: char, text: &mut String) {
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn each_character_is_dropped_or_becomes_what_it_stands_for() {
-        assert_eq!(prepared("l’a\u{ad}b\u{200d}c\u{202f}№⽇"), "l'abc No日");
+        assert_eq!(prepared("l’a\u{ad}b\u{200d}c\u{202f}№⽇"), "l'abc  No 日");
         assert_eq!(prepared("x²½™y"), "x 2  1\u{2044}2  y");
         assert_eq!(prepared("\u{1d400}\u{e0101}\u{20e3}"), "A");
         // Canonical composition is left to folding: it changes nothing about where words end.

@@ -255,6 +255,22 @@ fn lengths_are_those_of_the_prefix_alone() {
     }
 }
 
+/// Rows that can't be dropped from the candidates aren't gone over again for each that comes behind them.
+#[test]
+fn candidates_that_stay_do_not_make_a_search_slow() {
+    let mut indexes = Indexes::new(Kinds { order: false, ..Kinds::ALL }, (1, 2));
+    const ROWS: u64 = 4_000;
+    for row in 0..ROWS {
+        // So long that f32 can't hold its inverse; or nearer and nearer.
+        let vector = if row < ROWS / 2 { [1e19, 0.0] } else { [1.0, (ROWS - row) as f32 * 1e-3] };
+        set(&mut indexes, None, Some(&entry(row, &format!("{row:05}"), None, Some(&vector))));
+    }
+    let budget = Budget::unlimited();
+    let page = indexes.search_vector(&[1.0, 0.0], 1, None, &budget).unwrap();
+    assert_eq!(page.hits.len(), 1);
+    assert!(budget.steps() < 12 * ROWS, "{} steps for {ROWS} rows", budget.steps());
+}
+
 /// Bytes are counted as things change; what is gone must not stay in the count.
 #[test]
 fn sizes_shrink_when_keys_go() {

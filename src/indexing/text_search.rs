@@ -22,8 +22,11 @@ use crate::messaging::Match;
 /// Tests have many windows and slices; measurements, which are made without assertions, have not.
 const IN_TESTS: bool = cfg!(all(test, debug_assertions));
 
-/// Documents whose scores are added up together.
+/// Documents whose scores are added up together, at most.
 const WINDOW: DocumentId = if IN_TESTS { 4 } else { 1 << 14 };
+
+/// At least, where each of them holds very many of the words.
+const WINDOW_MIN: DocumentId = if IN_TESTS { 4 } else { 64 };
 
 /// Steps after which others have their turn: some ten milliseconds.
 const SLICE_STEPS: u64 = if IN_TESTS { 16 } else { 1 << 19 };
@@ -31,6 +34,9 @@ const SLICE_STEPS: u64 = if IN_TESTS { 16 } else { 1 << 19 };
 /// What it costs, in steps, to look whether a document's key has a prefix: the key lies in its entry,
 /// anywhere in memory.
 const PREFIX_STEPS: u64 = 4;
+
+/// So many keys of a prefix are followed at most, in one go.
+const FEW_KEYS_MAX: u64 = 1 << 15;
 
 /// What a search by text is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +109,7 @@ impl TextIndex {
             lists: &lists,
             ranking: Ranking::new(asked.terms, asked.statistics),
             scores: Scores::new(WINDOW.min(*end) as usize),
+            next_documents: Vec::new(),
             page: Collector {
                 documents: &self.documents,
                 prefix: asked.prefix,
@@ -112,8 +119,9 @@ impl TextIndex {
             },
             budget,
         };
+        let window_documents = self.window(walk, &lists);
         while *next < *end {
-            let window = *next..next.saturating_add(WINDOW).min(*end);
+            let window = *next..next.saturating_add(window_documents).min(*end);
             *next = window.end;
             let places = window.start as usize..window.end as usize;
             match (&*walk, &lists[..]) {
@@ -151,7 +159,25 @@ impl TextIndex {
             Match::All => lengths.min().unwrap_or(0),
             Match::Any => lengths.sum(),
         };
-        (postings / (POSTINGS_PER_LOOK_UP * (1 + asked.terms.len() as u64))) as usize
+        let few = postings / (POSTINGS_PER_LOOK_UP * (1 + asked.terms.len() as u64));
+        few.min(FEW_KEYS_MAX) as usize
+    }
+
+    /// So many documents that a search can rest soon: each may hold very many of the words.
+    fn window(&self, walk: &Walk, lists: &[Postings<'_>]) -> DocumentId {
+        let steps_each = match walk {
+            Walk::Lists => {
+                let postings = lists.iter().map(Postings::len).sum::<u64>();
+                1 + postings / u64::from(self.documents.numbers()).max(1)
+            }
+            Walk::Holders(_) | Walk::Candidates(_) => 1 + lists.len() as u64,
+        };
+        // A window is at most what a slice is.
+        let most = (SLICE_STEPS / steps_each).min(u64::from(WINDOW)) as DocumentId;
+        match walk {
+            Walk::Lists => most.max(WINDOW_MIN),
+            Walk::Holders(_) | Walk::Candidates(_) => most.max(1),
+        }
     }
 
     fn begin(
@@ -163,10 +189,14 @@ impl TextIndex {
     ) -> Result<TextSearch, GivenUp> {
         let walk = match (keys, asked.matching) {
             (Some(keys), _) => {
+                budget.spend(keys.len() as u64 * PREFIX_STEPS)?;
                 let found = keys.iter().filter_map(|entry| self.documents.find(entry.key()));
                 Walk::Candidates(found.collect())
             }
-            (None, Match::All) if lists.len() != 1 => Walk::Holders(intersection(lists, budget)?),
+            (None, Match::All) if lists.len() != 1 => match intersection(lists, budget)? {
+                Some(holders) => Walk::Holders(holders),
+                None => Walk::Candidates(rarest(lists)),
+            },
             (None, _) => Walk::Lists,
         };
         let end = match &walk {
@@ -184,6 +214,9 @@ struct Pass<'a> {
     lists: &'a [Postings<'a>],
     ranking: Ranking,
     scores: Scores,
+    /// Of each list the first document at or behind the window, or none: most lists have none in most windows,
+    /// and aren't touched there.
+    next_documents: Vec<DocumentId>,
     page: Collector<'a>,
     budget: &'a Budget<'a>,
 }
@@ -241,8 +274,18 @@ impl Pass<'_> {
     /// Adds the terms up, one after the other, over a window of documents whose
     /// scores stay in the processor's cache.
     fn any(&mut self, start: DocumentId, end: DocumentId) -> Result<(), GivenUp> {
-        let Pass { index, lists, ranking, scores, page, budget } = self;
-        for (term, list) in lists.iter().enumerate() {
+        let Pass { index, lists, ranking, scores, next_documents, page, budget } = self;
+        const LISTS_PER_STEP: u64 = 16;
+        if next_documents.is_empty() {
+            budget.spend(lists.len() as u64)?;
+            next_documents.extend(lists.iter().map(|list| list.next_from(start)));
+        }
+        budget.spend(1 + lists.len() as u64 / LISTS_PER_STEP)?;
+        for ((term, list), next) in lists.iter().enumerate().zip(next_documents) {
+            if *next >= end {
+                continue;
+            }
+            *next = list.next_from(end);
             let mut visited = 0;
             list.for_each(start..end, |document, frequency| {
                 visited += 1;
@@ -276,29 +319,29 @@ impl Scores {
     }
 }
 
-/// The documents that hold every term, ascending, found from the rarest term on.
-fn intersection(lists: &[Postings<'_>], budget: &Budget<'_>) -> Result<Vec<DocumentId>, GivenUp> {
+/// The documents that hold every term, ascending, where all have so many documents that these are bitmaps.
+fn intersection(lists: &[Postings<'_>], budget: &Budget<'_>) -> Result<Option<Vec<DocumentId>>, GivenUp> {
     /// About what one step is worth of combining bitmaps.
     const DOCUMENTS_PER_STEP: u64 = 256;
     let mut lists: Vec<&Postings<'_>> = lists.iter().collect();
     lists.sort_by_key(|list| list.len());
-    let Some((rarest, others)) = lists.split_first() else { return Ok(Vec::new()) };
     let bitmaps: Option<Vec<&RoaringBitmap>> = lists.iter().map(|list| list.bitmap()).collect();
-    if let Some([first, second, rest @ ..]) = bitmaps.as_deref() {
-        let mut all = *first & *second;
-        for bitmap in rest {
-            budget.spend(1 + all.len() / DOCUMENTS_PER_STEP)?;
-            all &= *bitmap;
-        }
-        return Ok(all.into_iter().collect());
+    let Some([first, second, rest @ ..]) = bitmaps.as_deref() else { return Ok(None) };
+    let mut all = *first & *second;
+    for bitmap in rest {
+        budget.spend(1 + all.len() / DOCUMENTS_PER_STEP)?;
+        all &= *bitmap;
     }
-    let mut holders = Vec::with_capacity(rarest.len() as usize);
-    rarest.for_each(0..DocumentId::MAX, |document, _| holders.push(document));
-    for list in others {
-        budget.spend(1 + holders.len() as u64)?;
-        holders.retain(|&document| list.frequency(document) > 0);
+    Ok(Some(all.into_iter().collect()))
+}
+
+/// The documents of the rarest term: a few hundred at most, where it is no bitmap.
+fn rarest(lists: &[Postings<'_>]) -> Vec<DocumentId> {
+    let mut documents = Vec::new();
+    if let Some(rarest) = lists.iter().min_by_key(|list| list.len()) {
+        rarest.for_each(0..DocumentId::MAX, |document, _| documents.push(document));
     }
-    Ok(holders)
+    documents
 }
 
 /// Counts the matches and keeps the best behind the cursor.

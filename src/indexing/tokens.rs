@@ -201,7 +201,7 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
     ) -> Wanted {
         let word = &text[start..end];
         let is_document = self.purpose == Purpose::Document;
-        let signs = signs_of(text, start, end);
+        let signs = signs_of(text, start, end, is_document);
         if signs.is_none() || is_document {
             (self.visit)(folded, true)?;
         }
@@ -287,7 +287,7 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
     fn word_tokens(&mut self, text: &str, start: usize, end: usize, may_have_parts: bool) -> Wanted {
         let word = &text[start..end];
         let is_document = self.purpose == Purpose::Document;
-        let signs = signs_of(text, start, end);
+        let signs = signs_of(text, start, end, is_document);
         if !is_document {
             return match signs {
                 Some(signs) => self.signed(word, signs),
@@ -533,6 +533,9 @@ mod tests {
         assert_found("㈱日立", &["株", "日立", "㈱"]);
         assert_found("㍿日立", &["株式会社", "日立"]);
         assert_found("5 ㎏", &["kg"]);
+        assert_found("дом №12", &["12", "№ 12", "№12", "no"]);
+        assert_found("84㎡", &["84", "84 ㎡", "84㎡", "84 m2"]);
+        assert_found("₨500 ﷼700", &["500", "rs", "700", "ریال"]);
         assert_found("Ｃ＋＋ ＵＳＥＲ＿ＩＤ", &["c++", "user_id", "user"]);
         assert_found("\u{fdf2}", &["الله", "\u{fdf2}"]);
         // A ligature of a phrase stays one word.
@@ -601,6 +604,10 @@ mod tests {
     fn names_are_there_with_their_signs_and_without() {
         assert_found("We write C++ and C#.", &["c++", "C#", "c"]);
         assert_found("C++17", &["c++", "17", "C++17"]);
+        assert_found("C#/.NET developer", &["c#", ".net", "C#/.NET"]);
+        assert_found("C#、.NET、Java 使用.NET框架 学习C#语言", &["c#", ".net", "java"]);
+        assert_found("~/.bashrc /srv/app/.env", &[".bashrc", "bashrc", ".env", "/srv/app/.env"]);
+        assert_found("C#을 배우다", &["c#", "C#을"]);
         assert_found("(.NET) on", &[".net", "net"]);
         assert_found(".gitignore", &[".gitignore", "gitignore"]);
         assert_found("é C++ „.NET“ F#", &["c++", ".net", "f#"]);
@@ -827,6 +834,8 @@ mod tests {
 
         #[test]
         fn the_ascii_path_gives_what_the_unicode_path_gives(text in "[a-cA-C0-2s_.:,;' \\-\"\\t\\x00+#(]{0,30}") {
+            // Without a character that isn't ASCII the library has a path of its own, too.
+            let longer = format!("{text} é");
             let mut expected = Vec::new();
             for purpose in [Purpose::Document, Purpose::Query] {
                 expected.clear();
@@ -836,7 +845,8 @@ mod tests {
                 };
                 let (folder, token) = (&mut Folder::default(), &mut Token::default());
                 let mut cutter = Cutter { folder, token, purpose, visit: &mut visit, run: Run::default() };
-                let _ = cutter.unicode_tokens(&text, 0..text.len());
+                let _ = cutter.unicode_tokens(&longer, 0..longer.len());
+                prop_assert_eq!(expected.pop(), Some(("é".to_owned(), true)));
                 prop_assert_eq!(&all(&text, purpose), &expected);
             }
         }

@@ -154,6 +154,7 @@ impl Group {
         let margin = 2.0 * error_bound(query.len());
         let mut best = BestScores::new(top_k);
         let mut candidates: Vec<(f32, u32)> = Vec::new();
+        let mut prune_at = PRUNED_MIN.max(2 * top_k);
         // Each row is an allocation of its own: the processor can't foresee the next one.
         let row_bytes = ENTRY_OVERHEAD_BYTES + size_of_val(query);
         let rows_ahead = (PREFETCH_BYTES / row_bytes).clamp(1, 16);
@@ -176,14 +177,20 @@ impl Group {
             candidates.push((score, row as u32));
             best.offer(score);
             // Early rows got in by a low floor: drop them before they pile up.
-            if candidates.len() == candidates.capacity() && candidates.len() > 2 * top_k {
+            if candidates.len() >= prune_at {
+                budget.spend(candidates.len() as u64)?;
                 candidates.retain(|&(score, _)| !below(score, best.floor - margin));
+                // When it has doubled, or rows that can't be dropped would be gone over again for each that comes.
+                prune_at = PRUNED_MIN.max(2 * candidates.len()).max(2 * top_k);
             }
         }
         candidates.retain(|&(score, _)| !below(score, best.floor - margin));
         Ok(candidates.into_iter().map(|(_, row)| row).collect())
     }
 }
+
+/// Fewer candidates aren't worth pruning. Small in tests, so that they are.
+const PRUNED_MIN: usize = if cfg!(test) { 4 } else { 256 };
 
 /// So many rows are noted in the budget together.
 const ROWS_TOGETHER: usize = 64;
@@ -350,12 +357,17 @@ impl VectorIndex {
         rank(query, top_k, rows.into_iter().map(|row| &group.entries[row as usize]), budget)
     }
 
-    /// The lengths of the vectors whose key begins with `prefix`, ascending.
-    pub(super) fn lengths(&self, prefix: Option<&[u8]>, budget: &Budget<'_>) -> Result<Vec<usize>, GivenUp> {
+    /// The lengths of the vectors whose key begins with `prefix`, ascending. None has the query's.
+    pub(super) fn lengths(
+        &self,
+        query_length: usize,
+        prefix: Option<&[u8]>,
+        budget: &Budget<'_>,
+    ) -> Result<Vec<usize>, GivenUp> {
         let Some(prefix) = prefix else { return Ok(self.groups.keys().copied().collect()) };
         let mut lengths = Vec::new();
         for (&length, group) in &self.groups {
-            if group.has_prefix(prefix, budget)? {
+            if length != query_length && group.has_prefix(prefix, budget)? {
                 lengths.push(length);
             }
         }

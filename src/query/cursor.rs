@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 
 use crate::error::{Code, Error};
 use crate::indexing::TextStatistics;
-use crate::limits::KEY_BYTES_MAX;
+use crate::limits::{KEY_BYTES_MAX, QUERY_BYTES_MAX};
 
 /// Where a page of `search_text` ended.
 #[derive(Clone, PartialEq, Debug)]
@@ -61,27 +61,35 @@ impl<'a> TextCursor<'a> {
     ///
     /// `bad_request`: it is none, or another search's.
     pub fn decode(cursor: &'a [u8], fingerprint: u32) -> Result<TextCursor<'a>, Error> {
-        let (of, cursor) = TextCursor::parse(cursor).ok_or_else(not_a_cursor)?;
+        // Of the longest query's terms each has three bytes or more.
+        const CURSOR_BYTES_MAX: usize = KEY_BYTES_MAX + NUMBER_BYTES_MAX * (QUERY_BYTES_MAX / 2 + 4);
+        let mut parts = cursor.strip_prefix(b"t").ok_or_else(not_a_cursor)?.splitn(2, |byte| *byte == b'.');
+        let of = parts.next().and_then(hexadecimal).ok_or_else(not_a_cursor)?;
+        let rest = parts.next().filter(|rest| rest.len() <= CURSOR_BYTES_MAX).ok_or_else(not_a_cursor)?;
         if of != u64::from(fingerprint) {
             let message = "`after` is the `next` of another `search_text`, or of a node of another version: `query`, \
                            `match` and `prefix` must be those of the page before";
             return Err(Error::new(Code::BadRequest, message));
         }
-        Ok(cursor)
+        TextCursor::parse(rest).ok_or_else(not_a_cursor)
     }
 
-    fn parse(cursor: &'a [u8]) -> Option<(u64, TextCursor<'a>)> {
-        let mut parts = cursor.strip_prefix(b"t")?.splitn(6, |byte| *byte == b'.');
+    /// What stands behind the fingerprint.
+    fn parse(rest: &'a [u8]) -> Option<TextCursor<'a>> {
+        let mut parts = rest.splitn(5, |byte| *byte == b'.');
         let mut number = || hexadecimal(parts.next()?);
-        let (fingerprint, score) = (number()?, f64::from_bits(number()?));
+        let score = f64::from_bits(number()?);
         let (documents, tokens) = (number()?, number()?);
         let frequencies = parts.next()?.split(|byte| *byte == b',').map(hexadecimal);
         let document_frequency = frequencies.collect::<Option<Vec<u64>>>()?;
         let key = parts.next().filter(|key| is_key(key) && score.is_finite())?;
         let statistics = TextStatistics { documents, tokens, document_frequency };
-        Some((fingerprint, TextCursor { statistics, score, key }))
+        Some(TextCursor { statistics, score, key })
     }
 }
+
+/// A number, and what stands behind it.
+const NUMBER_BYTES_MAX: usize = 17;
 
 /// Only what encoding writes: `from_str_radix` alone would take a plus sign and capitals.
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
@@ -94,7 +102,7 @@ fn is_key(key: &[u8]) -> bool {
     (1..=KEY_BYTES_MAX).contains(&key.len()) && std::str::from_utf8(key).is_ok()
 }
 
-fn not_a_cursor() -> Error {
+pub(super) fn not_a_cursor() -> Error {
     Error::new(Code::BadRequest, "`after` must be the `next` of an earlier page of the same operation")
 }
 

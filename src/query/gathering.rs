@@ -109,7 +109,9 @@ impl Gathering {
     pub fn search(query: &Query, shards: usize) -> Gathering {
         let plan = match query.clone() {
             Query::Value(query) => Plan::Value(query),
-            Query::TextStatistics(query) | Query::Text(query) => Plan::Text(TextGathering::new(query)),
+            Query::TextStatistics(query) | Query::Text(query) | Query::TextAny(query) => {
+                Plan::Text(TextGathering::new(query))
+            }
             Query::Vector(query) => Plan::Vector(query),
             Query::Scan(query) => Plan::Scan(query),
             Query::Count(_) => Plan::CountPrefix,
@@ -154,6 +156,11 @@ impl Gathering {
 
     /// What one shard's indexes found.
     pub fn found(&mut self, part: Result<Part, Error>) {
+        let part = match &self.plan {
+            // The page is there: what else would be good to know is left out.
+            Plan::Text(text) if text.is_merged() => part.or(Ok(Part::TextTotal(None))),
+            _ => part,
+        };
         let outcome = part.map(|part| self.parts.push(part));
         self.came(outcome);
     }
@@ -219,14 +226,16 @@ impl Gathering {
             Part::Vector(page) => page.hits.iter().map(|hit| pinned(&hit.entry)).sum(),
             Part::Scan(page) => page.entries.iter().map(pinned).sum(),
             Part::TextStatistics(_, few) => few.iter().flat_map(FewMatches::entries).map(pinned).sum(),
-            Part::Count(_) => HANDLE_BYTES,
+            Part::Count(_) | Part::TextTotal(_) => HANDLE_BYTES,
         });
         let kept = match &self.plan {
             Plan::BulkGet { keys, entries, .. } => {
                 let entries = entries.iter().flat_map(|entries| entries.as_slice()).flatten();
                 keys.len() * KEY_BYTES + entries.map(pinned).sum::<usize>()
             }
-            Plan::Text(text) => text.hits().iter().map(|hit| pinned(&hit.entry)).sum(),
+            Plan::Text(text) => {
+                text.hits().iter().map(|hit| pinned(&hit.entry)).sum::<usize>() + text.cursor_bytes()
+            }
             _ => 0,
         };
         pages.sum::<usize>() + kept

@@ -23,6 +23,8 @@ pub enum Query {
     TextStatistics(TextQuery),
     /// `search_text`: the best documents.
     Text(TextQuery),
+    /// `search_text`, where no document holds all words: how many hold any of them?
+    TextAny(TextQuery),
     /// `vector_search`.
     Vector(VectorQuery),
     /// `scan`.
@@ -133,6 +135,8 @@ pub enum Part {
     TextStatistics(TextStatistics, Option<FewMatches>),
     /// To [`Query::Text`].
     Text(TextPage),
+    /// To [`Query::TextAny`]; nothing, where it takes too long to be counted.
+    TextTotal(Option<u64>),
     /// To [`Query::Vector`].
     Vector(VectorPage),
     /// To [`Query::Scan`].
@@ -188,6 +192,7 @@ impl Query {
             },
             Query::TextStatistics(query) => return Ok(Progress::Done(query.count(indexes))),
             Query::Text(query) => return query.rank(indexes, resume, budget),
+            Query::TextAny(query) => return query.count_any(indexes, resume, budget),
             Query::Vector(query) => {
                 let prefix = query.prefix.as_deref();
                 Part::Vector(indexes.search_vector(&query.vector, query.top_k, prefix, budget)?)

@@ -132,7 +132,7 @@ impl Node {
             let (prefix, after) = (prefix.map(|prefix| bytes(prefix.as_bytes())), after.map(bytes));
             let query =
                 Query::Value(ValueQuery::new(HASH_KEY, bytes(value.as_bytes()), prefix, after, limit));
-            let page_of = |shard| match text::run(&query, shard) {
+            let page_of = |shard| match text::run(&query, shard).unwrap() {
                 Part::Value(page) => page,
                 other => panic!("{other:?}"),
             };

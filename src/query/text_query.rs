@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::cursor::TextCursor;
+use super::cursor::{TextCursor, not_a_cursor};
 use super::plan::{Part, Progress, Resume};
 use crate::error::Error;
 use crate::indexing::{
@@ -73,6 +73,11 @@ impl TextQuery {
         hasher.finalize()
     }
 
+    /// Nothing more is asked: what was worked out is not kept until somebody has read the reply.
+    pub(super) fn forget(&mut self) {
+        (self.terms, self.statistics) = Default::default();
+    }
+
     /// The same words, of which any may occur, to count the documents.
     pub(super) fn any(&self) -> TextQuery {
         TextQuery { matching: Match::Any, after: None, limit: 1, ..self.clone() }
@@ -113,6 +118,10 @@ impl TextQuery {
             Err(error) => return Ok(Progress::Done(Err(error))),
         };
         let statistics = self.statistics.get_or_init(|| indexes.text_statistics(terms));
+        if statistics.document_frequency.len() != terms.len() {
+            // Nobody has encoded that.
+            return Ok(Progress::Done(Err(not_a_cursor())));
+        }
         let asked = TextAsked {
             terms,
             matching: self.matching,
@@ -129,5 +138,31 @@ impl TextQuery {
             TextStep::Done(page) => Progress::Done(Ok(Part::Text(page))),
             TextStep::GoOn(search) => Progress::GoOn(Resume::Text(search)),
         })
+    }
+
+    /// How many documents a shard has that hold any of the words; nothing, where that takes too long to be counted.
+    pub(super) fn count_any(
+        &self,
+        indexes: &Indexes,
+        resume: Option<Resume>,
+        budget: &Budget<'_>,
+    ) -> Result<Progress, GivenUp> {
+        // With a prefix the documents are gone through, in slices.
+        const POSTINGS_MAX: u64 = 1 << 23;
+        let terms = match self.terms() {
+            Ok(terms) => terms,
+            Err(error) => return Ok(Progress::Done(Err(error))),
+        };
+        let counted = |total| Ok(Progress::Done(Ok(Part::TextTotal(total))));
+        if self.prefix.is_none() {
+            return counted(indexes.count_any_term(terms));
+        }
+        if resume.is_none() && indexes.postings_of(terms) > POSTINGS_MAX {
+            return counted(None);
+        }
+        match self.rank(indexes, resume, budget)? {
+            Progress::Done(Ok(Part::Text(page))) => counted(Some(page.total)),
+            other => Ok(other),
+        }
     }
 }

@@ -3,13 +3,21 @@
 
 use crate::output::{for_terminal, note};
 
-/// Tells a person who typed one.
-pub fn warn(query: &str) {
-    if let Some(word) = operator(query) {
-        let word = for_terminal(word);
-        note(&format!("there are no operators, phrases or wildcards: {word} is searched for as plain words"));
+/// Tells a person who typed one, or a phrase, whose quotes the shell has taken off.
+pub fn warn(words: &[String]) {
+    let phrase = words.iter().filter(|_| words.len() > 1).find(|word| word.contains(char::is_whitespace));
+    let found = phrase.map(String::as_str).or_else(|| words.iter().find_map(|word| operator(word)));
+    if let Some(found) = found {
+        let shown: String = found.chars().take(SHOWN_CHARACTERS).collect();
+        let shown = for_terminal(&shown);
+        note(&format!(
+            "there are no operators, phrases or wildcards: {shown} is searched for as plain words"
+        ));
     }
 }
+
+/// How much of it is shown.
+const SHOWN_CHARACTERS: usize = 60;
 
 /// The first word that would be more than words elsewhere.
 fn operator(query: &str) -> Option<&str> {

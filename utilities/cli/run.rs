@@ -105,7 +105,7 @@ async fn dispatch(client: DatastoreConnector, command: Command, output: &mut Out
         Command::GetVector { key, after } => keys::get_vector(&client, &key, &after, output).await,
         Command::Scan(scan) => searches::scan(&client, scan, output).await,
         Command::SearchText { words, any, prefix, limit, scores, after } => {
-            let words = searches::Words { query: words.join(" "), any, prefix };
+            let words = searches::Words { words, any, prefix };
             searches::text(&client, words, limit, scores, &after, output).await
         }
         Command::SearchValue { value, kind, prefix, limit, after } => {

@@ -14,7 +14,7 @@ use crate::values::parse_vector;
 
 /// Which words a value is to have.
 pub struct Words {
-    pub query: String,
+    pub words: Vec<String>,
     pub any: bool,
     pub prefix: Option<String>,
 }
@@ -81,8 +81,8 @@ pub async fn text(
     after: &After,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    plain_words::warn(&words.query);
-    let mut call = after.of(client.search_text(&words.query));
+    plain_words::warn(&words.words);
+    let mut call = after.of(client.search_text(&words.words.join(" ")));
     if words.any {
         call = call.any();
     }
@@ -102,7 +102,8 @@ pub async fn text(
     )
     .await?;
     if let Some(some @ 1..) = pages.total_any() {
-        note(&format!("no value has all of these words; --any finds {some} that have some of them"));
+        let scope = words.prefix.map(|_| " under the prefix").unwrap_or_default();
+        note(&format!("no value{scope} has all of these words; --any finds {some} that have some of them"));
     }
     Ok(())
 }

@@ -88,6 +88,43 @@ fn a_document_that_goes_and_comes_elsewhere_is_not_met_again() {
     assert_eq!((page.hits.len(), page.total), (99, 99));
 }
 
+#[test]
+fn a_search_of_many_words_rests_as_soon_as_one_of_few() {
+    const WORDS: usize = 60;
+    let mut indexes = Indexes::new(Kinds::ALL, (1, 2));
+    let words: Vec<String> = (0..WORDS).map(|number| format!("w{number}")).collect();
+    let text = format!("{:?}", words.join(" "));
+    // More than a list of words has, so that they are bitmaps, and fewer.
+    for (documents, matching, prefix) in [
+        (600, Match::All, None),
+        (100, Match::All, None),
+        (100, Match::Any, None),
+        (100, Match::Any, Some(&b"00"[..])),
+    ] {
+        for key in indexes.text_statistics(&[]).documents..documents {
+            set(&mut indexes, None, Some(&entry(1, &format!("{key:04}"), Some(&text), None)));
+        }
+        let terms = terms_of_query(&words.join(" ")).unwrap();
+        let statistics = indexes.text_statistics(&terms);
+        let asked =
+            TextAsked { terms: &terms, matching, prefix, statistics: &statistics, after: None, limit: 1_000 };
+        let (mut under_way, mut slices) = (None, 0);
+        loop {
+            let budget = Budget::unlimited();
+            let step = indexes.search_text(&asked, under_way, &budget).unwrap();
+            // The first one looks up the words, and the keys of a prefix.
+            let most = if slices == 0 { 8_000 } else { 1_600 };
+            assert!(budget.steps() <= most, "{} steps of {matching:?} in slice {slices}", budget.steps());
+            slices += 1;
+            match step {
+                TextStep::Done(page) => break assert_eq!(page.total, documents.max(600).min(page.total)),
+                TextStep::GoOn(search) => under_way = Some(search),
+            }
+        }
+        assert!(slices > 20, "{slices} slices of {matching:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_no_change_touches_is_found_once_and_nothing_twice(

@@ -12,7 +12,7 @@ use crate::error::{Code, Error};
 use crate::indexing::{Budget, Hit, Indexes, Kinds};
 use crate::messaging::Match;
 use crate::query::text_gathering::TextGathering;
-use crate::query::{Part, Progress, Query, TextQuery};
+use crate::query::{Gathering, NextStage, Part, Progress, Query, TextQuery};
 
 /// A page, as the reply has it, and how many questions the shards were asked for it.
 #[derive(Debug)]
@@ -29,11 +29,11 @@ pub(super) fn has_prefix(entry: &Entry, prefix: Option<&str>) -> bool {
 }
 
 /// A whole query to a shard, slice by slice.
-pub(super) fn run(query: &Query, shard: &Indexes) -> Part {
+pub(super) fn run(query: &Query, shard: &Indexes) -> Result<Part, Error> {
     let mut resume = None;
     loop {
         match query.run(shard, resume, &Budget::unlimited()).unwrap() {
-            Progress::Done(part) => return part.unwrap(),
+            Progress::Done(part) => return part,
             Progress::GoOn(next) => resume = Some(next),
         }
     }
@@ -58,7 +58,8 @@ pub(super) fn ask(
     let mut questions = 0;
     while let Some(query) = next {
         questions += 1;
-        let mut parts = shards.iter().map(|shard| run(&query, shard)).collect();
+        let mut parts =
+            shards.iter().map(|shard| run(&query, shard)).collect::<Result<Vec<Part>, Error>>()?;
         next = gathering.next(&mut parts);
     }
     let hits = gathering.hits().to_vec();
@@ -169,9 +170,14 @@ fn a_cursor_goes_with_its_search() {
     }
     // Numbers that nobody has counted are no harm.
     let (fingerprint, _) = next.split_once('.').unwrap();
-    for numbers in ["0.0.0.0", "4000000000000000.0.0.ffffffffffffffff,0", "0.ffffffffffffffff.0.1,2,3"] {
+    for numbers in ["0.0.0.0,0", "4000000000000000.0.0.ffffffffffffffff,0", "0.ffffffffffffffff.0.1,2"] {
         let page = node.ask("red shoe", Match::All, 3, Some(&format!("{fingerprint}.{numbers}.k")));
         assert!(page.hits.iter().all(|hit| hit.score.is_finite()));
+    }
+    for numbers in ["0.1.1.1".to_string(), "0.1.1.1,1,1".into(), format!("0.1.1{}", ",1".repeat(1 << 20))] {
+        let after = format!("{fingerprint}.{numbers}.k");
+        let refused = ask(&node.shards, "red shoe", Match::All, None, 3, Some(&after)).unwrap_err();
+        assert_eq!(refused.code, Code::BadRequest, "{numbers:.40}");
     }
 }
 
@@ -192,6 +198,33 @@ fn a_search_that_finds_nothing_says_what_any_word_would() {
         assert_eq!(page("", Match::All, None), (0, Some(0)));
         assert_eq!(page("blue pink", Match::Any, None), (0, None));
     }
+}
+
+#[test]
+fn what_else_would_be_good_to_know_takes_no_page_away() {
+    let mut node = Node::new(2);
+    (0..20).for_each(|number| node.write(&format!("r{number}"), Some("red")));
+    (0..30).for_each(|number| node.write(&format!("g{number}"), Some("green")));
+    let query = TextQuery::new(Bytes::from_static(b"red green"), Match::All, None, 3);
+    let asked = Query::text(query, 2);
+    let mut gathering = Gathering::search(&asked, 2);
+    let mut next = Some(asked);
+    while let Some(query) = next {
+        for shard in &node.shards {
+            gathering.found(match query {
+                Query::TextAny(_) => Err(Error::new(Code::IndexNotReady, "it is built anew")),
+                _ => run(&query, shard),
+            });
+        }
+        next = match gathering.next_stage() {
+            Some(NextStage::Query(query)) => Some(query),
+            _ => None,
+        };
+    }
+    let mut line = Vec::new();
+    gathering.encode(&mut line, b"");
+    let reply: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&reply["ok"], &reply["total"], reply.get("total_any")), (&true.into(), &0.into(), None));
 }
 
 #[test]

@@ -74,6 +74,7 @@ class Hello(TypedDict):
     limits: dict[str, int]
     features: list[str]
     text_revision: int
+    """Of the rule that cuts texts into words. Nodes whose rule is the first, 1, don't say it."""
 
 
 class Cluster(TypedDict):
