@@ -118,7 +118,7 @@ fn is_special(character: char) -> bool {
 
 /// What becomes more characters is left to folding, as part of its word, or a text could be much longer than it
 /// looks: one character stands for eighteen. These are ligatures of phrases, and long units in a square.
-const FORM_CHARACTERS_MAX: usize = 4;
+const FORM_CHARACTERS_MAX: usize = 6;
 
 /// Chinese and Japanese texts are full of it. It ends words, or is folded inside them.
 fn is_full_width_punctuation(character: char) -> bool {
@@ -178,16 +178,35 @@ fn push_special(character: char, text: &mut String) {
         push_for_dictionary(character, text);
     } else if stands_apart(character) {
         text.push(' ');
-        text.extend(std::iter::once(character).nfkc());
+        push_compatible(character, text);
         text.push(' ');
     } else {
-        text.extend(std::iter::once(character).nfkc());
+        push_compatible(character, text);
     }
 }
 
-/// The vowel `am` of Thai and Lao in one piece, as dictionaries have it, however it was typed. Folding
-/// takes it apart again.
+/// What stands for characters of compatibility.
+fn push_compatible(character: char, text: &mut String) {
+    for character in std::iter::once(character).nfkc() {
+        match stands_for(character) {
+            Some(other) => text.push_str(other),
+            None => text.push(character),
+        }
+    }
+}
+
+/// The vowel `am` of Thai and Lao, and the two letters that begin with a silent `h` in Lao, in one piece, as
+/// dictionaries have them, however they were typed. Folding takes them apart again.
 fn push_for_dictionary(character: char, text: &mut String) {
+    let with_h = match character {
+        '\u{e99}' => Some('\u{edc}'),
+        '\u{ea1}' => Some('\u{edd}'),
+        _ => None,
+    };
+    if let Some(one) = with_h.filter(|_| text.ends_with('\u{eab}')) {
+        let _ = text.pop();
+        return text.push(one);
+    }
     let (ring, tones, am) = match character {
         '\u{e32}' => ('\u{e4d}', '\u{e48}'..='\u{e4b}', '\u{e33}'),
         '\u{eb2}' => ('\u{ecd}', '\u{ec8}'..='\u{ecb}', '\u{eb3}'),

@@ -39,6 +39,7 @@
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 
+use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::ascii_words::ascii_words;
@@ -215,8 +216,15 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
         Wanted::Continue(())
     }
 
-    /// Gives the name of which signs are part.
+    /// Gives the name of which signs are part; in a document that has signs on both sides, also without the dot.
     fn signed(&mut self, word: &str, (dot, behind): (bool, &str)) -> Wanted {
+        if dot && !behind.is_empty() && self.purpose == Purpose::Document {
+            self.give_signed(word, (false, behind))?;
+        }
+        self.give_signed(word, (dot, behind))
+    }
+
+    fn give_signed(&mut self, word: &str, (dot, behind): (bool, &str)) -> Wanted {
         self.token.clear();
         if dot {
             let _ = self.token.push('.');
@@ -237,10 +245,17 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
                 text[position..].find(is_in_dictionaries).map_or(text.len(), |place| position + place);
             self.unicode_tokens(text, position..start)?;
             position = start + run_length(&text[start..]);
-            segmenter.for_each_word(&text[start..position], &mut |word| match word
-                .chars()
-                .any(char::is_alphanumeric)
-            {
+            // Spellings that are canonically the same would be cut differently.
+            let run = &text[start..position];
+            let composed: String;
+            let run = match is_nfc_quick(run.chars()) {
+                IsNormalized::Yes => run,
+                _ => {
+                    composed = run.chars().stream_safe().nfc().collect();
+                    &composed
+                }
+            };
+            segmenter.for_each_word(run, &mut |word| match word.chars().any(char::is_alphanumeric) {
                 true => self.fold_and_give(word, true),
                 false => Wanted::Continue(()),
             })?;
@@ -251,7 +266,9 @@ impl<V: FnMut(&str, bool) -> Wanted> Cutter<'_, V> {
     /// The tokens of a range of a text, which begins and ends where words do.
     fn unicode_tokens(&mut self, text: &str, range: Range<usize>) -> Wanted {
         for (place, word) in text[range.clone()].unicode_word_indices() {
-            let (start, end) = (range.start + place, range.start + place + word.len());
+            // Marks behind a space are a word with it.
+            let (end, word) = (range.start + place + word.len(), word.trim_start());
+            let start = end - word.len();
             if word.is_ascii() {
                 self.run.end(self.purpose, self.visit)?;
                 let bytes = word.as_bytes();
@@ -533,6 +550,9 @@ mod tests {
         assert_found("㈱日立", &["株", "日立", "㈱"]);
         assert_found("㍿日立", &["株式会社", "日立"]);
         assert_found("5 ㎏", &["kg"]);
+        assert_found("10㌫ ㎯", &["㌫", "パーセント", "10", "㎯"]);
+        assert_found("ŉ man", &["'n man", "’n"]);
+        assert_found("का ि की", &["ि"]);
         assert_found("дом №12", &["12", "№ 12", "№12", "no"]);
         assert_found("84㎡", &["84", "84 ㎡", "84㎡", "84 m2"]);
         assert_found("₨500 ﷼700", &["500", "rs", "700", "ریال"]);
@@ -638,6 +658,20 @@ mod tests {
             assert_eq!(tokens(water).len(), 2, "{water}");
         }
         assert_found("ນ\u{ec9}\u{ecd}\u{eb2}", &["ນ້ຳ"]);
+    }
+
+    #[test]
+    fn spellings_that_are_the_same_are_cut_the_same() {
+        for (one, other) in [
+            ("\u{1014}\u{103e}\u{1004}\u{1037}\u{103a}", "\u{1014}\u{103e}\u{1004}\u{103a}\u{1037}"),
+            ("\u{1026}\u{1038}\u{101c}\u{1031}\u{1038}", "\u{1025}\u{102e}\u{1038}\u{101c}\u{1031}\u{1038}"),
+            ("\u{edc}\u{eb6}\u{ec8}\u{e87}", "\u{eab}\u{e99}\u{eb6}\u{ec8}\u{e87}"),
+            ("ຂ້ອຍມີໝາໜຶ່ງໂຕ", "ຂ້ອຍມີຫມາຫນຶ່ງໂຕ"),
+        ] {
+            assert_eq!(tokens(one), tokens(other), "{one}");
+            assert_found(one, &[other]);
+            assert_found(&format!("a {other} b"), &[one]);
+        }
     }
 
     #[test]

@@ -45,7 +45,10 @@ impl TextGathering {
         if !counted.is_empty() {
             match self.few(counted) {
                 Some(ranked) => pages = ranked,
-                None => return Some(Query::Text(self.query.clone())),
+                None => {
+                    self.query.forget_many_terms();
+                    return Some(Query::Text(self.query.clone()));
+                }
             }
         }
         self.merge(pages)

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::indexing::{
     Budget, GivenUp, Indexes, QueryTerm, TEXT_REVISION, TextAsked, TextStatistics, TextStep, terms_of_query,
 };
+use crate::limits::QUERY_WORDS_MAX;
 use crate::messaging::Match;
 
 /// Which words, and which page of the documents. Clones share what is worked out.
@@ -71,6 +72,13 @@ impl TextQuery {
         hasher.update(prefix);
         hasher.update(&self.text);
         hasher.finalize()
+    }
+
+    /// What many words come to isn't kept until the shards are asked again, of which many may wait.
+    pub(super) fn forget_many_terms(&mut self) {
+        if self.terms().is_ok_and(|terms| terms.len() > QUERY_WORDS_MAX) {
+            self.terms = Arc::default();
+        }
     }
 
     /// Nothing more is asked: what was worked out is not kept until somebody has read the reply.
