@@ -140,6 +140,7 @@ class Errors(unittest.TestCase):
             ("already_exists", "current", "1.0", None),
             ("overloaded", "retry_after_ms", 100, 0),
             ("index_not_ready", "progress", 0.5, 0.0),
+            ("index_not_ready", "expected_ms", 700, None),
             ("dimension_mismatch", "lengths", [2, 3], []),
             ("not_leader", "leader", {"host": "h", "port": 1}, None),
             ("replication_timeout", "acknowledged", 2, 0),

@@ -181,6 +181,12 @@ class IndexNotReady(DatastoreError):
         progress = self.fields.get("progress")
         return float(progress) if isinstance(progress, (int, float)) else 0.0
 
+    @property
+    def expected_ms(self) -> Optional[int]:
+        """About how long the rest will take, in milliseconds; None until that can be told."""
+        expected = self.fields.get("expected_ms")
+        return expected if isinstance(expected, int) else None
+
 
 class Starting(DatastoreError):
     """The node is recovering, or stopping."""
