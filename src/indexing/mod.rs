@@ -2,7 +2,7 @@
 //!
 //! [`Indexes::apply`] takes each change once, in log order, and every index is
 //! up to date when it returns: there is no refresh and nothing to merge later.
-//! [`build`] is the same for many keys at once.
+//! [`Indexes::build`] is the same for many keys at once.
 //! An entry is shared with the keyspace and never copied; every index that
 //! holds a key swaps its handle when the key is overwritten, even where nothing
 //! it looks at changed, so that no old entry is kept alive and every search
