@@ -232,7 +232,7 @@ fn fill(client: &mut Client) -> Vec<String> {
         let reply = until_decided(client, &json!({ "op": "set", "key": key, "value": value }));
         if reply["ok"] == true {
             keys.push(key);
-            assert!(keys.len() < 30_000, "never full");
+            assert!(keys.len() < 300_000, "never full");
             continue;
         }
         let error = &reply["error"];
