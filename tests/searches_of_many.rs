@@ -141,12 +141,18 @@ fn a_query_of_too_many_words_is_refused_however_long_it_is() {
     client.when_ready(json!({ "op": "scan" }));
     let search = |query: String| json!({ "op": "search_text", "query": query });
     client.ok(search("a ".repeat(1_024)));
-    for query in ["a ".repeat(1_025), "a ".repeat(4 << 20), "\u{fdfa} ".repeat(2 << 20)] {
+    for (query, bound) in [
+        ("a ".repeat(1_025), "1024"),
+        ("a".repeat(65_537), "65536"),
+        ("a ".repeat(4 << 20), "65536"),
+        ("\u{fdfa} ".repeat(2 << 20), "65536"),
+    ] {
         let error = client.refused(search(query));
         assert_eq!(error["code"], "bad_request", "{error}");
-        assert!(error["message"].as_str().unwrap().contains("1024"), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(bound), "{error}");
     }
-    assert_eq!(client.ok(search("\u{fdfa}".repeat(1 << 20)))["total"], 0);
-    // One word that is as long as a line may be is one word.
-    assert_eq!(client.ok(search("a".repeat(8 << 20)))["total"], 0);
+    // One word that is as long as a query may be is one word, and so is a run of Chinese.
+    for word in ["\u{fdfa}".repeat(65_536 / 3), "a".repeat(65_536), "\u{4e00}".repeat(65_536 / 3)] {
+        assert_eq!(client.ok(search(word))["total"], 0);
+    }
 }

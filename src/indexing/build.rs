@@ -14,7 +14,7 @@
 //! numbers of the text index's documents.
 
 use super::canonical::{CanonicalHash, canonical_hash};
-use super::postings::TermHash;
+use super::term_hash::TermHash;
 use super::text::terms_of;
 use super::tokens::Tokenizer;
 use super::{Indexes, Kinds};

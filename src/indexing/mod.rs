@@ -11,7 +11,7 @@
 //! | index | file | finds |
 //! |---|---|---|
 //! | value | `value`, `canonical` | keys that hold equal JSON |
-//! | text | `text`, `text_search`, `few_matches`, `any_count`, `ranking`, `tokens`, `ascii_words`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `frequencies` | keys whose strings hold words, by BM25 |
+//! | text | `text`, `text_search`, `few_matches`, `any_count`, `ranking`, `tokens`, `ascii_words`, `preparing`, `folding`, `parts`, `particles`, `dictionaries`, `documents`, `postings`, `term_hash`, `frequencies` | keys whose strings hold words, by BM25 |
 //! | vector | `vector`, `kernel`, `cosine` | the nearest by cosine similarity, exactly |
 //! | order | `order` | ranges of keys |
 
@@ -37,6 +37,7 @@ mod postings;
 mod preparing;
 mod ranking;
 mod shrink;
+mod term_hash;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -16,20 +16,18 @@
 //! A document that goes is taken out at once, so document frequencies are exact
 //! and there is nothing to clean up later.
 
-use std::cmp::Ordering;
-use std::hash::Hasher as _;
 use std::ops::Range;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use roaring::RoaringBitmap;
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::frequencies::Frequencies;
 use super::growth::Room;
 use super::shrink::shrink_table;
+use super::term_hash::TermHash;
 use crate::engine::prefetch;
 
 /// A document's number within a shard's text index.
@@ -50,37 +48,6 @@ const IN_LIST: u32 = u32::MAX;
 
 /// So many terms are fetched together.
 const BATCH: usize = 32;
-
-/// What a term is known by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct TermHash([u32; 3]);
-
-impl PartialOrd for TermHash {
-    fn partial_cmp(&self, other: &TermHash) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// In one comparison: terms are sorted at every write.
-impl Ord for TermHash {
-    fn cmp(&self, other: &TermHash) -> Ordering {
-        let whole = |hash: &TermHash| u128::from(hash.table_hash()) << 32 | u128::from(hash.0[2]);
-        whole(self).cmp(&whole(other))
-    }
-}
-
-impl TermHash {
-    pub(super) fn new(hash_key: (u64, u64), term: &str) -> TermHash {
-        let mut hasher = SipHasher13::new_with_keys(hash_key.0, hash_key.1);
-        hasher.write(term.as_bytes());
-        let hash = hasher.finish128();
-        TermHash([hash.h1 as u32, (hash.h1 >> 32) as u32, hash.h2 as u32])
-    }
-
-    fn table_hash(self) -> u64 {
-        u64::from(self.0[0]) | u64::from(self.0[1]) << 32
-    }
-}
 
 #[derive(Clone, Copy)]
 struct Term {
