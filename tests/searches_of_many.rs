@@ -106,9 +106,9 @@ fn searches_whose_time_is_over_are_not_done_and_their_connection_goes_on() {
     let node = node(directory.path(), &["--request-timeout-ms", "100"]);
     let mut stats = node.client();
     let mut clients = vec![node.client()];
-    let mut timed_out = 0;
-    // More and more of them, until they take longer than one may wait.
-    while timed_out == 0 && clients.len() <= 64 {
+    let (mut timed_out, mut dropped) = (0, 0);
+    // More and more of them, until they take longer than one may wait before it is begun.
+    while dropped == 0 && clients.len() <= 64 {
         clients.extend((0..clients.len()).map(|_| node.client()).collect::<Vec<_>>());
         for client in &mut clients {
             (0..AT_ONCE).for_each(|_| client.send(&expensive()));
@@ -121,10 +121,13 @@ fn searches_whose_time_is_over_are_not_done_and_their_connection_goes_on() {
                 timed_out += usize::from(late);
             }
         }
+        // Behind all of them: it is done, or dropped, when they are.
+        clients[0].call(cheap());
         wait_until(&mut stats, "searches_waiting", |waiting| waiting == 0);
+        dropped = figure(&mut stats, "searches_dropped");
     }
+    assert!(dropped > 0, "{timed_out} timed out");
     assert!(timed_out > 0, "the searches are too cheap to be late");
-    assert!(figure(&mut stats, "searches_dropped") > 0, "{timed_out} timed out");
     let client = &mut clients[0];
     // What was dropped is answered to the connection, or it would wait for ever with what comes behind.
     let deadline = std::time::Instant::now() + PATIENCE;
