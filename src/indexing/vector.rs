@@ -256,10 +256,23 @@ fn unit(query: &[f32]) -> Vec<f32> {
     query.iter().map(|&number| (f64::from(number) / norm) as f32).collect()
 }
 
+/// The norm as well as f32 can hold it: each vector that is written needs it.
+fn norm_for_f32(vector: &[f32]) -> f64 {
+    let mut sums = [0f64; 8];
+    let (blocks, rest) = vector.as_chunks::<8>();
+    for block in blocks {
+        for (sum, number) in sums.iter_mut().zip(block) {
+            *sum += f64::from(*number) * f64::from(*number);
+        }
+    }
+    let rest = rest.iter().map(|number| f64::from(*number) * f64::from(*number)).sum::<f64>();
+    (sums.iter().sum::<f64>() + rest).sqrt()
+}
+
 /// See [`Group::inverse_norms`]. Within these bounds no product or sum leaves
 /// f32's range, and what underflows is far below the error bound.
 fn inverse_norm(vector: &[f32]) -> f32 {
-    let norm = norm(vector);
+    let norm = norm_for_f32(vector);
     if (1e-18..1e18).contains(&norm) { (1.0 / norm) as f32 } else { f32::NAN }
 }
 
