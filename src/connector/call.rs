@@ -46,6 +46,9 @@ pub trait Conditional {}
 /// Reads, whose consistency may be chosen.
 pub trait Read {}
 
+/// Reads of many keys, which may be kept to those that begin with a prefix.
+pub trait Prefixed {}
+
 /// A call that is made by awaiting it.
 #[must_use = "a call is made by awaiting it"]
 pub struct Call<O> {
@@ -89,6 +92,13 @@ impl<O: Conditional> Call<O> {
     /// Only if the key doesn't exist; else `version_mismatch`, with the current version.
     pub fn if_missing(self) -> Call<O> {
         self.with("if_version", ())
+    }
+}
+
+impl<O: Prefixed> Call<O> {
+    /// Only keys that begin with this.
+    pub fn prefix(self, prefix: &str) -> Call<O> {
+        self.with("prefix", prefix)
     }
 }
 

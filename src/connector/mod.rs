@@ -104,7 +104,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use call::{Call, Conditional, Operation, Read, Single, Write};
+pub use call::{Call, Conditional, Operation, Prefixed, Read, Single, Write};
 pub use error::Error;
 pub use operations::{
     AddMember, AddVector, BulkDelete, BulkGet, BulkSet, Cluster, Conflicts, Count, Delete, Evict, Get,

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::call::{Call, Conditional, Read, Single, Write};
+use super::call::{Call, Conditional, Prefixed, Read, Single, Write};
 use super::results::{BulkEntry, BulkWritten, Copies, Entry, SnapshotMade};
 use super::{DatastoreConnector, Error, Reply};
 
@@ -130,6 +130,7 @@ impl<T> Read for GetEntry<T> {}
 impl Read for BulkGet {}
 impl Read for GetVector {}
 impl Read for Count {}
+impl Prefixed for Count {}
 
 impl Call<Set> {
     /// Only if the key has neither value nor vector; else `already_exists`.
@@ -149,13 +150,6 @@ impl<T> Call<GetEntry<T>> {
     /// The newest of what so many members have (dynamo mode).
     pub fn r(self, copies: Copies) -> Call<GetEntry<T>> {
         self.with("r", copies)
-    }
-}
-
-impl Call<Count> {
-    /// Only keys that begin with this.
-    pub fn prefix(self, prefix: &str) -> Call<Count> {
-        self.with("prefix", prefix)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::call::{Call, Operation, Read, Single};
+use super::call::{Call, Operation, Prefixed, Read, Single};
 use super::results::{Item, TextMatch, VectorMatch};
 use super::{DatastoreConnector, Error, Reply, Request};
 
@@ -23,7 +23,7 @@ pub trait Paged: Send + Sync + Sized + 'static {
     fn read(reply: &Reply) -> Result<Page<Self::Item>, Error>;
 }
 
-/// What a reply says of one page.
+/// One page of a search or a scan, as the node's reply has it.
 #[derive(Clone, Debug, Default)]
 pub struct Page<T> {
     /// Its items.
@@ -117,6 +117,7 @@ macro_rules! paged {
         pub struct $name;
 
         impl Read for $name {}
+        impl Prefixed for $name {}
 
         impl Operation for $name {
             type Output = Vec<$item>;
@@ -189,6 +190,7 @@ impl Paged for Scan {
 pub struct VectorSearch;
 
 impl Read for VectorSearch {}
+impl Prefixed for VectorSearch {}
 
 impl Single for VectorSearch {
     type Output = Vec<VectorMatch>;
@@ -202,19 +204,7 @@ impl Single for VectorSearch {
     }
 }
 
-impl Call<SearchByValue> {
-    /// Only keys that begin with this.
-    pub fn prefix(self, prefix: &str) -> Call<SearchByValue> {
-        self.with("prefix", prefix)
-    }
-}
-
 impl Call<SearchText> {
-    /// Only keys that begin with this.
-    pub fn prefix(self, prefix: &str) -> Call<SearchText> {
-        self.with("prefix", prefix)
-    }
-
     /// Keys with at least one of the words, instead of all of them.
     pub fn any(self) -> Call<SearchText> {
         self.with("match", "any")
@@ -226,19 +216,9 @@ impl Call<VectorSearch> {
     pub fn top_k(self, top_k: usize) -> Call<VectorSearch> {
         self.with("top_k", top_k)
     }
-
-    /// Only keys that begin with this.
-    pub fn prefix(self, prefix: &str) -> Call<VectorSearch> {
-        self.with("prefix", prefix)
-    }
 }
 
 impl Call<Scan> {
-    /// Only keys that begin with this.
-    pub fn prefix(self, prefix: &str) -> Call<Scan> {
-        self.with("prefix", prefix)
-    }
-
     /// Only this key and those behind it.
     pub fn start(self, start: &str) -> Call<Scan> {
         self.with("start", start)

@@ -6,7 +6,7 @@ use super::postings::DocumentId;
 use super::text::TextIndex;
 use super::tokens::QueryTerm;
 
-/// What counting may take, in steps of a few hundredths of a microsecond: it is done in one go.
+/// So many steps a count may take, which is done in one go; a step takes a few hundredths of a microsecond.
 const STEPS_MAX: u64 = 1 << 19;
 /// So many documents of a bitmap are added in one step.
 const DOCUMENTS_PER_STEP: u64 = 64;

@@ -43,9 +43,9 @@ fn class(text: &[u8], position: usize) -> Class {
 pub(super) struct AsciiWord {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// It has a letter or a digit.
+    /// Whether it has a letter or a digit.
     is_word: bool,
-    /// It may have parts: something joins it, or there is a capital behind its first letter.
+    /// Whether it may have parts: a character joins two of them, or a capital stands behind its first letter.
     pub(super) may_have_parts: bool,
 }
 

@@ -10,7 +10,7 @@
 //! slices ─► digest each (words, hashes) ─► Indexes::build: text │ value, vector, order
 //! ```
 //!
-//! What is built is what [`Indexes::apply`] of each entry would lead to, but for the
+//! The indexes are then the same as after [`Indexes::apply`] of each entry, but for the
 //! numbers of the text index's documents.
 
 use super::canonical::{CanonicalHash, canonical_hash};

@@ -165,19 +165,15 @@ impl TextIndex {
 
     /// So many documents that a search can rest soon: each may hold very many of the words.
     fn window(&self, walk: &Walk, lists: &[Postings<'_>]) -> DocumentId {
-        let steps_each = match walk {
+        let (steps_each, least) = match walk {
             Walk::Lists => {
                 let postings = lists.iter().map(Postings::len).sum::<u64>();
-                1 + postings / u64::from(self.documents.numbers()).max(1)
+                (1 + postings / u64::from(self.documents.numbers()).max(1), WINDOW_MIN)
             }
-            Walk::Holders(_) | Walk::Candidates(_) => 1 + lists.len() as u64,
+            Walk::Holders(_) | Walk::Candidates(_) => (1 + lists.len() as u64, 1),
         };
         // A window is at most what a slice is.
-        let most = (SLICE_STEPS / steps_each).min(u64::from(WINDOW)) as DocumentId;
-        match walk {
-            Walk::Lists => most.max(WINDOW_MIN),
-            Walk::Holders(_) | Walk::Candidates(_) => most.max(1),
-        }
+        ((SLICE_STEPS / steps_each).min(u64::from(WINDOW)) as DocumentId).max(least)
     }
 
     fn begin(

@@ -61,7 +61,7 @@ impl<'a> TextCursor<'a> {
     ///
     /// `bad_request`: it is none, or another search's.
     pub fn decode(cursor: &'a [u8], fingerprint: u32) -> Result<TextCursor<'a>, Error> {
-        // Of the longest query's terms each has three bytes or more.
+        // A query has at most one term for two of its bytes.
         const CURSOR_BYTES_MAX: usize = KEY_BYTES_MAX + NUMBER_BYTES_MAX * (QUERY_BYTES_MAX / 2 + 4);
         let mut parts = cursor.strip_prefix(b"t").ok_or_else(not_a_cursor)?.splitn(2, |byte| *byte == b'.');
         let of = parts.next().and_then(hexadecimal).ok_or_else(not_a_cursor)?;

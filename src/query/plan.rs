@@ -69,7 +69,7 @@ impl ValueQuery {
         indexes: &Indexes,
         resume: Option<Resume>,
         budget: &Budget<'_>,
-    ) -> Result<Result<ValuePage, Resume>, GivenUp> {
+    ) -> Result<Progress, GivenUp> {
         let prefix = self.prefix.as_deref();
         let (mut page, counted) = match resume {
             Some(Resume::Value(page, last)) => (page, Some(last)),
@@ -78,14 +78,14 @@ impl ValueQuery {
                 (indexes.search_value(self.hash(), &range, self.limit, PAGE_BYTES_MAX), None)
             }
         };
-        let Some(prefix) = prefix else { return Ok(Ok(page)) };
+        let Some(prefix) = prefix else { return Ok(Progress::Done(Ok(Part::Value(page)))) };
         let counted = counted.as_ref().map(Entry::key);
         let keys = indexes.count_value(self.hash(), prefix, counted, Query::COUNTED_AT_ONCE);
         budget.spend(keys.count)?;
         page.total += keys.count;
         Ok(match keys.last {
-            Some(last) => Err(Resume::Value(page, last)),
-            None => Ok(page),
+            Some(last) => Progress::GoOn(Resume::Value(page, last)),
+            None => Progress::Done(Ok(Part::Value(page))),
         })
     }
 
@@ -186,10 +186,7 @@ impl Query {
         budget: &Budget<'_>,
     ) -> Result<Progress, GivenUp> {
         let part = match self {
-            Query::Value(query) => match query.run(indexes, resume, budget)? {
-                Ok(page) => Part::Value(page),
-                Err(resume) => return Ok(Progress::GoOn(resume)),
-            },
+            Query::Value(query) => return query.run(indexes, resume, budget),
             Query::TextStatistics(query) => return Ok(Progress::Done(query.count(indexes))),
             Query::Text(query) => return query.rank(indexes, resume, budget),
             Query::TextAny(query) => return query.count_any(indexes, resume, budget),

@@ -127,7 +127,7 @@ impl TextQuery {
         };
         let statistics = self.statistics.get_or_init(|| indexes.text_statistics(terms));
         if statistics.document_frequency.len() != terms.len() {
-            // Nobody has encoded that.
+            // The cursor that brought them was not encoded by a node.
             return Ok(Progress::Done(Err(not_a_cursor())));
         }
         let asked = TextAsked {
